@@ -1,0 +1,100 @@
+"""Log-mel features on the frame grid: 80 bands, 100 columns a second, four columns a video frame.
+
+Levels are relative to a running peak (a causal gain control), so a quiet recording reads like a loud one and a stream
+reads exactly like a file: columns are always computed in the same fixed blocks, whatever the packet sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count
+
+WINDOW_SAMPLES = 400  # 25 ms
+FFT_SAMPLES = 512
+LOW_HZ, HIGH_HZ = 55.0, 7600.0
+FLOOR_DB = -60.0
+"""Columns are clipped to this many dB under the running peak."""
+PEAK_DECAY_DB = 0.04  # a column: 4 dB a second
+PEAK_START_DB = -32.0
+PEAK_LOWEST_DB = -50.0
+BLOCK_FRAMES = 8
+"""Columns are computed for this many frames at once, always: it keeps streams bit-equal to files."""
+
+_MARGIN = (WINDOW_SAMPLES - HOP_SAMPLES) // 2  # 120 samples before and after a column's own 160
+
+
+def mel_filters() -> np.ndarray:
+    """Return the triangular mel filters (80, 257) of equal peak (HTK mel scale)."""
+    to_mel = lambda hz: 2595.0 * np.log10(1.0 + hz / 700.0)  # noqa: E731 - a formula, used twice
+    edges = 700.0 * (10.0 ** (np.linspace(to_mel(LOW_HZ), to_mel(HIGH_HZ), MEL_BANDS + 2) / 2595.0) - 1.0)
+    bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return np.clip(np.minimum(rising, falling), 0.0, None).astype(np.float32)
+
+
+_FILTERS = mel_filters().T.copy()  # (257, 80)
+_TAPER = np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32)
+
+
+@dataclass
+class MelStream:
+    """Samples in, log-mel columns out, in blocks of eight frames; the state of the gain control in between.
+
+    Column c is centred on sample 160 c + 80. Values are dB relative to the running peak over 20, from -3 to about 0.5.
+    `energy_db` collects each column's level in dB re full scale and `relative_db` the same re the running peak.
+    """
+
+    _pending: np.ndarray = field(default_factory=lambda: np.zeros(_MARGIN, np.float32))
+    _peak_db: float = PEAK_START_DB
+
+    def push(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Take samples (N,) float32; return finished columns (C, 80) and their levels (C, 2), C a multiple of 32."""
+        self._pending = np.concatenate([self._pending, samples.astype(np.float32, copy=False)])
+        block = BLOCK_FRAMES * SAMPLES_PER_FRAME
+        columns, levels = [np.zeros((0, MEL_BANDS), np.float32)], [np.zeros((0, 2), np.float32)]
+        while len(self._pending) >= block + 2 * _MARGIN:
+            mel, level = self._block(self._pending[: block + 2 * _MARGIN])
+            columns.append(mel)
+            levels.append(level)
+            self._pending = self._pending[block:]
+        return np.concatenate(columns), np.concatenate(levels)
+
+    def flush(self, samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """End the stream after `samples` pushed samples; return the columns still missing to cover them."""
+        rest = frame_count(samples) % BLOCK_FRAMES or BLOCK_FRAMES
+        block = BLOCK_FRAMES * SAMPLES_PER_FRAME
+        missing = -(-samples // block) * block + 2 * _MARGIN
+        pushed_in_blocks = samples - (len(self._pending) - _MARGIN)
+        columns, levels = self.push(np.zeros(missing - pushed_in_blocks - len(self._pending), np.float32))
+        keep = len(columns) - (BLOCK_FRAMES - rest) * COLUMNS_PER_FRAME
+        return columns[:keep], levels[:keep]
+
+    def _block(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        views = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::HOP_SAMPLES]  # (32, 400)
+        spectrum = np.abs(np.fft.rfft(views * _TAPER, FFT_SAMPLES, axis=1)).astype(np.float32) ** 2  # (32, 257)
+        mel_db = 10.0 * np.log10(spectrum @ _FILTERS + 1e-7)  # (32, 80)
+        energy_db = 10.0 * np.log10(np.mean((views * _TAPER) ** 2, axis=1) / 0.375 + 1e-9)  # 0.375: the taper's power
+        peaks = np.empty_like(energy_db)
+        for index, energy in enumerate(energy_db):
+            self._peak_db = max(float(energy), self._peak_db - PEAK_DECAY_DB, PEAK_LOWEST_DB)
+            peaks[index] = self._peak_db
+        # A full-scale sine reads near 45 dB in a band of `mel_db`; 42 puts loud speech bands around zero.
+        relative = np.clip(mel_db - 42.0 - peaks[:, None], FLOOR_DB, 20.0)
+        return (relative / 20.0).astype(np.float32), np.stack([energy_db, energy_db - peaks], axis=1).astype(np.float32)
+
+
+def log_mel(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return log-mel columns (4 F, 80) and levels (4 F, 2) of samples (N,) at 16 kHz, F = ceil(N / 640).
+
+    levels: each column's level in dB re full scale, and in dB re the running peak.
+    """
+    if samples.ndim != 1 or not len(samples):
+        raise ValueError(f"samples: got shape {samples.shape}, expected (N,) with N at least 1")
+    stream = MelStream()
+    first, first_levels = stream.push(samples)
+    last, last_levels = stream.flush(len(samples))
+    return np.concatenate([first, last]), np.concatenate([first_levels, last_levels])

@@ -1,0 +1,148 @@
+"""A checkpoint is a folder: config.json, model.safetensors and README.md (the model card). No pickle, ever."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.config import ATLConfig, from_dict, to_dict
+from atldiff.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from atldiff.methods.atl import ATLModel
+
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+BUNDLED = ("atl-diff",)
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint: a local path, a bundled name, or a hub id that is fetched.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is a pickle.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.suffix.lower() in _PICKLE_SUFFIXES or (path.is_file() and path.suffix != ".safetensors"):
+        raise CheckpointError(
+            f"checkpoint {path}: got a file that may hold a pickle, expected a folder with {CONFIG_FILE} and "
+            f"{WEIGHTS_FILE}; pickles are never loaded"
+        )
+    if path.is_file():
+        raise CheckpointError(f"checkpoint {path}: got a file, expected the folder with {CONFIG_FILE} beside it")
+    if str(name) in BUNDLED:
+        return Path(str(files("atldiff.weights").joinpath(str(name))))
+    if _HUB_ID.fullmatch(str(name)):
+        return _fetch(str(name), revision)
+    raise CheckpointError(
+        f"checkpoint {name}: no such folder; expected a folder, a bundled name ({', '.join(BUNDLED)}) or a hub id "
+        "such as owner/name"
+    )
+
+
+def _fetch(hub_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub's errors have many classes; the user needs one line
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"checkpoint {hub_id}: cannot be fetched from the hub ({reason})") from None
+
+
+def read_config(folder: Path) -> ATLConfig:
+    """Read a checkpoint's configuration.
+
+    Raises:
+        CheckpointError: it is missing, not JSON, or has an unknown field or a value out of range (named).
+    """
+    path = folder / CONFIG_FILE
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"checkpoint {folder}: no {CONFIG_FILE}; expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
+
+
+def load_model(folder: Path) -> ATLModel:
+    """Load a checkpoint strictly, as float32 on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: files are missing or not ours; a missing, unknown or wrongly shaped tensor is named.
+    """
+    from atldiff.methods.atl import ATLModel
+
+    model = ATLModel(read_config(folder))
+    load_into(model, folder)
+    return model.eval()
+
+
+def load_into(model: ATLModel, folder: Path) -> None:
+    """Copy a checkpoint's tensors into a model of the same configuration, strictly."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"checkpoint {folder}: no {WEIGHTS_FILE}; expected safetensors weights beside {CONFIG_FILE}"
+        )
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: not a safetensors file ({error}); pickles are never loaded"
+        ) from None
+    wanted = model.state_dict()
+    for kind, names in (("missing", wanted.keys() - tensors.keys()), ("unknown", tensors.keys() - wanted.keys())):
+        if names:
+            raise CheckpointError(
+                f"checkpoint {path}: {kind} tensor {min(names)!r} ({len(names)} in all); "
+                "expected exactly the tensors its config.json describes"
+            )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"checkpoint {path}: tensor {name!r} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(wanted[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"checkpoint {path}: tensor {name!r} holds NaN or infinity; the file is damaged")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def save_model(model: ATLModel, folder: Path, card: str | None = None) -> None:
+    """Write a checkpoint: weights in half precision, bases in float32, through temporary names."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    buffers = {name for name, _ in model.named_buffers()}
+
+    def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach().cpu().contiguous()
+        return tensor.float() if name in buffers else tensor.half()
+
+    tensors = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
+    temporary = folder / f".{WEIGHTS_FILE}.partial"
+    save_file(tensors, temporary)
+    temporary.replace(folder / WEIGHTS_FILE)
+    for name, text in ((CONFIG_FILE, json.dumps(to_dict(model.config), indent=2) + "\n"), (CARD_FILE, card)):
+        if text is not None:
+            temporary = folder / f".{name}.partial"
+            temporary.write_text(text)
+            temporary.replace(folder / name)

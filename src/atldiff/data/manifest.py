@@ -1,0 +1,114 @@
+"""The manifest of a prepared folder: one JSON line a raw video, with its verdict, identity and split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.data.clip import ClipRecord
+from atldiff.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+FILE_NAME = "manifest.jsonl"
+HELD_OUT_SHARE = {"val": 0.08, "test": 0.2}
+"""Share of each source's identities kept out of training, at least one of each where a source has five or more."""
+
+
+class Split(str, Enum):
+    """Where an identity belongs; `NONE` is for rejected videos."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestEntry:
+    """One raw video of a prepared folder."""
+
+    record: ClipRecord
+    identity: str
+    """The person, unique over sources; empty for rejected videos."""
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Every video of a prepared folder, in the order of their names."""
+
+    entries: tuple[ManifestEntry, ...]
+    folder: Path
+
+    def usable(self, split: Split) -> list[ManifestEntry]:
+        """Return the usable clips of a split."""
+        return [entry for entry in self.entries if entry.split is split and not entry.record.reason]
+
+    def tensors(self, entry: ManifestEntry) -> Path:
+        """Return the file with an entry's tensors."""
+        return self.folder / "clips" / f"{entry.record.name}.safetensors"
+
+    def save(self) -> None:
+        """Write `manifest.jsonl` through a temporary name."""
+        lines = []
+        for entry in self.entries:
+            fields = {"identity": entry.identity, "split": entry.split.value}
+            lines.append(json.dumps({**asdict(entry.record), **fields}, sort_keys=True))
+        temporary = self.folder / f".{FILE_NAME}.partial"
+        temporary.write_text("\n".join(lines) + "\n")
+        temporary.replace(self.folder / FILE_NAME)
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read the manifest of a prepared folder.
+
+        Raises:
+            DataError: there is none, or it is not ours.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise DataError(f"data {folder}: no {FILE_NAME}; expected a folder made by `atldiff prepare`")
+        entries = []
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                fields = json.loads(line)
+                identity, split = fields.pop("identity"), fields.pop("split")
+                entries.append(ManifestEntry(ClipRecord(**fields), identity, Split(split)))
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path} line {number}: {error}; run `atldiff prepare` again") from None
+        return cls(entries=tuple(entries), folder=folder)
+
+
+def split_identities(
+    records: Sequence[ClipRecord], identities: Mapping[str, str], train_only: Collection[str] = ()
+) -> dict[str, Split]:
+    """Return the split of each identity: whole people, by the hash of their names, balanced within each source.
+
+    records: usable clips. identities: clip name to identity. train_only: sources that are not held out. A person who
+    is more than a fiftieth of a large source is too much of its data to hold out. The
+    result depends on nothing but names.
+    """
+    by_source: dict[str, dict[str, int]] = {}
+    for record in records:
+        people = by_source.setdefault(record.source, {})
+        person = identities[record.name]
+        people[person] = people.get(person, 0) + 1
+    splits: dict[str, Split] = {}
+    for source, people in by_source.items():
+        clips = sum(people.values())
+        eligible = [] if source in train_only else [p for p, n in people.items() if n <= max(6, clips / 50)]
+        eligible.sort(key=lambda person: hashlib.sha256(person.encode()).hexdigest())
+        at_least = 1 if len(people) >= 5 else 0
+        test = max(at_least, round(HELD_OUT_SHARE["test"] * len(eligible)))
+        val = max(at_least, round(HELD_OUT_SHARE["val"] * len(eligible)))
+        for index, person in enumerate(eligible[: test + val]):
+            splits[person] = Split.TEST if index < test else Split.VAL
+        for person in people:
+            splits.setdefault(person, Split.TRAIN)
+    return splits

@@ -1,0 +1,147 @@
+"""Prepared clips as the landmark generator needs them: log-mel columns and pose-free displacements, in step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import safe_open
+
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import LIPS, MESH_POINTS, POINTS, lip_opening
+from atldiff.timebase import COLUMNS_PER_FRAME
+
+if TYPE_CHECKING:
+    from atldiff.data.manifest import Manifest, ManifestEntry
+
+CLOSED_SHARE = 0.15
+"""Share of a clip's frames, those with the most closed lips, whose median is the neutral shape."""
+OTHER_WEIGHT = 0.15
+DEPTH_WEIGHT = 0.4
+EVERY = 4
+"""The basis is fitted to every fourth frame: neighbours add time, not information."""
+_LOWER_FACE_FROM, _LOWER_FACE_FULL = 0.15, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSpeech:
+    """One clip's sound and mouth.
+
+    mel: (4 T, 80) float32. neutral: (478, 3) float32 canonical. displacements: (T, 478, 3) float32 from it.
+    lag_frames: how much later the mouth is than the sound, as measured.
+    """
+
+    name: str
+    source: str
+    identity: str
+    mel: np.ndarray
+    neutral: np.ndarray
+    displacements: np.ndarray
+    sync: float
+    lag_frames: int
+
+    def __len__(self) -> int:
+        return len(self.displacements)
+
+
+def neutral_shape(shapes: np.ndarray) -> np.ndarray:
+    """Return the shape (478, 3) at rest of pose-free shapes (T, 478, 3): the median of the most closed mouths."""
+    closed = np.argsort(lip_opening(shapes))[: max(3, int(len(shapes) * CLOSED_SHARE))]
+    return np.median(shapes[closed], axis=0)
+
+
+def lower_face() -> np.ndarray:
+    """Return (478,) weights of what speech moves: zero at and above the eyes, one from the nose's tip down."""
+    height = np.clip((mean_shape()[:, 1] - _LOWER_FACE_FROM) / (_LOWER_FACE_FULL - _LOWER_FACE_FROM), 0, 1)
+    weight = height * height * (3 - 2 * height)
+    weight[MESH_POINTS:] = 0
+    return weight.astype(np.float32)
+
+
+def load_speech(manifest: Manifest, entry: ManifestEntry) -> ClipSpeech | None:
+    """Load one prepared clip, or None when it has no sound."""
+    with safe_open(str(manifest.tensors(entry)), "numpy") as file:
+        if "mel" not in file.keys():  # noqa: SIM118 - not a dict
+            return None
+        mel = file.get_tensor("mel").astype(np.float32)
+        shapes = to_canonical(file.get_tensor("points").astype(np.float64), mean_shape())[0]
+    neutral = neutral_shape(shapes)
+    displacements = (shapes - neutral) * lower_face()[:, None]
+    return ClipSpeech(
+        name=entry.record.name,
+        source=entry.record.source,
+        identity=entry.identity,
+        mel=mel,
+        neutral=neutral.astype(np.float32),
+        displacements=displacements.astype(np.float32),
+        sync=entry.record.sync,
+        lag_frames=entry.record.lag_frames,
+    )
+
+
+def in_step(clip: ClipSpeech, shift: int) -> ClipSpeech:
+    """Return the clip with its sound moved `shift` frames later (earlier when negative) against the mouth."""
+    if shift == 0:
+        return clip
+    columns = shift * COLUMNS_PER_FRAME
+    if shift > 0:
+        mel, displacements = clip.mel[:-columns], clip.displacements[shift:]
+    else:
+        mel, displacements = clip.mel[-columns:], clip.displacements[:shift]
+    return ClipSpeech(
+        clip.name, clip.source, clip.identity, mel, clip.neutral, displacements, clip.sync, clip.lag_frames - shift
+    )
+
+
+def point_weights() -> np.ndarray:
+    """Return (478, 3) weights of the basis fit: lips one, the rest of the lower face less, depth less."""
+    weight = np.full(POINTS, OTHER_WEIGHT, np.float32)
+    weight[LIPS] = 1.0
+    weight = np.maximum(weight * lower_face(), 1e-4)
+    return weight[:, None] * np.array([1.0, 1.0, DEPTH_WEIGHT], np.float32)
+
+
+def fit_basis(clips: list[ClipSpeech], components: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fit a linear basis to displacements by weighted principal components.
+
+    weights: (N,) how much each clip counts.
+
+    Returns:
+        basis (M, 478, 3), scale (M,) the standard deviation of each coefficient, and the share of the weighted
+        variance that the basis holds.
+    """
+    points = point_weights().ravel()
+    moving = np.flatnonzero(np.repeat(lower_face() > 0, 3))
+    covariance = np.zeros((len(moving), len(moving)))
+    for clip, weight in zip(clips, weights, strict=True):
+        rows = (clip.displacements[::EVERY].reshape(-1, len(points)) * points)[:, moving]
+        covariance += weight * (rows.T @ rows) / len(rows)
+    values, vectors = np.linalg.eigh(covariance / weights.sum())
+    order = np.argsort(values)[::-1][:components]
+    basis = np.zeros((components, len(points)))
+    basis[:, moving] = vectors[:, order].T / points[moving]
+    scale = np.sqrt(np.maximum(values[order], 1e-12))
+    share = float(values[order].sum() / values.sum())
+    return basis.reshape(components, POINTS, 3).astype(np.float32), scale.astype(np.float32), share
+
+
+def coefficients(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the clip's coefficients (T, M) in units of `scale`: its weighted projection onto the basis."""
+    points = point_weights()
+    directions = (basis * points).reshape(len(basis), -1)  # orthonormal
+    rows = (clip.displacements * points).reshape(len(clip), -1)
+    return (rows @ directions.T / scale).astype(np.float32)
+
+
+def fit_identity(neutrals: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean (478, 3) and basis (I, 478, 3) that describe neutral shapes (P, 478, 3) with unit variance."""
+    mean = neutrals.mean(axis=0)
+    rows = (neutrals - mean).reshape(len(neutrals), -1)
+    _, singular, vectors = np.linalg.svd(rows, full_matrices=False)
+    basis = np.zeros((components, rows.shape[1]), np.float32)
+    kept = min(components, int((singular > 1e-6).sum()))
+    deviation = singular[:kept] / np.sqrt(max(1, len(neutrals) - 1))
+    basis[:kept] = vectors[:kept] / deviation[:, None]
+    return mean.astype(np.float32), basis.reshape(components, POINTS, 3)

@@ -1,0 +1,75 @@
+"""The denoiser of 3D Identity Diffusion, compact: space-to-depth stem, spatial and temporal convolutions, attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from atldiff.diffusion.blocks import ResidualBlock, SpatialAttention, fold_time, unfold_time
+
+
+class UNet3D(nn.Module):
+    """Predict the residual x0 - prior, (B, 3, T, S, S), from the noisy window and its conditions.
+
+    channels_in: channels of the concatenated input. stem: space-to-depth factor. widths and blocks: a value a level.
+    """
+
+    def __init__(self, channels_in: int, stem: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem_factor = stem
+        self.embedding_width = 2 * widths[0]
+        hidden = 4 * widths[0]
+        self.embed = nn.Sequential(nn.Linear(self.embedding_width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.stem = nn.Conv2d(channels_in * stem**2, widths[0], 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        width = widths[0]
+        for level, (level_width, count) in enumerate(zip(widths, blocks, strict=True)):
+            stage = nn.ModuleList()
+            for _ in range(count):
+                stage.append(ResidualBlock(width, level_width, hidden))
+                width = level_width
+            self.down.append(stage)
+            last = level == len(widths) - 1
+            self.shrink.append(nn.Identity() if last else nn.Conv2d(width, width, 3, stride=2, padding=1))
+        self.attention = SpatialAttention(width)
+        self.middle = ResidualBlock(width, width, hidden)
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            stage = nn.ModuleList()
+            stage_in = width + widths[level]
+            for _ in range(blocks[level]):
+                stage.append(ResidualBlock(stage_in, widths[level], hidden))
+                stage_in = width = widths[level]
+            self.up.append(stage)
+            self.grow.append(
+                nn.Identity() if level == 0 else nn.Conv2d(width, 4 * widths[level - 1], 1)
+            )  # to depth, then to space
+            width = width if level == 0 else widths[level - 1]
+        self.out_norm = nn.GroupNorm(widths[0] // 16, widths[0])
+        self.out = nn.Conv2d(widths[0], 3 * stem**2, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """x: (B, channels_in, T, S, S); embedding: (B, embedding_width) of t. Returns (B, 3, T, S, S)."""
+        batch, _, frames = x.shape[:3]
+        embedded = functional.silu(self.embed(embedding))  # (B, E)
+        embedded = embedded.repeat_interleave(frames, dim=0)  # (B * T, E)
+        h = functional.pixel_unshuffle(fold_time(x), self.stem_factor)
+        h = self.stem(h.contiguous(memory_format=torch.channels_last))  # (B * T, C, s, s)
+        skips = []
+        for stage, shrink in zip(self.down, self.shrink, strict=True):
+            for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
+                h = block(h, embedded, batch)
+            skips.append(h)
+            h = shrink(h)
+        h = self.middle(self.attention(h), embedded, batch)
+        for stage, grow in zip(self.up, self.grow, strict=True):
+            h = torch.cat([h, skips.pop()], dim=1)
+            for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
+                h = block(h, embedded, batch)
+            if not isinstance(grow, nn.Identity):
+                h = functional.pixel_shuffle(grow(h), 2).contiguous(memory_format=torch.channels_last)
+        out = self.out(functional.silu(self.out_norm(h)))
+        return unfold_time(functional.pixel_shuffle(out, self.stem_factor), batch)

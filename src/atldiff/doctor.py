@@ -1,0 +1,378 @@
+"""Look at the machine and the installation: what is there, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import importlib
+import json as json_module
+import os
+import platform
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import atldiff
+
+PACKAGES = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "safetensors": "safetensors",
+    "pillow": "PIL",
+    "av": "av",
+    "mediapipe": "mediapipe",
+    "opencv-contrib-python": "cv2",
+    "tyro": "tyro",
+    "rich": "rich",
+    "huggingface_hub": "huggingface_hub",
+}
+"""Required distributions and the module each provides."""
+
+OPTIONAL = {"tensorboard": "train"}
+"""Optional distributions and the extra that brings them."""
+
+REFERENCE_GFLOPS = 2800.0
+"""Speed of the same convolution, in bf16, on 2 quiet cores of a Xeon with AMX: fast for a CPU."""
+
+MIN_FREE_BYTES = 500 * 2**20
+
+_ROOT = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at.
+
+    problem: one line with what is wrong and what to do, or None where all is well.
+    """
+
+    section: str
+    name: str
+    value: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was looked at, in the order of the sections."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The problems, one line each."""
+        return tuple(check.problem for check in self.checks if check.problem)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report as plain values for JSON."""
+        return {
+            "ok": self.ok,
+            "version": atldiff.__version__,
+            "problems": list(self.problems),
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return set()
+    line = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
+    return set(line.partition(":")[2].split())
+
+
+def _machine() -> Iterator[Check]:
+    version = platform.python_version()
+    problem = None
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        problem = f"Python: got {version}, expected 3.10 to 3.13: make the environment anew with one of these"
+    yield Check("machine", "Python", f"{version} ({sys.executable})", problem)
+    yield Check("machine", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("machine", "cores", f"{usable} usable")
+    flags = _cpu_flags()
+    fast = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"})
+    yield Check("machine", "CPU flags", " ".join(fast) or "none known")
+
+
+def _importable(distribution: str, module: str) -> Check:
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        if distribution == "mediapipe" and sys.version_info >= (3, 13):
+            advice = "it has no Face Mesh for Python 3.13: use Python 3.10 to 3.12 to find faces"
+        else:
+            advice = f"run {sys.executable} -m pip install {distribution!r} or reinstall atldiff"
+        return Check("packages", distribution, "missing", f"{distribution}: not installed: {advice}")
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken wheel may raise anything while it is imported
+        cause = " ".join(str(error).split()) or type(error).__name__
+        if "libGL.so" in cause or "libgthread" in cause:
+            advice = "on Debian and Ubuntu run apt-get install libgl1 libglib2.0-0"
+        else:
+            advice = f"run {sys.executable} -m pip install --force-reinstall {distribution}"
+        return Check("packages", distribution, version, f"{distribution}: cannot be imported ({cause}): {advice}")
+    return Check("packages", distribution, version)
+
+
+def _packages() -> Iterator[Check]:
+    for distribution, module in PACKAGES.items():
+        yield _importable(distribution, module)
+    yield from _opencv_twins()
+    for distribution, extra in OPTIONAL.items():
+        try:
+            value = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            value = f"not installed (optional: pip install 'atldiff[{extra}]')"
+        yield Check("packages", distribution, value)
+
+
+def _opencv_twins() -> Iterator[Check]:
+    """Report other distributions that write into OpenCV's folder."""
+    for twin in ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless"):
+        try:
+            version = metadata.version(twin)
+        except metadata.PackageNotFoundError:
+            continue
+        problem = (
+            f"{twin}: shares its cv2 folder with opencv-contrib-python: run {sys.executable} -m pip uninstall -y "
+            f"{twin} and then {sys.executable} -m pip install --force-reinstall --no-deps opencv-contrib-python"
+        )
+        yield Check("packages", twin, version, problem)
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception:  # reported under packages
+        return
+    if torch.cuda.is_available():
+        device = f"cuda ({torch.cuda.get_device_name(0)})"
+    elif torch.backends.mps.is_available():
+        device = "mps (Apple GPU)"
+    else:
+        device = "cpu"
+    yield Check("compute", "device", device)
+    yield Check("compute", "threads", str(torch.get_num_threads()))
+
+
+def _codecs() -> Iterator[Check]:
+    try:
+        from av.codec import Codec
+    except Exception:  # reported under packages
+        return
+    for name, use in (("libx264", "mp4 video"), ("aac", "mp4 sound"), ("libvpx-vp9", "webm video")):
+        try:
+            Codec(name, "w")
+        except ValueError:  # PyAV's UnknownCodecError
+            problem = (
+                f"{name}: this PyAV cannot write {use}: run {sys.executable} -m pip install --force-reinstall av "
+                "to get the wheel that brings its own FFmpeg"
+            )
+            yield Check("media", name, "missing", problem)
+        else:
+            yield Check("media", name, f"present ({use})")
+
+
+def demo_portrait() -> Path | None:
+    """Return the bundled portrait: in the wheel, or in the checkout this package runs from."""
+    places = (_ROOT / "examples" / "portrait.jpg", _ROOT.parents[1] / "examples" / "portrait.jpg")
+    return next((place for place in places if place.is_file()), None)
+
+
+def _detection() -> Iterator[Check]:
+    path = demo_portrait()
+    if path is None:
+        yield Check("face detection", "demo portrait", "missing", "demo portrait: not found: reinstall atldiff")
+        return
+    try:
+        import mediapipe
+    except Exception:  # reported under packages
+        return
+    models = sorted(Path(mediapipe.__file__).parent.glob("modules/face_*/*.tflite"))
+    problem = None
+    if not models:
+        problem = (
+            f"mediapipe {mediapipe.__version__}: its models are not in the wheel: "
+            f"run {sys.executable} -m pip install 'mediapipe>=0.10.14,<0.10.15'"
+        )
+    yield Check("face detection", "models", f"{len(models)} files", problem)
+    if problem:
+        return
+    try:
+        import numpy as np
+        from PIL import Image
+
+        from atldiff.landmarks.detect import detect
+
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        started = time.perf_counter()
+        points = detect(pixels)
+    except Exception as error:  # whatever stops the detector is what the reader must see
+        cause = " ".join(str(error).split()) or type(error).__name__
+        yield Check(
+            "face detection",
+            "demo portrait",
+            "failed",
+            f"face detection: failed on the demo portrait ({cause}): reinstall mediapipe with "
+            f"{sys.executable} -m pip install --force-reinstall 'mediapipe>=0.10.14,<0.10.15'",
+        )
+    else:
+        seconds = time.perf_counter() - started
+        yield Check("face detection", "demo portrait", f"{len(points)} landmarks in {seconds:.1f} s")
+
+
+def check_weights(folder: Path) -> str:
+    """Describe a weights folder in a few words without loading a tensor.
+
+    Raises:
+        ValueError: config.json or model.safetensors is missing, cut off or not what its name says.
+    """
+    config_path, model_path = folder / "config.json", folder / "model.safetensors"
+    for path in (config_path, model_path):
+        if not path.is_file():
+            raise ValueError(f"{path.name} is missing")
+    try:
+        config = json_module.loads(config_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"config.json is not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise ValueError("config.json does not hold an object")
+    size = model_path.stat().st_size
+    with model_path.open("rb") as file:
+        prefix = file.read(8)
+        # The format: 8 bytes of header length, the header as JSON, then the tensors' bytes.
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if 8 + length > size:
+            raise ValueError(f"model.safetensors is cut off or not safetensors ({size} bytes)")
+        try:
+            header = json_module.loads(file.read(length))
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            end = max((entry["data_offsets"][1] for entry in tensors), default=0)
+        except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+            raise ValueError("model.safetensors is not safetensors (unreadable header)") from None
+    if 8 + length + end != size:
+        raise ValueError(f"model.safetensors is cut off: got {size} bytes, expected {8 + length + end}")
+    return f"method {config.get('method', 'unnamed')}, {len(tensors)} tensors, {size / 1e6:.1f} MB"
+
+
+def _weights(root: Path = _ROOT / "weights") -> Iterator[Check]:
+    folders = sorted(path for path in root.glob("*") if path.is_dir() and path.name != "__pycache__")
+    if not folders:
+        yield Check("weights", "bundled", "missing", f"weights: none in {root}: reinstall atldiff or clone it again")
+    for folder in folders:
+        try:
+            yield Check("weights", folder.name, check_weights(folder))
+        except (OSError, ValueError) as error:
+            problem = f"weights {folder.name}: {error}: reinstall atldiff or clone it again"
+            yield Check("weights", folder.name, "broken", problem)
+
+
+def _disk() -> Iterator[Check]:
+    here = Path.cwd()
+    try:
+        with tempfile.TemporaryFile(dir=here):
+            pass
+    except OSError as error:
+        problem = f"{here}: cannot be written ({error.strerror}): change to another folder or name one with -o"
+        yield Check("disk", "working folder", str(here), problem)
+        return
+    free = shutil.disk_usage(here).free
+    problem = None
+    if free < MIN_FREE_BYTES:
+        problem = f"{here}: got {free / 2**20:.0f} MB free, expected {MIN_FREE_BYTES // 2**20} MB: make room"
+    yield Check("disk", "working folder", f"{here}, {free / 2**30:.1f} GB free", problem)
+
+
+def _conv_gflops(dtype_name: str, seconds: float) -> float:
+    """Return the best speed in GFLOP/s of a 3x3 convolution, 128 to 128 channels, on 8 frames of 32x32."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype_name]
+    weight = torch.zeros(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
+    x = torch.zeros(8, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)  # (B, C, H, W)
+    work = 2 * 8 * 32 * 32 * 128 * 128 * 9 / 1e9
+    best = float("inf")
+    with torch.inference_mode():
+        torch.nn.functional.conv2d(x, weight, padding=1)  # the first call prepares the kernel
+        stop = time.perf_counter() + seconds
+        while True:
+            started = time.perf_counter()
+            torch.nn.functional.conv2d(x, weight, padding=1)
+            now = time.perf_counter()
+            best = min(best, now - started)
+            if now >= stop:
+                return work / best
+
+
+def speed_verdict(fp32: float, bf16: float) -> str:
+    """Say in words which precision is faster (speeds in GFLOP/s) and how that compares with a fast CPU."""
+    dtype, speed = ("bf16", bf16) if bf16 > fp32 else ("fp32", fp32)
+    return f"{dtype} is the faster; {speed / REFERENCE_GFLOPS:.2f} times the speed of 2 Xeon cores with AMX"
+
+
+def _speed(seconds: float) -> Iterator[Check]:
+    try:
+        speeds = {name: _conv_gflops(name, seconds / 2) for name in ("fp32", "bf16")}
+    except Exception as error:  # torch missing is reported under packages; anything else is news
+        if "torch" in sys.modules:
+            cause = " ".join(str(error).split())
+            yield Check("compute", "CPU speed", "failed", f"torch: a convolution failed ({cause}): reinstall torch")
+        return
+    for name, speed in speeds.items():
+        yield Check("compute", f"CPU {name}", f"{speed:.0f} GFLOP/s")
+    yield Check("compute", "verdict", speed_verdict(**speeds))
+
+
+def collect(probe_s: float = 2.0) -> Report:
+    """Look at everything and return what was found.
+
+    probe_s: seconds spent on measuring the CPU's speed.
+    """
+    parts = (_machine(), _packages(), _codecs(), _detection(), _weights(), _disk(), _torch(), _speed(probe_s))
+    return Report(tuple(check for part in parts for check in part))
+
+
+def render(report: Report) -> None:
+    """Write a report to the terminal as a table, the problems last."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    section = ""
+    for check in report.checks:
+        mark = "[red]✗[/red]" if check.problem else "[green]✓[/green]"
+        title = f"[bold]{escape(check.section)}[/bold]" if check.section != section else ""
+        section = check.section
+        table.add_row(title, mark, escape(check.name), escape(check.value))
+    console.print(f"atldiff {atldiff.__version__}")
+    console.print(table)
+    if report.ok:
+        console.print("[green]All is well.[/green]")
+    for problem in report.problems:
+        console.print(f"[red]✗[/red] {escape(problem)}", soft_wrap=True)
+
+
+def run(json: bool = False) -> int:
+    """Report on this machine, as a table or as JSON, and return the exit code: 0, or 1 where something is wrong."""
+    report = collect()
+    if json:
+        sys.stdout.write(json_module.dumps(report.as_dict(), indent=2) + "\n")
+    else:
+        render(report)
+    return 0 if report.ok else 1

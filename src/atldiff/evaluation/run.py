@@ -1,0 +1,157 @@
+"""The figures of a checkpoint on people it was not trained on: `atldiff evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff import checkpoint as checkpoints
+from atldiff.config import PRESETS
+from atldiff.data.manifest import Manifest, Split
+from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
+from atldiff.diffusion.noise import window_noise
+from atldiff.errors import DataError
+from atldiff.landmarks.stream import predict_coefficients
+from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS
+from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.video.window import WindowGeometry
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from atldiff.data.manifest import ManifestEntry
+    from atldiff.landmarks.generator import Generator
+    from atldiff.methods.atl import Renderer
+
+WINDOW_FRAMES = 16
+WINDOWS_A_CLIP = 3
+SEED = 7
+CHECKED_SYNC = 0.3
+CHECKED_LAG_FRAMES = 2
+
+
+def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
+    """Return summed squared errors in the mouth of one clip, driven by its true landmarks, or None if it is too short.
+
+    Keys: `prior` (the warped identity), and each preset. The identity frame is drawn, by a seed, from the clip's
+    frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px.
+    """
+    clip = load_clip(manifest, entry, NEEDED)
+    if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
+        return None
+    config = renderer.config
+    geometry = WindowGeometry(config.side, config.origin)
+    random = np.random.default_rng((SEED, *entry.record.name.encode()))
+    noise = window_noise(SEED, 3, config.side)
+    count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
+    sums: dict[str, float] = dict.fromkeys(("prior", *PRESETS), 0.0)
+    for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
+        frames = np.arange(start, start + WINDOW_FRAMES)
+        reference = random.choice(same_pose(clip, int(start) + WINDOW_FRAMES // 2))
+        images, source, target = crop(
+            clip, np.concatenate([[reference], frames]), geometry, np.zeros(2, int), flip=False
+        )
+        video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
+        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config)
+        real = video[:, :, 1:]
+
+        def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
+            return float((mouth * (frames - real).square()).sum())
+
+        sums["prior"] += error(inputs.prior)
+        for name, sampling in PRESETS.items():
+            with torch.inference_mode():
+                painted = renderer.render(inputs.prior, inputs.conditions, inputs.mask, noise, sampling.steps)
+            sums[name] += error(painted)
+    return sums
+
+
+def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
+    """Return lip scores of one clip with sound: opening correlation, its amplitude, and the lip error over rest's.
+
+    lip_error: mean distance of the 80 lip points from the true ones, over that of the resting shape.
+    """
+    clip = load_speech(manifest, entry)
+    if clip is None:
+        return None
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    predicted = np.einsum("tm,mkd->tkd", predict_coefficients(generator, clip.mel, clip.neutral) * scale, basis)
+    held = np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
+    gap = lambda moved: (moved[:, LIP_GAP_PAIRS[:, 1], 1] - moved[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)  # noqa: E731
+    opening, truth = gap(predicted), gap(held)
+    wanted = clip.displacements[:, LIPS]
+    miss = np.linalg.norm(predicted[:, LIPS] - wanted, axis=-1).mean()
+    return {
+        "opening_correlation": float(np.corrcoef(opening, truth)[0, 1]),
+        "amplitude": float(opening.std() / max(truth.std(), 1e-6)),
+        "lip_error": float(miss / np.linalg.norm(wanted, axis=-1).mean()),
+    }
+
+
+def evaluate(
+    checkpoint: str | os.PathLike[str],
+    data: Path,
+    split: str = "test",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
+    """Measure a checkpoint on a split of a prepared folder.
+
+    Returns:
+        `table`: rows of (measure, group, value, clips); `clips`: every clip's own values; `split`, `checkpoint`.
+
+    Raises:
+        DataError: an unknown split or one without clips. CheckpointError: not a checkpoint.
+    """
+    if split not in ("train", "val", "test"):
+        raise DataError(f"split: got {split!r}, expected train, val or test")
+    manifest = Manifest.load(data)
+    entries = manifest.usable(Split(split))
+    if not entries:
+        raise DataError(f"data {data}: the split {split!r} has no usable clip; expected people held out by `prepare`")
+    model = checkpoints.load_model(checkpoints.locate(checkpoint))
+    clips = {}
+    for index, entry in enumerate(entries, 1):
+        record = entry.record
+        checked = record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES
+        clips[record.name] = {
+            "source": record.source,
+            "identity": entry.identity,
+            "sync_checked": checked,
+            "renderer": renderer_errors(model.renderer, manifest, entry),
+            "generator": generator_scores(model.generator, manifest, entry),
+        }
+        if progress:
+            progress(index, len(entries))
+    return {"checkpoint": str(checkpoint), "split": split, "table": _table(clips), "clips": clips}
+
+
+def _table(clips: dict[str, dict]) -> list[dict]:
+    rows = []
+    painted = [clip["renderer"] for clip in clips.values() if clip["renderer"]]
+    for preset in PRESETS:
+        if painted:
+            pooled = sum(sums[preset] for sums in painted) / sum(sums["prior"] for sums in painted)
+            median = float(np.median([sums[preset] / sums["prior"] for sums in painted]))
+            rows.append(_row(f"mouth error / warped prior, {preset}", "all, pooled", pooled, len(painted)))
+            rows.append(_row(f"mouth error / warped prior, {preset}", "all, median clip", median, len(painted)))
+    groups = {
+        "grid": lambda clip: clip["source"] == "grid",
+        "others, sync checked": lambda clip: clip["source"] != "grid" and clip["sync_checked"],
+        "all": lambda clip: True,
+    }
+    for measure in ("opening_correlation", "lip_error", "amplitude"):
+        for group, chosen in groups.items():
+            values = [clip["generator"][measure] for clip in clips.values() if clip["generator"] and chosen(clip)]
+            if values:
+                rows.append(_row(f"{measure}, median clip", group, float(np.median(values)), len(values)))
+    return rows
+
+
+def _row(measure: str, group: str, value: float, clips: int) -> dict:
+    return {"measure": measure, "group": group, "value": round(value, 4), "clips": clips}

@@ -1,0 +1,92 @@
+"""ATL-Diff, compact (arXiv 2507.12804): Landmark Generation Module, Landmarks-Guide Noise, 3D Identity Diffusion.
+
+Start with `ATLModel`; `atl_inputs` says what the renderer sees.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from atldiff.diffusion.blocks import time_embedding
+from atldiff.diffusion.noise import guided_noise
+from atldiff.diffusion.sampler import interpolate, sample
+from atldiff.diffusion.unet3d import UNet3D
+from atldiff.landmarks.generator import Generator
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+
+if TYPE_CHECKING:
+    from atldiff.config import ATLConfig, RendererConfig
+
+MOUTH_WEIGHT = 2.0
+"""Extra weight of the loss inside the mouth, over the weight of the mask."""
+FROM_START = 0.3
+"""Share of training times at t = 1, where every sampler starts and a one-step sampler ends."""
+EDGE_WEIGHT = 0.1
+"""Weight of the error of neighbouring-pixel differences: it asks for teeth and lip edges, not their blurred mean."""
+
+
+class Renderer(nn.Module):
+    """3D Identity Diffusion: a bridge from guided noise on the warped identity to the frames."""
+
+    def __init__(self, config: RendererConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = UNet3D(3 + CONDITION_CHANNELS, config.stem, config.widths, config.blocks)
+
+    def denoise(
+        self, x: torch.Tensor, t: torch.Tensor, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the frames x0 (B, 3, T, S, S) float32 from the bridge state x at times t (B,).
+
+        Outside the mask the prediction is the prior: nothing is invented there, so nothing can flicker.
+        """
+        dtype = self.unet.stem.weight.dtype
+        embedding = time_embedding(t, self.unet.embedding_width).to(dtype)
+        residual = self.unet(torch.cat([x, conditions], dim=1).to(dtype), embedding)
+        return prior + mask * residual.float()
+
+    def initial_noise(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return the start of denoising (B, 3, T, S, S): the prior with landmark-guided noise."""
+        return guided_noise(prior, mask, noise, self.config.noise_floor, self.config.noise_gain)
+
+    def render(
+        self, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, steps: int
+    ) -> torch.Tensor:
+        """Sample frames (B, 3, T, S, S) in [-1, 1] in `steps` network evaluations. noise: (3, S, S)."""
+        start = self.initial_noise(prior, mask, noise[None, :, None])
+        return sample(lambda x, t: self.denoise(x, t, prior, conditions, mask), start, steps).clamp(-1, 1)
+
+    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch of `RendererSet`; `generator` draws times and noise."""
+        target, prior, conditions, mask, mouth = (
+            batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth")
+        )
+        t = torch.rand(len(target), generator=generator).sqrt()
+        t = torch.where(torch.rand(len(target), generator=generator) < FROM_START, 1.0, t)
+        noise = torch.randn(len(target), 3, 1, *target.shape[-2:], generator=generator)
+        start = self.initial_noise(prior, mask, noise)
+        predicted = self.denoise(interpolate(target, start, t), t, prior, conditions, mask)
+        weight = mask + MOUTH_WEIGHT * mouth
+        weight = weight / weight.sum()
+        difference = predicted - target
+        square = (weight * difference.square().mean(dim=1, keepdim=True)).sum()
+        across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
+        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(dim=1, keepdim=True)
+        edges = (weight[..., :, 1:] * across).sum() + (weight[..., 1:, :] * down).sum()
+        with torch.no_grad():
+            before = (mouth * (prior - target).square()).sum()
+            ratio = (mouth * difference.square()).sum() / before
+        return {"loss": 10 * square + EDGE_WEIGHT * edges, "square": square, "edges": edges, "mouth_ratio": ratio}
+
+
+class ATLModel(nn.Module):
+    """The two trained parts of the default method; `generator.*` and `renderer.*` in the weights file."""
+
+    def __init__(self, config: ATLConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = Generator(config.generator)
+        self.renderer = Renderer(config.renderer)

@@ -1,0 +1,355 @@
+"""A portrait and a recording become a talking video. Start reading here.
+
+    head = TalkingHead.from_pretrained("atl-diff")
+    head("portrait.jpg", "speech.wav").save("out.mp4")
+
+The walk: portrait -> landmarks; samples -> landmark track (`methods/atl_speech.py`) -> frames
+(`methods/atl_frames.py`). Offline is streaming with everything pushed at once: there is one path.
+"""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff import checkpoint
+from atldiff.audio.load import Audio, PacketResampler, load_audio
+from atldiff.config import PRESETS, SampleConfig
+from atldiff.errors import FaceNotFound, MediaError
+from atldiff.landmarks.detect import detect
+from atldiff.landmarks.edit import at_fps, retarget
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.shape import mean_shape
+from atldiff.methods.atl_frames import FrameStream
+from atldiff.methods.atl_speech import TrackStream
+from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
+from atldiff.types import Controls, LandmarkTrack, Portrait
+from atldiff.video.read import is_video, read_frames, read_image
+from atldiff.video.write import VideoWriter, check_output
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator
+
+    from PIL import Image
+
+    from atldiff.methods.atl import ATLModel
+
+    PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
+    AudioSource = str | os.PathLike[str] | np.ndarray | Audio
+
+FIRST_FRAMES = 50
+"""Frames of a video portrait that are searched for a face before giving up."""
+SLICE_FRAMES = 64
+"""Frames whose landmarks are made at a time while rendering, so that memory does not grow with the audio."""
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ValueError: an unknown name, or a GPU that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device: got {device!r}, expected auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: got {device!r}, but PyTorch sees no GPU here; use cpu or auto")
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the network's dtype for `auto`, `float32` or `bfloat16`: auto takes bfloat16 where hardware has it."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        return torch.bfloat16 if native else torch.float32
+    if dtype not in known:
+        raise ValueError(f"dtype: got {dtype!r}, expected auto, float32 or bfloat16")
+    return known[dtype]
+
+
+class TalkingHead:
+    """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
+
+    def __init__(self, model: ATLModel, *, device: str = "auto", dtype: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.dtype = choose_dtype(dtype, self.device)
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(self.device)
+        # The generator stays in float32: it is tiny, and its landmarks are a product.
+        self.model.renderer.to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str] = "atl-diff",
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> TalkingHead:
+        """Load a checkpoint: a folder, a bundled name or a hub id (fetched at `revision`).
+
+        Raises:
+            CheckpointError: not a checkpoint of ours. ValueError: unknown device or dtype.
+        """
+        choose_dtype(dtype, choose_device(device))
+        return cls(checkpoint.load_model(checkpoint.locate(name, revision)), device=device, dtype=dtype)
+
+    def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
+        """Write the checkpoint to a folder."""
+        checkpoint.save_model(self.model, Path(folder), card)
+
+    def open_portrait(self, source: PortraitSource, *, face: int | None = None, frame: int | None = None) -> Portrait:
+        """Return a portrait with its landmarks.
+
+        source: an image or video path, an array (H, W, 3), a Pillow image, or a `Portrait` as it is. face: 0 is the
+        largest face, 1 the next. frame: which frame of a video; None takes the first that shows a face.
+
+        Raises:
+            FaceNotFound: no face, or no face of that number. MediaError: not a picture.
+        """
+        if isinstance(source, Portrait):
+            return source
+        if not isinstance(source, np.ndarray) and hasattr(source, "__fspath__") | isinstance(source, str):
+            path = Path(source)  # pyright: ignore[reportArgumentType]
+            if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path):
+                return _video_portrait(path, face, frame)
+        if frame is not None:
+            raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
+        image = read_image(source)  # pyright: ignore[reportArgumentType]
+        return Portrait(image, detect(image, face))
+
+    def landmarks(
+        self,
+        portrait: PortraitSource,
+        audio: AudioSource,
+        *,
+        face: int | None = None,
+        frame: int | None = None,
+        controls: Controls = Controls(),  # noqa: B008 - frozen
+        fps: Fraction | float | None = None,
+        sample_rate: int | None = None,
+    ) -> LandmarkTrack:
+        """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`."""
+        opened = self.open_portrait(portrait, face=face, frame=frame)
+        recording = load_audio(audio, sample_rate=sample_rate)
+        stream = TrackStream(self.model.generator, opened, controls)
+        pieces = []
+        for start in range(0, len(recording.samples), SAMPLE_RATE):
+            pieces.append(stream.push(recording.samples[start : start + SAMPLE_RATE]))
+        pieces.append(stream.flush())
+        track = _join(pieces)
+        rate = _rate(fps)
+        if rate == FPS:
+            return track
+        return at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))
+
+    def render(
+        self,
+        portrait: PortraitSource,
+        track: LandmarkTrack,
+        *,
+        audio: AudioSource | None = None,
+        face: int | None = None,
+        frame: int | None = None,
+        sampling: SampleConfig = PRESETS["balanced"],
+        seed: int = 0,
+        size: int | None = None,
+        sample_rate: int | None = None,
+    ) -> Video:
+        """Render a landmark track on a portrait; a track of another identity is retargeted to it.
+
+        size: longest side of the output in pixels; None keeps the portrait's. audio: the sound of the saved file.
+        """
+        opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        recording = None if audio is None else load_audio(audio, sample_rate=sample_rate)
+        return Video(self, opened, self._fitted(track, opened), recording, sampling, seed)
+
+    def __call__(
+        self,
+        portrait: PortraitSource,
+        audio: AudioSource,
+        *,
+        face: int | None = None,
+        frame: int | None = None,
+        controls: Controls = Controls(),  # noqa: B008 - frozen
+        sampling: SampleConfig = PRESETS["balanced"],
+        fps: Fraction | float | None = None,
+        size: int | None = None,
+        sample_rate: int | None = None,
+    ) -> Video:
+        """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
+
+        fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels.
+
+        Raises:
+            FaceNotFound, MediaError, ValueError: bad input, before any work.
+        """
+        recording = load_audio(audio, sample_rate=sample_rate)
+        opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        track = self.landmarks(opened, recording, controls=controls, fps=fps)
+        return Video(self, opened, track, recording, sampling, controls.seed)
+
+    def stream(
+        self,
+        portrait: PortraitSource,
+        chunks: Iterable[np.ndarray],
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        face: int | None = None,
+        controls: Controls = Controls(),  # noqa: B008 - frozen
+        sampling: SampleConfig = PRESETS["balanced"],
+        size: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
+
+        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. A frame appears once the audio of its
+        window and the generator's look-ahead are there.
+        """
+        opened = _resized(self.open_portrait(portrait, face=face), size)
+        resampler = PacketResampler(sample_rate)
+        tracks = TrackStream(self.model.generator, opened, controls)
+        frames = FrameStream(self.model.renderer, opened, sampling, controls.seed)
+        for chunk in chunks:
+            yield from frames.push(tracks.push(resampler.feed(np.asarray(chunk))).points())
+        yield from frames.push(tracks.push(resampler.flush()).points())
+        yield from frames.push(tracks.flush().points())
+        yield from frames.flush()
+
+    def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:
+        shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
+        size = (portrait.image.shape[0], portrait.image.shape[1])
+        if track.size == size and np.abs(track.neutral - shape).max() < 1e-3:
+            return track
+        return retarget(track, shape.astype(np.float32), rotation, float(scale), translation, size)
+
+
+_STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
+    if frame is not None and frame < 0:
+        raise ValueError(f"frame: got {frame}, expected 0 or more")
+    index = -1
+    for index, image in enumerate(read_frames(path)):
+        if frame is not None and index < frame:
+            continue
+        try:
+            return Portrait(image, detect(image, face))
+        except FaceNotFound:
+            if frame is not None or index >= FIRST_FRAMES:
+                raise
+    if frame is not None:
+        raise ValueError(f"frame: got {frame}, but {path} has {index + 1} frames")
+    raise FaceNotFound(f"portrait {path}: no face found in its first {index + 1} frames; expected one, eyes open")
+
+
+def _resized(portrait: Portrait, size: int | None) -> Portrait:
+    """Return the portrait with its longest side at `size` pixels (both sides even)."""
+    if size is None:
+        return portrait
+    if not 64 <= size <= 8192:
+        raise ValueError(f"size: got {size}, expected 64 to 8192 pixels")
+    import cv2
+
+    height, width = portrait.image.shape[:2]
+    ratio = size / max(height, width)
+    wanted = (max(16, 2 * round(width * ratio / 2)), max(16, 2 * round(height * ratio / 2)))
+    image = cv2.resize(portrait.image, wanted, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+    factor = np.array([wanted[0] / width, wanted[1] / height, wanted[0] / width], np.float32)
+    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32))
+
+
+def _rate(fps: Fraction | float | None) -> Fraction:
+    rate = Fraction(FPS) if fps is None else Fraction(fps).limit_denominator(1001)
+    if not 1 <= rate <= 120:
+        raise ValueError(f"fps: got {fps}, expected 1 to 120")
+    return rate
+
+
+def _join(pieces: list[LandmarkTrack]) -> LandmarkTrack:
+    first = pieces[0]
+    joined = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("displacements", "rotation", "translation", "scale")
+    }
+    return LandmarkTrack(neutral=first.neutral, fps=first.fps, size=first.size, **joined)
+
+
+class Video:
+    """A talking video that is rendered as it is read: iterate for frames (H, W, 3) uint8, or `save` a file.
+
+    fps: Fraction. size: (height, width). track: the landmarks. seconds: wall time a stage took, after a rendering.
+    """
+
+    def __init__(
+        self,
+        head: TalkingHead,
+        portrait: Portrait,
+        track: LandmarkTrack,
+        audio: Audio | None,
+        sampling: SampleConfig,
+        seed: int,
+    ) -> None:
+        self._head, self._portrait, self._audio = head, portrait, audio
+        self._sampling, self._seed = sampling, seed
+        self.track = track
+        self.fps = track.fps
+        self.size = (portrait.image.shape[0], portrait.image.shape[1])
+        self.seconds: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        stream = FrameStream(self._head.model.renderer, self._portrait, self._sampling, self._seed)
+        for start in range(0, len(self.track), SLICE_FRAMES):
+            yield from stream.push(self.track.slice(start, min(start + SLICE_FRAMES, len(self.track))).points())
+        yield from stream.flush()
+
+    @property
+    def duration(self) -> Fraction:
+        """The sound's length in seconds, or the frames' where there is no sound."""
+        return Fraction(len(self)) / self.fps if self._audio is None else duration_s(len(self._audio.samples))
+
+    def save(self, path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Path:
+        """Write the video (.mp4, .mov, .mkv, .webm, .gif, or a folder of PNG frames when `path` ends in a slash).
+
+        Frames are encoded as they are made; the file appears under its name when it is whole.
+
+        Raises:
+            MediaError: it cannot be written there.
+        """
+        check_output(path)
+        sound = None
+        if self._audio is not None:
+            if self._audio.origin is not None:
+                sound = self._audio.origin
+            elif self._audio.original is not None and self._audio.original_rate is not None:
+                sound = (self._audio.original, self._audio.original_rate)
+        rendering, started = 0.0, time.perf_counter()
+        with VideoWriter(path, size=self.size, fps=self.fps, audio=sound, duration=self.duration) as writer:
+            before = time.perf_counter()
+            for index, frame in enumerate(self, 1):
+                rendering += time.perf_counter() - before
+                writer.write(frame)
+                if progress:
+                    progress(index, len(self))
+                before = time.perf_counter()
+        total = time.perf_counter() - started
+        self.seconds = {"render": rendering, "write": total - rendering}
+        if not Path(path).exists():
+            raise MediaError(f"output {path}: the file vanished after it was written")
+        return Path(path)

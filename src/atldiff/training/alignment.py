@@ -1,0 +1,87 @@
+"""Sound and mouth of each clip put in step by a trained generator: what a corpus is worth depends on it.
+
+A clip's energy tells little of its lag; a generator trained on the corpora one trusts tells much more, also of corpora
+it has never seen. `align` measures every training clip; the next run corrects the lags and takes in what agrees.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atldiff.data.manifest import Split
+from atldiff.data.speech import coefficients, load_speech
+from atldiff.landmarks.stream import predict_coefficients
+from atldiff.landmarks.topology import LIP_GAP_PAIRS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from atldiff.data.manifest import Manifest
+    from atldiff.data.speech import ClipSpeech
+    from atldiff.landmarks.generator import Generator
+
+FILE_NAME = "alignment.json"
+MAX_LAG_FRAMES = 6
+MIN_FRAMES = 14
+
+
+def opening_slopes(generator: Generator) -> np.ndarray:
+    """Return the lip opening (M,) that one unit of each coefficient adds, in outer-eye distances."""
+    basis = (generator.scale[:, None, None] * generator.basis).detach().cpu().numpy()
+    return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)
+
+
+def best_lag(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, int]:
+    """Return the highest correlation of two (T,) series over lags, and its lag: positive when `truth` is later."""
+    best, best_at = -1.0, 0
+    for lag in sorted(range(-MAX_LAG_FRAMES, MAX_LAG_FRAMES + 1), key=abs):
+        first = predicted[max(0, -lag) : len(predicted) - max(0, lag)]
+        second = truth[max(0, lag) : len(truth) - max(0, -lag)]
+        if len(first) < MIN_FRAMES or first.std() < 1e-6 or second.std() < 1e-6:
+            continue
+        value = float(np.corrcoef(first, second)[0, 1])
+        if value > best:
+            best, best_at = value, lag
+    return best, best_at
+
+
+def measure(generator: Generator, clip: ClipSpeech) -> tuple[float, int]:
+    """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does."""
+    slopes = opening_slopes(generator)
+    truth = coefficients(clip, generator.basis.cpu().numpy(), generator.scale.cpu().numpy()) @ slopes
+    return best_lag(predict_coefficients(generator, clip.mel, clip.neutral) @ slopes, truth)
+
+
+def align(
+    manifest: Manifest, generator: Generator, progress: Callable[[int, int], None] | None = None
+) -> dict[str, tuple[float, int]]:
+    """Measure every training clip and write `alignment.json` into the prepared folder: name to (correlation, lag).
+
+    Held-out people are left alone: their figures must not depend on the model they judge.
+    """
+    entries = manifest.usable(Split.TRAIN)
+    measured = {}
+    generator.eval()
+    for index, entry in enumerate(entries, 1):
+        clip = load_speech(manifest, entry)
+        if clip is not None:
+            correlation, lag = measure(generator, clip)
+            measured[entry.record.name] = (round(correlation, 3), lag)
+        if progress:
+            progress(index, len(entries))
+    temporary = manifest.folder / f".{FILE_NAME}.partial"
+    temporary.write_text(json.dumps(measured, indent=0, sort_keys=True))
+    temporary.replace(manifest.folder / FILE_NAME)
+    return measured
+
+
+def load_alignment(folder: Path) -> dict[str, tuple[float, int]] | None:
+    """Return what `align` wrote into a prepared folder, or None."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    return {name: (float(value[0]), int(value[1])) for name, value in json.loads(path.read_text()).items()}

@@ -1,0 +1,75 @@
+"""The renderer's stage: its batches, its loss, and the error inside the mouth of people it has not seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.config import PRESETS
+from atldiff.data.manifest import Split
+from atldiff.data.windows import load_clip
+from atldiff.diffusion.noise import window_noise
+from atldiff.errors import DataError
+from atldiff.methods.atl_inputs import NEEDED
+from atldiff.training.renderer_data import RendererSet
+from atldiff.training.task import Probe, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from atldiff.config import TrainConfig
+    from atldiff.data.manifest import Manifest
+    from atldiff.methods.atl import ATLModel
+
+PROBE_BATCHES = 4
+PROBE_SEED = 20_261
+
+
+def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+    """Return the renderer's stage over a prepared folder.
+
+    Raises:
+        DataError: no clip to train on.
+    """
+    sets = {}
+    for split in (Split.TRAIN, Split.VAL):
+        clips = [load_clip(manifest, entry, NEEDED) for entry in manifest.usable(split)]
+        batch, frames = (config.clips_per_batch, config.frames) if split is Split.TRAIN else (8, 4)
+        seed = config.seed if split is Split.TRAIN else PROBE_SEED
+        sets[split] = RendererSet(clips, config.model.renderer, clips_per_batch=batch, frames=frames, seed=seed)
+    if not sets[Split.TRAIN].clips:
+        raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
+    held_out = [sets[Split.VAL].batch(step) for step in range(PROBE_BATCHES)] if sets[Split.VAL].clips else []
+    renderer = model.renderer
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        return renderer.loss(batch, generator)
+
+    def probe(module: nn.Module) -> Probe:
+        noise = window_noise(PROBE_SEED, 3, renderer.config.side)
+        after = {name: 0.0 for name in PRESETS}
+        before, strips = 0.0, []
+        for batch in held_out:
+            prior, conditions, mask, target, mouth = (
+                batch[name].float() for name in ("prior", "conditions", "mask", "target", "mouth")
+            )
+            before += float((mouth * (prior - target).square()).sum())
+            frames = {}
+            for name, sampling in PRESETS.items():
+                frames[name] = renderer.render(prior, conditions, mask, noise, sampling.steps)
+                after[name] += float((mouth * (frames[name] - target).square()).sum())
+            strips.append(torch.cat([prior, frames["fast"], frames["balanced"], frames["best"], target], -1)[:, :, 1])
+        scalars = {f"mouth_ratio_{name}": value / max(before, 1e-9) for name, value in after.items()}
+        pictures = {}
+        if strips:
+            grid = torch.cat(strips)[:16]  # (N, 3, S, 5 S)
+            rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
+            pictures["prior_fast_balanced_best_real"] = ((rows + 1) * 127.5).clamp(0, 255).numpy().astype(np.uint8)
+        return Probe(scalars, pictures)
+
+    return Task(config.model, renderer, sets[Split.TRAIN], loss, probe, write)

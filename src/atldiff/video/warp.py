@@ -1,0 +1,182 @@
+"""Landmark-driven warps: inverse-distance displacement fields and the portrait resampled through them.
+
+A field is evaluated analytically on a grid of points, so the training window and a 1080p portrait use one function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+SOFTENING_PX2 = 16.0
+"""Added to squared distances, in squared template pixels. Landmarks of the lips lie 4 to 5 px apart: a field that meets
+each exactly has a flat spot at each, and lips warped by it look beaded (looked at on 12 people at 0.25, 4, 10 and 25,
+where the error inside the mouth also falls, by 5 % in all)."""
+
+BORDER_ANCHORS = 8
+"""Fixed points on each side of a field's border."""
+
+
+def border_anchors(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Return points (4 * BORDER_ANCHORS, 2) evenly around the rectangle from `low` to `high` (each (2,))."""
+    steps = torch.arange(BORDER_ANCHORS, dtype=torch.float32, device=low.device) / BORDER_ANCHORS
+    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
+    sides = torch.cat([
+        torch.stack([steps, zero], 1), torch.stack([one, steps], 1),
+        torch.stack([1 - steps, one], 1), torch.stack([zero, 1 - steps], 1),
+    ])  # fmt: skip
+    return low + sides * (high - low)
+
+
+def displacement_field(
+    target: torch.Tensor, source: torch.Tensor, grid: torch.Tensor, softening: float = SOFTENING_PX2
+) -> torch.Tensor:
+    """Interpolate the backward displacement source - target from control points to grid points.
+
+    target, source: (T, K, 2) where each control point is and where its pixel comes from. grid: (G, 2), in the same
+    pixels. softening: in squared pixels. Weights are 1 / (distance^2 + softening)^2.
+
+    Returns:
+        (T, G, 2): add it to a grid point to find where to read.
+    """
+    ones = torch.ones_like(source[..., :1])
+    moves = torch.cat([source - target, ones], dim=-1)  # (T, K, 3): the third column sums the weights
+    grid_norm = (grid**2).sum(-1, keepdim=True) + softening
+    fields = []
+    for points, move in zip(target, moves, strict=True):  # one frame's weights at a time stay in the cache
+        base = (points**2).sum(-1) + grid_norm  # (G, K)
+        squared = torch.addmm(base, grid, points.T, alpha=-2).clamp_min(softening)
+        sums = squared.square().reciprocal() @ move  # (G, 3)
+        fields.append(sums[:, :2] / sums[:, 2:])
+    return torch.stack(fields)
+
+
+def warp_windows(
+    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Warp each window so that its control points move from `source` to `target`; the window's border stays.
+
+    images: (B, C, S, S). target, source: (B, K, 2) in window pixels. cell_px: spacing of the evaluated grid.
+
+    Returns:
+        warped images (B, C, S, S) and the displacement (B, 2, S, S) in pixels, backward.
+    """
+    batch, _, side, _ = images.shape
+    device = images.device
+    centres = torch.arange(side // cell_px, dtype=torch.float32, device=device) * cell_px + (cell_px - 1) / 2
+    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).reshape(-1, 2)  # (G, 2)
+    reach = side / 4
+    low = torch.full((2,), -reach, device=device)
+    anchors = border_anchors(low, torch.full((2,), side + reach, device=device)).expand(batch, -1, -1)
+    field = displacement_field(torch.cat([target, anchors], 1), torch.cat([source, anchors], 1), grid)
+    cells = side // cell_px
+    field = field.transpose(1, 2).reshape(batch, 2, cells, cells)
+    field = functional.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
+    positions = torch.arange(side, dtype=torch.float32, device=device)
+    here = torch.stack(torch.meshgrid(positions, positions, indexing="xy"))  # (2, S, S)
+    lookup = (here + field) * (2 / side) + (1 / side - 1)  # align_corners=False coordinates
+    warped = functional.grid_sample(
+        images, lookup.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return warped, field
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitWarp:
+    """A portrait prepared for warping: its control points, the box that may move, and the grids the field lives on.
+
+    image: (H, W, 3) uint8. source: (K, 2) float32 control points in pixels. box: (x0, y0, x1, y1) pixels, inside the
+    image. field_low, field_high: (2,) the rectangle whose border never moves; it may reach beyond the image.
+    unit_px: pixels of one template pixel (the field's softening scales with it).
+    """
+
+    image: np.ndarray
+    source: np.ndarray
+    box: tuple[int, int, int, int]
+    field_low: np.ndarray
+    field_high: np.ndarray
+    unit_px: float
+
+    @classmethod
+    def prepare(cls, image: np.ndarray, face: np.ndarray, source: np.ndarray, unit_px: float) -> PortraitWarp:
+        """Prepare a portrait. face: (K, 2) points that bound the face; source: (K, 2) control points."""
+        low, high = face.min(0), face.max(0)
+        size = float((high - low).max())
+        field_low, field_high = low - 0.8 * size, high + 0.8 * size
+        height, width = image.shape[:2]
+        box = (
+            int(max(0, np.floor(field_low[0]))),
+            int(max(0, np.floor(field_low[1]))),
+            int(min(width, np.ceil(field_high[0]))),
+            int(min(height, np.ceil(field_high[1]))),
+        )
+        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px)
+
+    def field(self, target: np.ndarray, low: np.ndarray, high: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
+        """Evaluate the displacement on cell centres of a rectangle.
+
+        target: (T, K, 2) pixels. low, high: (2,) corners in pixels. cells: (rows, columns).
+
+        Returns:
+            (T, rows, columns, 2) float32 pixels, backward.
+        """
+        rows, columns = cells
+        x = torch.linspace(0, 1, 2 * columns + 1)[1::2] * float(high[0] - low[0]) + float(low[0])
+        y = torch.linspace(0, 1, 2 * rows + 1)[1::2] * float(high[1] - low[1]) + float(low[1])
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
+        anchors = border_anchors(
+            torch.as_tensor(self.field_low, dtype=torch.float32), torch.as_tensor(self.field_high, dtype=torch.float32)
+        )
+        # Distances are taken about the face centre in template pixels: float32 keeps its digits.
+        origin = torch.as_tensor(self.source.mean(0))
+        scaled = lambda points: (points - origin) / self.unit_px  # noqa: E731 - one expression, three uses
+        frames = len(target)
+        anchored = scaled(anchors).expand(frames, -1, -1)
+        there = torch.cat([scaled(torch.as_tensor(target, dtype=torch.float32)), anchored], 1)
+        here = torch.cat([scaled(torch.as_tensor(self.source)).expand(frames, -1, -1), anchored], 1)
+        field = displacement_field(there, here, scaled(grid))
+        return (field * self.unit_px).reshape(frames, rows, columns, 2).numpy()
+
+    def warp(self, target: np.ndarray, detail: np.ndarray | None = None) -> np.ndarray:
+        """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
+
+        target: (K, 2) pixels. detail: (4,) x0, y0, x1, y1 pixels of a part (the mouth) whose field is evaluated on
+        cells of two template pixels; elsewhere cells are coarser.
+        """
+        import cv2
+
+        x0, y0, x1, y1 = self.box
+        width, height = x1 - x0, y1 - y0
+        coarse = 8 * self.unit_px
+        cells = (max(4, round(height / coarse)), max(4, round(width / coarse)))
+        field = self.field(target[None], np.array([x0, y0]), np.array([x1, y1]), cells)[0]
+        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+        if detail is not None:
+            dx0, dy0 = int(max(x0, detail[0])), int(max(y0, detail[1]))
+            dx1, dy1 = int(min(x1, detail[2])), int(min(y1, detail[3]))
+            if dx1 - dx0 > 8 and dy1 - dy0 > 8:
+                self._refine(field, target, (dx0, dy0, dx1, dy1))
+        columns, rows = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+        return cv2.remap(
+            self.image, columns + field[..., 0], rows + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    def _refine(self, field: np.ndarray, target: np.ndarray, part: tuple[int, int, int, int]) -> None:
+        """Replace a part of a full-resolution field by a finer evaluation, feathered at its border, in place."""
+        import cv2
+
+        x0, y0, x1, y1 = part
+        width, height = x1 - x0, y1 - y0
+        fine_px = 2 * self.unit_px
+        cells = (max(4, round(height / fine_px)), max(4, round(width / fine_px)))
+        fine = self.field(target[None], np.array([x0, y0]), np.array([x1, y1]), cells)[0]
+        fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
+        ramp = max(4.0, 6 * self.unit_px)
+        across = np.minimum(np.arange(width), np.arange(width)[::-1]).astype(np.float32) / ramp
+        down = np.minimum(np.arange(height), np.arange(height)[::-1]).astype(np.float32) / ramp
+        weight = np.clip(np.minimum(across[None], down[:, None]), 0, 1)[..., None]
+        view = field[y0 - self.box[1] : y1 - self.box[1], x0 - self.box[0] : x1 - self.box[0]]
+        view += weight * (fine - view)

@@ -1,0 +1,94 @@
+"""The stabilised square around the lower face, its transform and the inverse.
+
+The template places 13 rigid points in a 128-pixel square: outer eye corners 72 px apart at y = 2, mouth centre at
+(64, 58). A window is a square part of it, given by its side and origin in template pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RIGID_POINTS = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327, 1)
+"""Dense indices of the template's points, in its order."""
+
+TEMPLATE = np.array([
+    (28.0, 2.3), (49.7, 3.2), (77.9, 3.3), (100.0, 2.3), (63.5, -1.5), (63.5, 4.5), (63.4, 10.1),
+    (63.4, 15.3), (63.3, 20.9), (63.3, 27.8), (50.2, 37.2), (77.3, 37.1), (63.4, 33.2),
+], np.float64)  # fmt: skip
+"""(13, 2) template positions: the mean of 186 near-frontal faces."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGeometry:
+    """A square part of the template: side in pixels and origin (x, y) in template pixels."""
+
+    side: int
+    origin: tuple[int, int]
+
+
+STORED_WINDOW = WindowGeometry(side=96, origin=(16, 16))
+"""What `atldiff prepare` keeps of each frame; a renderer's window lies inside it."""
+
+
+def fit_window(points: np.ndarray, geometry: WindowGeometry, smooth_frames: float = 0.0) -> np.ndarray:
+    """Fit the similarity that carries each frame's picture into the window.
+
+    points: (T, 478, 2 or 3) pixels. smooth_frames: Gaussian sigma over time applied to the similarity's parameters.
+
+    Returns:
+        (T, 2, 3) float64 maps from picture pixels to window pixels: rotation, one scale and translation, no reflection.
+    """
+    rigid = points[:, RIGID_POINTS, :2].astype(np.float64)  # (T, 13, 2)
+    template = TEMPLATE - np.asarray(geometry.origin, np.float64)
+    centre = rigid.mean(axis=1)  # (T, 2)
+    template_centre = template.mean(axis=0)
+    moved, fixed = rigid - centre[:, None], template - template_centre
+    norm = (moved**2).sum(axis=(1, 2))
+    a = (moved * fixed).sum(axis=(1, 2)) / norm
+    b = (moved[..., 0] * fixed[:, 1] - moved[..., 1] * fixed[:, 0]).sum(axis=1) / norm
+    if smooth_frames > 0 and len(points) > 1:
+        from scipy.ndimage import gaussian_filter1d
+
+        a, b = (gaussian_filter1d(value, smooth_frames, mode="nearest") for value in (a, b))
+        centre = gaussian_filter1d(centre, smooth_frames, axis=0, mode="nearest")
+    linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], -2)  # (T, 2, 2)
+    offset = template_centre - np.einsum("tij,tj->ti", linear, centre)
+    return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def invert(matrix: np.ndarray) -> np.ndarray:
+    """Return the inverse (..., 2, 3) of affine maps (..., 2, 3)."""
+    linear = np.linalg.inv(matrix[..., :2])
+    return np.concatenate([linear, -(linear @ matrix[..., 2:])], axis=-1)
+
+
+def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points (..., K, 2) by affine maps (..., 2, 3)."""
+    return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+
+
+def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
+    """Resample a picture (H, W, C) into the window (side, side, C) by the map `matrix` (2, 3); edges replicate.
+
+    A picture larger than the window is averaged before it is sampled, so nothing aliases.
+    """
+    import cv2
+
+    reduction = 1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0]))  # picture pixels a window pixel
+    fetch = matrix
+    if reduction > 1.5:
+        # Only the part of the picture that the window sees is averaged.
+        corners = apply(invert(matrix), np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64))
+        margin = 2 * reduction
+        low = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
+        high = np.minimum(np.ceil(corners.max(0) + margin), [image.shape[1], image.shape[0]]).astype(int)
+        if (high - low < 2).any():
+            low, high = np.zeros(2, int), np.array([image.shape[1], image.shape[0]])
+        part = image[low[1] : high[1], low[0] : high[0]]
+        blur = 0.45 * (reduction - 1)
+        image = cv2.GaussianBlur(part, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
+        fetch = matrix.copy()
+        fetch[:, 2] += matrix[:, :2] @ low
+    return cv2.warpAffine(image, fetch, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

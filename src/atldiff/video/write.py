@@ -1,0 +1,406 @@
+"""Video out: frames are encoded as they are made, and the final name appears only when the file is whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from PIL import Image
+
+from atldiff.errors import MediaError
+from atldiff.video.palette import Palette
+from atldiff.video.read import reason
+from atldiff.video.sound import add_sound, check_sound, write_wav
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from atldiff.video.sound import Sound
+
+_log = logging.getLogger(__name__)
+
+
+class _Format(NamedTuple):
+    muxer: str
+    video: str
+    audio: str | None
+    crf: int
+    fragmented: bool  # written in fragments, then copied into a file with its index in front
+
+
+_FORMATS = {
+    ".mp4": _Format("mp4", "libx264", "aac", 18, True),
+    ".mov": _Format("mov", "libx264", "aac", 18, True),
+    ".mkv": _Format("matroska", "libx264", "aac", 18, False),
+    ".webm": _Format("webm", "libvpx-vp9", "libopus", 28, False),
+    ".gif": _Format("gif", "gif", None, 0, False),
+}
+
+# The index of a fragmented file waits for the first fragment, because only then the encoder delays are known: written
+# at once it could not hold the edit lists that make sound and picture both start at 0.
+_FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+
+_ENCODER_OPTIONS = {
+    "libx264": {"preset": "veryfast"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
+    "gif": {},
+}
+_MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
+_THREADS = 2
+_BT709 = 1  # FFmpeg's number for BT.709 primaries, transfer and matrix alike
+_CPU_AVX_512F = 13  # OpenCV's number for the processor feature
+_OWN_FRAMES = re.compile(r"\d{6,}\.png|audio\.wav")
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raise unless a video can be written to `path`; nothing is written.
+
+    Raises:
+        MediaError: the suffix is unknown, the folder does not exist or is read-only, or `path` is in the way.
+    """
+    target = Path(path)
+    frames = _is_folder(path)
+    if not target.name:
+        raise MediaError(f"output {os.fspath(path)!r}: got no file name, expected one such as out.mp4")
+    if not frames and target.suffix.lower() not in _FORMATS:
+        expected = f"{', '.join(_FORMATS)}, or a path ending in / for a folder of PNG frames"
+        raise MediaError(f"output {target}: got suffix {target.suffix}, expected {expected}")
+    folder = target.parent
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise MediaError(f"output {target}: folder {folder} {problem}: create it or choose another -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"output {target}: folder {folder} cannot be written to: choose another -o")
+    if frames:
+        if target.exists() and not target.is_dir():
+            raise MediaError(f"output {target}: got a file, expected a folder for PNG frames: choose another -o")
+        if target.is_dir() and not _is_own(target):
+            raise MediaError(f"output {target}: the folder holds other files: empty it or choose another -o")
+    elif target.is_dir():
+        raise MediaError(f"output {target}: got a folder, expected a file name: choose another -o")
+    elif target.exists() and not target.is_file():
+        raise MediaError(f"output {target}: got a device or pipe, expected a regular file: choose another -o")
+
+
+class VideoWriter:
+    """Write frames and sound; use it as a context manager.
+
+    The suffix chooses the format: .mp4, .mov, .mkv (H.264 and AAC), .webm (VP9 and Opus), .gif (no sound); without a
+    suffix, or ending in "/", the path is a folder of PNG frames and audio.wav. Odd sides gain one replicated row or
+    column in the formats with subsampled colour. An exception in the body leaves nothing under the final name; what
+    was written stays, playable, as NAME.partial.SUFFIX if it lasts at least one second.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        size: tuple[int, int],
+        fps: Fraction | int,
+        audio: str | os.PathLike[str] | tuple[NDArray[np.float32], int] | None = None,
+        duration: Fraction | None = None,
+        quality: int | None = None,
+    ) -> None:
+        """Check everything; no file appears before the first frame.
+
+        Args:
+            path: the final name.
+            size: (height, width) of the frames.
+            fps: frames a second, exact.
+            audio: a file whose first audio track is used, copied where the codec allows, or samples (N, channels)
+                float32 in [-1, 1] and their rate.
+            duration: seconds at which encoded sound is cut or to which it is padded; its own length when None.
+            quality: constant rate factor, lower is better: 0 to 51, 18 by default (.webm 0 to 63, 28).
+
+        Raises:
+            MediaError: `check_output` raises, or the audio cannot be used.
+            ValueError: an argument out of range.
+        """
+        check_output(path)
+        self.path = Path(path)
+        self.frames = 0
+        self._size = size
+        self._fps = Fraction(fps)
+        if self._fps <= 0:
+            raise ValueError(f"fps: got {fps}, expected a positive number of frames a second")
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: got {size}, expected (height, width) of at least 1 pixel each")
+        if duration is not None and duration <= 0:
+            raise ValueError(f"duration: got {duration} s, expected a positive number of seconds")
+        sound = None if audio is None else check_sound(audio)
+        if isinstance(sound, Path) and self.path.exists() and self.path.samefile(sound):
+            raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
+        suffix = "" if _is_folder(path) else self.path.suffix
+        stem = self.path.name.removesuffix(suffix)
+        self._partial = self.path.with_name(f".{stem}.partial{suffix}")
+        self._final_parts = self.path.with_name(f".{stem}.whole{suffix}")
+        self._kept = self.path.with_name(f"{stem}.partial{suffix}")
+        self._format = None if _is_folder(path) else _FORMATS[suffix.lower()]
+        self._sink: _Stream | _Folder
+        try:
+            if self._format is None:
+                _check_quality(quality, 0)
+                self._sink = _Folder(self._partial, sound, duration)
+            else:
+                _check_quality(quality, _MAX_CRF.get(self._format.video, 0))
+                self._sink = _Stream(self._partial, self._format, size, self._fps, sound, duration, quality)
+        except (FFmpegError, OSError) as error:
+            raise self._failure(error) from None
+        self._open = True
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Encode the next frame, (height, width, 3) uint8 RGB, and the sound that belongs to it.
+
+        Raises:
+            ValueError: a frame of another size or type, or the writer is closed.
+            MediaError: the disk is full or the encoder failed.
+        """
+        if not self._open:
+            raise ValueError(f"output {self.path}: got a frame after close, expected none")
+        if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
+            raise ValueError(f"frame: got {frame.shape} {frame.dtype}, expected {(*self._size, 3)} uint8")
+        try:
+            self._sink.write(np.ascontiguousarray(frame), self.frames)
+        except (FFmpegError, OSError) as error:
+            raise self._failure(error) from None
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file and move it onto its final name. A second call does nothing.
+
+        Raises:
+            MediaError: writing failed; what there is was kept as `abort` keeps it.
+            ValueError: no frame was written.
+        """
+        if not self._open:
+            return
+        if not self.frames:
+            self.abort()
+            raise ValueError(f"output {self.path}: got no frame, expected at least one")
+        try:
+            self._sink.finish()
+            if self._format is None:
+                _replace_folder(self._partial, self.path)
+            elif self._format.fragmented:
+                _copy_streams(self._partial, self._final_parts, self._format.muxer)
+                self._final_parts.replace(self.path)
+                self._partial.unlink()
+            else:
+                self._partial.replace(self.path)
+            self._open = False
+        except (FFmpegError, OSError) as error:
+            self.abort()
+            raise self._failure(error) from None
+        except BaseException:  # an interrupt during the last copy
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Give up: leave nothing under the final name, keep at least one second as NAME.partial.SUFFIX."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._sink.stop()
+        except (FFmpegError, OSError) as error:
+            _log.warning("output %s: the last frames are lost (%s)", self.path, reason(error))
+        self._final_parts.unlink(missing_ok=True)
+        if not self._partial.exists():
+            return
+        if self.frames >= self._fps:
+            if self._format is None:
+                _replace_folder(self._partial, self._kept)
+            else:
+                self._partial.replace(self._kept)
+            _log.warning("output %s: not finished; %d frames are kept in %s", self.path, self.frames, self._kept)
+        elif self._partial.is_dir():
+            shutil.rmtree(self._partial)
+        else:
+            self._partial.unlink()
+
+    def _failure(self, error: BaseException) -> MediaError:
+        return MediaError(f"output {self.path}: cannot be written ({reason(error)}): check the disk and the frame size")
+
+
+class _Stream:
+    """A container file with one video stream and at most one sound track."""
+
+    def __init__(
+        self,
+        path: Path,
+        form: _Format,
+        size: tuple[int, int],
+        fps: Fraction,
+        sound: Sound | None,
+        duration: Fraction | None,
+        quality: int | None,
+    ) -> None:
+        self._fps = fps
+        self._container = av.open(
+            os.path.abspath(path), "w", format=form.muxer, container_options=_FRAGMENTS if form.fragmented else {}
+        )
+        self._palette = Palette(size, fps) if form.video == "gif" else None
+        even = 1 if self._palette else 2
+        self._padding = (-size[0] % even, -size[1] % even)
+        options = dict(_ENCODER_OPTIONS[form.video])
+        if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
+            options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
+        if not self._palette:
+            options["crf"] = str(form.crf if quality is None else quality)
+        video = cast("av.VideoStream", self._container.add_stream(form.video, rate=fps, options=options))
+        video.height, video.width = size[0] + self._padding[0], size[1] + self._padding[1]
+        video.pix_fmt = "pal8" if self._palette else "yuv420p"
+        context = video.codec_context
+        context.time_base = 1 / fps
+        if not self._palette:
+            context.gop_size = max(1, round(fps))  # a killed render loses at most the last second or so
+            context.thread_count = _THREADS
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = ColorRange.MPEG
+        self._video = video
+        self._reformatter = VideoReformatter()
+        self._packets: Iterator[av.Packet] = iter(())
+        if sound is not None and form.audio is None:
+            _log.info("output %s: a GIF has no sound track; the audio is left out", path)
+        elif sound is not None and form.audio is not None:
+            self._packets = add_sound(self._container, sound, form.audio, duration)
+        self._next_packet: av.Packet | None = None
+        self._sound_over = self._stopped = False
+
+    def write(self, frame: NDArray[np.uint8], index: int) -> None:
+        for picture in self._pictures(frame, index):
+            self._container.mux(self._video.encode(picture))
+        self._mux_sound(Fraction(index + 1) / self._fps)
+
+    def finish(self) -> None:
+        """Write the rest of picture and sound, and the index."""
+        self._mux_sound(None)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the file where the frames end. A second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        try:
+            for picture in self._palette.flush() if self._palette else ():
+                self._container.mux(self._video.encode(picture))
+            if self._video.codec_context.is_open:
+                self._container.mux(self._video.encode(None))
+        finally:
+            self._container.close()
+
+    def _pictures(self, frame: NDArray[np.uint8], index: int) -> list[av.VideoFrame]:
+        if any(self._padding):
+            frame = np.pad(frame, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        if not self._palette:
+            picture = self._reformatter.reformat(
+                picture,
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+                threads=1,
+            )
+            picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
+        picture.pts, picture.time_base, picture.duration = index, 1 / self._fps, 1
+        return self._palette.reduce(picture) if self._palette else [picture]
+
+    def _mux_sound(self, until_s: Fraction | None) -> None:
+        """Write the sound that starts before `until_s` seconds, so that neither stream waits for the other."""
+        while not self._sound_over:
+            if self._next_packet is None:
+                self._next_packet = next(self._packets, None)
+            packet = self._next_packet
+            if packet is None:
+                self._sound_over = True
+                return
+            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
+                return
+            self._container.mux(packet)
+            self._next_packet = None
+
+
+class _Folder:
+    """PNG frames named by their number, and audio.wav."""
+
+    def __init__(self, folder: Path, sound: Sound | None, duration: Fraction | None) -> None:
+        self._folder = folder
+        self._sound = sound
+        self._duration = duration
+
+    def write(self, frame: NDArray[np.uint8], index: int) -> None:
+        if not index:
+            if self._folder.exists():  # left by a render that was killed
+                shutil.rmtree(self._folder)
+            self._folder.mkdir()
+        Image.fromarray(frame).save(self._folder / f"{index:06d}.png", compress_level=3)
+
+    def finish(self) -> None:
+        if self._sound is not None:
+            write_wav(self._folder / "audio.wav", self._sound, self._duration)
+
+    def stop(self) -> None:
+        """Leave the frames as they are: each is whole."""
+
+
+def _is_folder(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(("/", os.sep)) or not Path(path).suffix
+
+
+def _is_own(folder: Path) -> bool:
+    return all(_OWN_FRAMES.fullmatch(entry.name) for entry in folder.iterdir())
+
+
+def _check_quality(quality: int | None, largest: int) -> None:
+    if quality is not None and not 0 <= quality <= largest:
+        expected = f"0 to {largest}" if largest else "None: the format has no such setting"
+        raise ValueError(f"quality: got {quality}, expected {expected}")
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Move `source` onto `target`, whose earlier frames of ours are removed."""
+    if target.is_dir():
+        if not _is_own(target):
+            raise OSError(f"the folder {target} holds other files")
+        shutil.rmtree(target)
+    source.replace(target)
+
+
+def _copy_streams(source: Path, target: Path, muxer: str) -> None:
+    """Copy the packets of a fragmented file into one with its index in front, so that it starts at once anywhere."""
+    with (
+        av.open(os.path.abspath(source)) as fragments,
+        av.open(os.path.abspath(target), "w", format=muxer, container_options={"movflags": "faststart"}) as whole,
+    ):
+        copies = {stream.index: whole.add_stream_from_template(stream) for stream in fragments.streams}
+        for packet in fragments.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                whole.mux(packet)

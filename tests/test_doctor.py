@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from atldiff import doctor
+
+
+def weights_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"format_version": 1, "method": "atl-diff"}', encoding="utf-8")
+    save_file({"a": np.zeros((3, 4), np.float32), "b": np.ones(5, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def checks(part) -> dict[str, doctor.Check]:
+    return {check.name: check for check in part}
+
+
+@pytest.fixture(scope="module")
+def report() -> doctor.Report:
+    return doctor.collect(probe_s=0.05)
+
+
+def test_this_environment_is_complete(report: doctor.Report) -> None:
+    here = [check for check in report.checks if check.section in ("machine", "packages", "media", "disk")]
+    assert [check.problem for check in here if check.problem] == []
+
+
+def test_the_demo_portrait_has_a_face(report: doctor.Report) -> None:
+    check = next(c for c in report.checks if (c.section, c.name) == ("face detection", "demo portrait"))
+    assert check.problem is None
+    assert check.value.startswith("478 landmarks")
+
+
+def test_speed_is_measured(report: doctor.Report) -> None:
+    speeds = {c.name: float(c.value.split()[0]) for c in report.checks if c.value.endswith("GFLOP/s")}
+    assert set(speeds) == {"CPU fp32", "CPU bf16"}
+    assert all(speed > 0 for speed in speeds.values())
+
+
+def test_verdict_names_the_faster_precision() -> None:
+    assert doctor.speed_verdict(300, 1400).startswith("bf16 is the faster; 0.50 times")
+    assert doctor.speed_verdict(280, 20).startswith("fp32 is the faster; 0.10 times")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_run_reports_problems_and_returns_one(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = doctor.Check("packages", "av", "missing", "av: not installed: run pip install av")
+    monkeypatch.setattr(doctor, "collect", lambda: doctor.Report((doctor.Check("machine", "cores", "2"), bad)))
+    assert doctor.run(json=as_json) == 1
+    out = capsys.readouterr().out
+    if as_json:
+        read = json.loads(out)
+        assert read["ok"] is False
+        assert read["problems"] == [bad.problem]
+        assert [check["name"] for check in read["checks"]] == ["cores", "av"]
+    else:
+        assert bad.problem in out
+
+
+def test_run_returns_zero_when_all_is_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "collect", lambda: doctor.Report((doctor.Check("machine", "cores", "2"),)))
+    assert doctor.run() == 0
+    assert "All is well" in capsys.readouterr().out
+
+
+def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    problem = checks(doctor._packages())["safetensors"].problem
+    assert problem is not None
+    assert "pip install 'safetensors'" in problem
+
+
+def test_missing_libgl_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = importlib.import_module
+
+    def import_module(name: str):
+        if name == "cv2":
+            raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+        return load(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    found = checks(doctor._packages())
+    assert "apt-get install libgl1" in (found["opencv-contrib-python"].problem or "")
+    assert found["numpy"].problem is None
+
+
+def test_second_opencv_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "opencv-python-headless":
+            return "4.11"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    (check,) = doctor._opencv_twins()
+    assert "uninstall -y opencv-python-headless" in (check.problem or "")
+
+
+def test_whole_weights_pass(tmp_path: Path) -> None:
+    weights_folder(tmp_path / "atl-diff")
+    (check,) = doctor._weights(tmp_path)
+    assert check.problem is None
+    assert check.value.startswith("method atl-diff, 2 tensors")
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"\x80\x04\x95 not tensors at all")
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        (_cut, "cut off"),
+        (_pickle, "not safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b""), "cut off or not safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "does not hold an object"),
+    ],
+)
+def test_broken_weights_are_a_problem(tmp_path: Path, harm, expected: str) -> None:
+    harm(weights_folder(tmp_path / "atl-diff"))
+    (check,) = doctor._weights(tmp_path)
+    assert expected in (check.problem or "")
+    assert "\n" not in (check.problem or "")
+
+
+def test_no_weights_is_a_problem(tmp_path: Path) -> None:
+    (check,) = doctor._weights(tmp_path)
+    assert "clone it again" in (check.problem or "")
+
+
+def test_full_disk_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    (check,) = doctor._disk()
+    assert "10 MB free" in (check.problem or "")
+
+
+def test_unwritable_folder_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    (check,) = doctor._disk()
+    assert "Permission denied" in (check.problem or "")
+    assert "-o" in (check.problem or "")

@@ -1,0 +1,330 @@
+"""Pictures in: every mode, orientation and door; videos frame by frame and on an exact clock."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from atldiff.errors import MediaError
+from atldiff.video import read
+from atldiff.video.read import is_video, probe, read_frames, read_frames_at, read_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = (32, 48)
+
+
+def corners() -> np.ndarray:
+    """Return a (32, 48, 3) picture with a red, a green, a blue and a grey quarter."""
+    image = np.empty((*SIZE, 3), np.uint8)
+    image[:16, :24], image[:16, 24:], image[16:, :24], image[16:, 24:] = (
+        (200, 30, 30),
+        (30, 200, 30),
+        (30, 30, 200),
+        (90, 90, 90),
+    )
+    return image
+
+
+def write_video(
+    path: Path, stamps: list[int], time_base: Fraction = Fraction(1, 25), rate: Fraction = Fraction(25)
+) -> Path:
+    """Write one 48x32 frame a time stamp, frame i of grey 10 + 8 i, in the corner a brighter patch."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=rate, options={"crf": "10"}, width=48, height=32)
+        stream.codec_context.time_base = time_base
+        for i, stamp in enumerate(stamps):
+            image = np.full((*SIZE, 3), 10 + 8 * i, np.uint8)
+            image[:16, :24] = 250
+            frame = av.VideoFrame.from_ndarray(image)
+            frame.pts, frame.time_base = stamp, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def indices(frames: Any) -> list[int]:
+    return [round((float(frame[24:, 30:].mean()) - 10) / 8) for frame in frames]
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "jpg", "gif", "ppm"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {"quality": 98}
+    Image.fromarray(corners()).save(path, **options)
+    image = read_image(path)
+    assert image.shape == (*SIZE, 3)
+    assert image.dtype == np.uint8
+    tolerance = 12 if suffix == "jpg" else 0
+    assert np.abs(image[8::16, 12::24].astype(int) - corners()[8::16, 12::24]).max() <= tolerance
+
+
+def test_format_that_only_opencv_knows(tmp_path: Path) -> None:
+    path = tmp_path / "a.hdr"
+    cv2.imwrite(str(path), corners()[..., ::-1].astype(np.float32) / 255)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    assert np.abs(read_image(path).astype(int) - corners()).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
+    upright = corners()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+    assert np.array_equal(read_image(path), upright)
+
+
+def test_modes(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+    grey = np.repeat(ramp[..., None], 3, axis=2)
+    wide = ramp.astype(np.uint16) * 257
+    for name, image in (
+        ("L", Image.fromarray(ramp)),
+        ("I16", Image.fromarray(wide)),
+        ("I", Image.fromarray(wide.astype(np.int32))),
+        ("F", Image.fromarray((ramp / 255).astype(np.float32))),
+    ):
+        assert np.array_equal(read_image(image), grey), name
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert np.array_equal(read_image(tmp_path / "wide.png"), grey)
+    bits = Image.fromarray(ramp > 127)
+    assert np.array_equal(np.unique(read_image(bits)), [0, 255])
+    palette = Image.fromarray(corners()).quantize(4)
+    assert np.abs(read_image(palette).astype(int) - corners()).max() <= 2
+    cmyk = Image.fromarray(corners()).convert("CMYK")
+    cmyk.save(tmp_path / "cmyk.jpg", quality=98)
+    assert np.abs(read_image(tmp_path / "cmyk.jpg")[8::16, 12::24].astype(int) - corners()[8::16, 12::24]).max() < 12
+
+
+def test_alpha_lies_on_grey(tmp_path: Path) -> None:
+    rgba = np.dstack([corners(), np.full(SIZE, 255, np.uint8)])
+    rgba[:16, :24, 3] = 0
+    rgba[16:, :24, 3] = 128
+    path = tmp_path / "a.png"
+    Image.fromarray(rgba).save(path)
+    for image in (read_image(path), read_image(rgba)):
+        assert (image[:16, :24] == 128).all()
+        assert np.abs(image[20, 2].astype(float) - (0.5 * corners()[20, 2] + 64)).max() <= 1
+        assert np.array_equal(image[:, 24:], corners()[:, 24:])
+    palette = Image.fromarray(corners()).quantize(4)
+    palette.save(tmp_path / "p.png", transparency=palette.getpixel((0, 0)))
+    assert (read_image(tmp_path / "p.png")[:16, :24] == 128).all()
+
+
+def test_arrays() -> None:
+    image = corners()
+    for array in (image, image.astype(np.uint16) * 257, image / 255.0, (image / 255.0).astype(np.float32)):
+        assert np.array_equal(read_image(array), image)
+    result = read_image(image)
+    assert not np.shares_memory(result, image)
+    assert read_image(image[::-1, ::-1]).flags.c_contiguous
+    assert read_image(image[..., 0]).shape == (*SIZE, 3)
+    assert read_image(image[..., :1]).shape == (*SIZE, 3)
+    assert set(np.unique(read_image(image[..., 0] > 100))) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 64, 64), np.uint8), "shape"),
+        (np.zeros((64, 64, 2), np.uint8), "shape"),
+        (np.zeros(64, np.uint8), "shape"),
+        (np.zeros((1, 64, 64, 3), np.uint8), "shape"),
+        (np.zeros((64, 64, 3), np.int64), "int64"),
+        (np.full((64, 64, 3), np.nan), "NaN"),
+        (np.full((64, 64, 3), 200.0), "divide 8-bit"),
+        (np.full((64, 64, 3), -0.5), "floats in 0 to 1"),
+        (np.zeros((1, 1, 3), np.uint8), "1x1 pixels, expected at least 16x16"),
+        (np.broadcast_to(np.uint8(0), (20_000, 20_000)), "100 megapixels"),
+    ],
+)
+def test_array_doors(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        read_image(array)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_doors(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    tiny = tmp_path / "tiny.png"
+    Image.new("RGB", (1, 1)).save(tiny)
+    cut = tmp_path / "cut.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:1500])
+    doors = [
+        (tmp_path / "missing.png", "no such file"),
+        (tmp_path, "folder"),
+        (empty, "0 bytes"),
+        (text, "not an image"),
+        (tiny, "1x1 pixels, expected at least 16x16"),
+        (cut, "damaged"),
+    ]
+    for side, name in ((11_000, "large.bmp"), (60_000, "bomb.bmp")):
+        header = struct.pack("<2sIHHI IiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+        (tmp_path / name).write_bytes(header + bytes(100))
+        doors.append((tmp_path / name, "100 megapixels"))
+    for path, message in doors:
+        with pytest.raises(MediaError, match=message) as caught:
+            read_image(path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="expected a path"):
+        read_image(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_is_video(tmp_path: Path) -> None:
+    still = tmp_path / "still.png"
+    Image.fromarray(corners()).save(still)
+    gif = tmp_path / "one.gif"
+    Image.fromarray(corners()).save(gif)
+    moving = tmp_path / "moving.gif"
+    other = Image.fromarray(corners()[::-1])
+    Image.fromarray(corners()).save(moving, save_all=True, append_images=[other, other.rotate(180)])
+    text = tmp_path / "text.txt"
+    text.write_text("hello\n" * 100)
+    jpeg = tmp_path / "still.jpg"
+    Image.fromarray(corners()).save(jpeg)
+    twice = tmp_path / "twice.jpg"  # phones append a second picture to the first
+    twice.write_bytes(jpeg.read_bytes() * 2)
+    (tmp_path / "empty.mp4").touch()
+    assert is_video(write_video(tmp_path / "a.mp4", [0, 1, 2]))
+    assert not is_video(write_video(tmp_path / "one.mp4", [0]))
+    assert is_video(moving)
+    for path in (still, gif, text, jpeg, twice, tmp_path / "empty.mp4", tmp_path / "missing.mp4", tmp_path):
+        assert not is_video(path), path
+
+
+def test_frames_and_probe(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", list(range(20)))
+    assert indices(read_frames(path)) == list(range(20))
+    small = next(iter(read_frames(path, size=(16, 24))))
+    assert small.shape == (16, 24, 3)
+    assert small[:6, :10].min() > 240
+    stated = probe(path)
+    assert (stated.width, stated.height, stated.fps, stated.duration_s) == (48, 32, 25, Fraction(20, 25))
+    assert not stated.has_audio
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1), ((1, 0, 0, 1), 0)]
+)
+def test_display_rotation(tmp_path: Path, matrix: tuple[int, ...], turns: int) -> None:
+    path = write_video(tmp_path / "a.mp4", [0, 1])
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 4 + 40  # the track header's matrix: a b u c d v x y w, 16.16 and 2.30
+    a, b, c, d = (value << 16 for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    frame = next(iter(read_frames(path)))
+    # (x, y) -> (a x + c y, b x + d y): a quarter turn clockwise for (0, 1, -1, 0), so the patch goes top right.
+    expected = np.zeros(SIZE)
+    expected[:16, :24] = 250
+    expected = np.rot90(expected, turns)
+    assert frame.shape[:2] == expected.shape
+    assert np.abs(frame.mean(axis=2) - expected)[4:12, 4:12].max() < 30
+    assert np.abs(frame.mean(axis=2) - expected)[-12:-4, -12:-4].max() < 30
+    assert (probe(path).height, probe(path).width) == expected.shape
+
+
+@pytest.mark.parametrize(("tag", "weights"), [(1, (0.2126, 0.0722)), (6, (0.299, 0.114)), (2, (0.299, 0.114))])
+@pytest.mark.parametrize("full", [True, False])
+def test_colours_follow_the_tags(tmp_path: Path, tag: int, weights: tuple[float, float], full: bool) -> None:
+    colour = np.array([200, 90, 30]) / 255
+    red, blue = weights
+    luma = red * colour[0] + (1 - red - blue) * colour[1] + blue * colour[2]
+    planes = [luma, (colour[2] - luma) / (2 - 2 * blue), (colour[0] - luma) / (2 - 2 * red)]
+    scales, offsets = ((255, 255, 255), (0, 128, 128)) if full else ((219, 224, 224), (16, 128, 128))
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "1"}, width=64, height=64)
+        stream.codec_context.colorspace = tag
+        stream.codec_context.color_range = 2 if full else 1
+        frame = av.VideoFrame(64, 64, "yuv420p")
+        frame.colorspace, frame.color_range = tag, 2 if full else 1
+        for plane, value, scale, offset in zip(frame.planes, planes, scales, offsets, strict=True):
+            plane.update(bytes([round(value * scale + offset)]) * plane.buffer_size)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.abs(next(iter(read_frames(path))).mean(axis=(0, 1)) - colour * 255).max() < 2.5
+
+
+def test_resampling_is_exact(tmp_path: Path) -> None:
+    thirty = write_video(tmp_path / "thirty.mp4", list(range(30)), Fraction(1, 30), Fraction(30))
+    # Frame i of 25 fps is shown at i / 25 s, where frame floor(i * 30 / 25) of 30 fps is on display.
+    assert indices(read_frames_at(thirty)) == [i * 30 // 25 for i in range(25)]
+    slow = write_video(tmp_path / "slow.mp4", list(range(10)), Fraction(1, 10), Fraction(10))
+    assert indices(read_frames_at(slow)) == [i * 10 // 25 for i in range(25)]
+    ntsc = write_video(
+        tmp_path / "ntsc.mp4", [1001 * i for i in range(30)], Fraction(1, 30_000), Fraction(30_000, 1001)
+    )
+    assert indices(read_frames_at(ntsc)) == [i * 30_000 // (25 * 1001) for i in range(26)]
+    same = write_video(tmp_path / "same.mp4", list(range(25)))
+    assert indices(read_frames_at(same)) == list(range(25))
+    assert indices(read_frames_at(same, Fraction(50))) == [i // 2 for i in range(50)]
+
+
+def test_resampling_follows_uneven_timestamps(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "uneven.mp4", [0, 90, 100, 400], Fraction(1, 1000))
+    # Shown from 0, 0.09, 0.1 and 0.4 s; the one at 0.09 s is on display at no multiple of 0.04 s.
+    assert indices(read_frames_at(path))[:11] == [0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 3]
+
+
+def test_damaged_video_gives_what_decodes(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "b.mkv", list(range(25)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert 2 <= len(list(read_frames(path))) < 25
+
+
+def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", list(range(25)))
+    converted = []
+    original = read._rgb
+    monkeypatch.setattr(read, "_rgb", lambda *arguments: converted.append(1) or original(*arguments))
+    assert indices(islice(read.read_frames_at(path), 2)) == [0, 1]
+    assert len(converted) == 2
+
+
+def test_video_doors(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    text = tmp_path / "text.mp4"
+    text.write_text("no film " * 100)
+    tty = tmp_path / "text.txt"
+    tty.write_text("no film " * 100)
+    for path, message in (
+        (tmp_path / "missing.mp4", "no such file"),
+        (tmp_path, "folder"),
+        (empty, "0 bytes"),
+        (text, "cannot be read"),
+        (tty, "cannot be read|without a video stream"),
+    ):
+        for open_video in (probe, lambda p: next(iter(read_frames(p))), lambda p: next(iter(read_frames_at(p)))):
+            with pytest.raises(MediaError, match=message) as caught:
+                open_video(path)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="fps"):
+        next(iter(read_frames_at(empty, 0)))
