@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from atldiff.methods.atl import ATLModel
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -43,3 +47,29 @@ def shared_data() -> Path:
 def examples() -> Path:
     """The folder of the demo portrait and the demo recording."""
     return Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(scope="session")
+def random_model() -> ATLModel:
+    """A small model with random weights whose every part has an effect on the frames."""
+    import torch
+
+    from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig
+    from atldiff.data.speech import lower_face
+    from atldiff.methods.atl import ATLModel
+
+    torch.manual_seed(0)
+    model = ATLModel(
+        ATLConfig(
+            generator=GeneratorConfig(width=16, blocks=1, components=4, identity_components=2),
+            renderer=RendererConfig(widths=(16, 32), blocks=(1, 1)),
+        )
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # zero-initialised ends would hide everything behind them
+                parameter.normal_(0, 0.05)
+        model.generator.basis.normal_(0, 0.02)
+        model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
+        model.generator.identity_basis.normal_(0, 0.1)
+    return model.eval()

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "serve": UP_TO_PIPELINE,
     "export": UP_TO_PIPELINE,
     "doctor": UP_TO_PIPELINE,
-    "cli": UP_TO_PIPELINE | {"data", "training", "evaluation", "serve", "export", "doctor"},
+    "commands": UP_TO_PIPELINE | {"data", "training", "evaluation", "serve", "export", "doctor"},
+    "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use
 }

@@ -229,9 +229,10 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "renderer": TrainConfig(stage="renderer"),
     "landmarks": TrainConfig(
         stage="landmarks",
-        steps=3000,
-        clips_per_batch=64,
+        steps=500,
+        clips_per_batch=32,
         frames=32,
+        decay_share=0.5,
         optimiser="adamw",
         learning_rate=1e-3,
         weight_decay=0.05,

@@ -143,6 +143,7 @@ class TalkingHead:
         sample_rate: int | None = None,
     ) -> LandmarkTrack:
         """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`."""
+        rate = _rate(fps)
         opened = self.open_portrait(portrait, face=face, frame=frame)
         recording = load_audio(audio, sample_rate=sample_rate)
         stream = TrackStream(self.model.generator, opened, controls)
@@ -151,7 +152,6 @@ class TalkingHead:
             pieces.append(stream.push(recording.samples[start : start + SAMPLE_RATE]))
         pieces.append(stream.flush())
         track = _join(pieces)
-        rate = _rate(fps)
         if rate == FPS:
             return track
         return at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))

@@ -152,6 +152,8 @@ class LandmarkTrack:
         except FileNotFoundError:
             raise ValueError(f"landmark track {path}: no such file; expected one from `atldiff landmarks`") from None
         except Exception as error:  # zip, key and value errors of a file that is not ours
+            if "pickle" in str(error):  # numpy advises to load it unsafely; we do not
+                error = ValueError("not an archive of plain arrays")
             raise ValueError(
                 f"landmark track {path}: {error}; expected an .npz written by `atldiff landmarks`"
             ) from None

@@ -16,11 +16,13 @@ from atldiff.errors import AtlDiffError
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, lip_opening
-from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME
-from atldiff.video.read import read_frames_at
+from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import STORED_WINDOW, WindowGeometry, extract, fit_window
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from atldiff.landmarks.detect import FaceTracker
 
 logger = logging.getLogger(__name__)
@@ -171,7 +173,7 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
 
     sync, lag = 0.0, 0
     try:
-        samples = load_audio(path).samples
+        samples = _from_first_frame(load_audio(path).samples, probe(path).audio_offset_s)
     except AtlDiffError:
         samples = np.zeros(0, np.float32)
     if len(samples):
@@ -194,3 +196,9 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
         lag_frames=lag,
     )
     return record, tensors
+
+
+def _from_first_frame(samples: np.ndarray, offset_s: Fraction) -> np.ndarray:
+    """Return samples that start with the first frame: sound that starts `offset_s` later is preceded by silence."""
+    shift = round(offset_s * SAMPLE_RATE)
+    return np.pad(samples, (shift, 0)) if shift >= 0 else samples[-shift:]

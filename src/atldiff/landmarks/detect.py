@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atldiff.errors import FaceNotFound
-from atldiff.landmarks.topology import POINTS
+from atldiff.errors import AtlDiffError, FaceNotFound
+from atldiff.landmarks.topology import MESH_POINTS, POINTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 CROP_SIDE = 512
 """Side in pixels of the square a found face is resampled to before its landmarks are measured."""
+
+SAME_FACE = 0.3
+"""Overlap of two measured faces from which they are one."""
 
 MIN_FACE_PX = 24
 """Smallest accepted width of a face in pixels; below it the mouth is a handful of pixels."""
@@ -49,7 +52,13 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _solutions():  # noqa: ANN202 - MediaPipe has no types
-    from mediapipe.python.solutions import face_detection, face_mesh
+    try:
+        from mediapipe.python.solutions import face_detection, face_mesh
+    except ImportError as error:
+        raise AtlDiffError(
+            f"face detector: MediaPipe with Face Mesh is needed ({error}); install mediapipe==0.10.14, made for "
+            "Python 3.10 to 3.12"
+        ) from None
 
     return face_mesh, face_detection
 
@@ -63,8 +72,9 @@ class FaceTracker:
     """Landmarks of one face over consecutive frames; reuse it for many clips, `reset` between them."""
 
     def __init__(self, min_confidence: float = 0.5) -> None:
-        face_mesh, _ = _solutions()
+        self._talked = False
         with _quiet_stderr():
+            face_mesh, _ = _solutions()
             self._mesh = face_mesh.FaceMesh(
                 static_image_mode=False,
                 max_num_faces=1,
@@ -76,7 +86,12 @@ class FaceTracker:
 
     def track(self, frame: np.ndarray) -> np.ndarray | None:
         """Return the landmarks (478, 3) in pixels of a frame (H, W, 3) uint8, or None where no face is seen."""
-        found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
+        if self._talked:
+            found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
+        else:  # the landmark model says a line of its own on the first face
+            with _quiet_stderr():
+                found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
+            self._talked = bool(found)
         return _points(found[0], frame.shape[1], frame.shape[0]) if found else None
 
     def reset(self) -> None:
@@ -117,9 +132,8 @@ def _candidate_boxes(image: np.ndarray, confidence: float) -> list[tuple[float, 
 
     _, face_detection = _solutions()
     boxes: list[tuple[float, float, float]] = []
-    with _quiet_stderr():
-        near = face_detection.FaceDetection(model_selection=0, min_detection_confidence=confidence)
-        far = face_detection.FaceDetection(model_selection=1, min_detection_confidence=confidence)
+    near = face_detection.FaceDetection(model_selection=0, min_detection_confidence=confidence)
+    far = face_detection.FaceDetection(model_selection=1, min_detection_confidence=confidence)
     with near, far:
         last_side = None
         for x, y, width, height in _tiles(*image.shape[:2]):
@@ -179,26 +193,33 @@ def detect_faces(image: np.ndarray) -> list[np.ndarray]:
 
     Faces are looked for in the whole picture, then in ever smaller overlapping squares of it; each is cropped,
     resampled and measured again, so a small face is measured as exactly as its pixels allow.
+
+    Raises:
+        AtlDiffError: MediaPipe is not installed or has no Face Mesh.
     """
+    with _quiet_stderr():
+        faces = _measured_faces(image)
+    faces = [points for points in faces if np.ptp(points[:MESH_POINTS, 0]) >= MIN_FACE_PX]
+    return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points[:MESH_POINTS, :2], axis=0))))
+
+
+def _measured_faces(image: np.ndarray) -> list[np.ndarray]:
     face_mesh, _ = _solutions()
     faces: list[np.ndarray] = []
     for confidence in (0.5, 0.25):
         boxes = _candidate_boxes(image, confidence)
         if not boxes:
             continue
-        with _quiet_stderr():
-            mesh = face_mesh.FaceMesh(
-                static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=confidence
-            )
-        with mesh:
+        with face_mesh.FaceMesh(
+            static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=confidence
+        ) as mesh:
             for box in sorted(boxes, key=lambda b: -b[2]):
                 points = _measure(mesh, image, box)
-                if points is not None and all(_overlap(points, other) < 0.3 for other in faces):
+                if points is not None and all(_overlap(points, other) < SAME_FACE for other in faces):
                     faces.append(points)
         if faces:
             break
-    faces = [points for points in faces if np.ptp(points[:468, 0]) >= MIN_FACE_PX]
-    return sorted(faces, key=lambda points: -float(np.prod(np.ptp(points[:468, :2], axis=0))))
+    return faces
 
 
 def _measure(mesh, image: np.ndarray, box: tuple[float, float, float]) -> np.ndarray | None:  # noqa: ANN001
@@ -213,7 +234,7 @@ def _measure(mesh, image: np.ndarray, box: tuple[float, float, float]) -> np.nda
         points = np.empty((POINTS, 3), np.float32)
         points[:, :2] = local[:, :2] * to_image[0, 0] + to_image[:, 2]
         points[:, 2] = local[:, 2] * to_image[0, 0]
-        low, high = points[:468, :2].min(0), points[:468, :2].max(0)
+        low, high = points[:MESH_POINTS, :2].min(0), points[:MESH_POINTS, :2].max(0)
         box = (*((low + high) / 2), float((high - low).max()))
     return points
 

@@ -8,7 +8,7 @@ from atldiff.landmarks.topology import LIPS_INNER, lip_opening
 
 OPEN = 0.035
 """Lip opening, in outer-eye distances, from which a portrait's mouth counts as open; closed lips measure about 0.02."""
-REST = 0.015
+REST = 0.0
 RIDGE = 0.02
 MAX_COEFFICIENT = 3.0
 

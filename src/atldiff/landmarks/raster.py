@@ -39,6 +39,8 @@ def dilated(maps: np.ndarray, reach_px: float, ramp_px: float) -> np.ndarray:
             out[:] = 0
             continue
         distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # Squared distances are whole numbers; OpenCV's root of them differs in the last bit from call to call.
+        distance = np.sqrt(np.rint(distance * distance))
         ramp = np.clip((reach_px - distance) / ramp_px, 0, 1)
         out[:] = ramp * ramp * (3 - 2 * ramp)
     return grown

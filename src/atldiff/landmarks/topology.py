@@ -49,27 +49,6 @@ RIGID_WINDOW = np.array([33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327, 1])
 RIGID = np.array([33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327, 1, 10, 67, 297])
 """Points of the pose fit: the window's and three of the forehead."""
 
-WARP_CONTROL = np.unique(
-    np.concatenate([
-        LIPS_OUTER, LIPS_INNER, JAW, OVAL, EYE_RIGHT, EYE_LEFT, RIGID,
-        BROW_RIGHT[:5], BROW_LEFT[:5],
-        np.array([50, 280, 205, 425, 207, 427, 216, 436, 212, 432, 187, 411, 192, 416, 214, 434, 210, 430]),  # cheeks
-        np.array([18, 200, 199, 175, 83, 313, 182, 406, 194, 418, 204, 424, 211, 431, 208, 428]),  # chin
-        np.array([164, 2, 94, 165, 391, 92, 322, 186, 410, 57, 287, 43, 273, 106, 335]),  # around the lips
-    ])
-)  # fmt: skip
-"""Points whose displacement drives the warp of the portrait."""
-
-MOUTH_CONTROL = np.unique(
-    np.concatenate([
-        LIPS_OUTER, LIPS_INNER, JAW, RIGID_WINDOW,
-        np.array([50, 280, 205, 425, 207, 427, 216, 436, 212, 432, 187, 411, 192, 416, 214, 434, 210, 430]),
-        np.array([18, 200, 199, 175, 83, 313, 182, 406, 194, 418, 204, 424, 211, 431, 208, 428]),
-        np.array([164, 2, 94, 165, 391, 92, 322, 186, 410, 57, 287, 43, 273, 106, 335]),
-    ])
-)  # fmt: skip
-"""The part of `WARP_CONTROL` that decides the warp inside a window around the mouth."""
-
 SIXTY_EIGHT = np.array([
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,  # jaw 0-16
     71, 63, 105, 66, 107, 336, 296, 334, 293, 301,  # brows 17-26

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from atldiff.diffusion.noise import window_noise
+from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.raster import polygons
-from atldiff.landmarks.topology import LIPS_INNER, OVAL, WARP_CONTROL
+from atldiff.landmarks.topology import LIPS_INNER, OVAL
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.warp import PortraitWarp
@@ -45,7 +46,7 @@ class FrameStream:
         self._warp = PortraitWarp.prepare(
             portrait.image,
             face=portrait.landmarks[OVAL, :2],
-            source=portrait.landmarks[WARP_CONTROL, :2],
+            source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
             unit_px=1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0])),
         )
         self._noise = window_noise(seed, 3, config.side).to(self._device)
@@ -103,7 +104,7 @@ class FrameStream:
         side = self._geometry.side
         corners = apply(invert(window.matrix), np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64))
         detail = np.concatenate([corners.min(0), corners.max(0)])
-        moved = self._warp.warp(points[WARP_CONTROL, :2], detail)
+        moved = self._warp.warp(FACE_CONTROL.of(points[:, :2]), detail)
         x0, y0, x1, y1 = self._warp.box
         composite(moved, (x0, y0), window)
         frame = self._portrait.copy()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.landmarks.control import MOUTH_CONTROL
 from atldiff.landmarks.raster import dilated, polygons
-from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER, MOUTH_CONTROL
+from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER
 from atldiff.video.warp import warp_windows
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ FIELD_SCALE_PX = 8.0
 CONDITION_CHANNELS = 13
 """Channels beside the noisy window: prior 3, identity 3, lip maps 4, noise mask 1, displacement 2."""
 
-NEEDED = np.unique(np.concatenate([MOUTH_CONTROL, LIPS_OUTER, LIPS_INNER, JAW]))
-"""Dense indices that the inputs are made of; all other points may be left out by `reindex`."""
+NEEDED = np.unique(np.concatenate([MOUTH_CONTROL.indices(), LIPS_OUTER, LIPS_INNER, JAW]))
+"""Dense indices that the inputs are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def _subset(indices: np.ndarray) -> np.ndarray:
     return np.searchsorted(NEEDED, indices)
 
 
-_CONTROL, _OUTER, _INNER, _JAW = (_subset(i) for i in (MOUTH_CONTROL, LIPS_OUTER, LIPS_INNER, JAW))
+_OUTER, _INNER, _JAW = (_subset(i) for i in (LIPS_OUTER, LIPS_INNER, JAW))
+_CONTROL = MOUTH_CONTROL.within(NEEDED)
 
 
 def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -83,8 +85,8 @@ def build_inputs(
     lips, inner, mask, mouth = lip_maps(flat, config)
     source_lips, source_inner, _, _ = lip_maps(source.astype(np.float32), config)
     repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, S, S)
-    moved = torch.as_tensor(flat[:, _CONTROL])
-    still = torch.as_tensor(np.repeat(source[:, _CONTROL].astype(np.float32), frames, 0))
+    moved = torch.as_tensor(_CONTROL.of(flat))
+    still = torch.as_tensor(np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0))
     prior, field = warp_windows(repeated, moved, still)
 
     def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:

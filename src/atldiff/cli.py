@@ -1,0 +1,112 @@
+"""The command line: choose a sub-command, run it, turn errors into one line.
+
+The first argument is read here and not by tyro, so that `--help` imports nothing and a sub-command only its own room.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from atldiff.errors import AtlDiffError
+
+COMMANDS = {
+    "generate": "portrait + recording -> talking video (or its landmarks)",
+    "landmarks": "portrait + recording -> landmark track, to look at or to edit",
+    "render": "portrait + landmark track -> video",
+    "prepare": "folder of videos -> training clips, manifest and a split by people",
+    "align": "measure the lag between sound and lips of prepared clips",
+    "train": "train the landmark generator or the renderer; the same command resumes",
+    "evaluate": "measure a checkpoint on people it was not trained on",
+    "doctor": "look at this machine and the installation",
+}
+"""Sub-commands and what each does; the module `atldiff.commands.NAME` has its `run(args) -> exit code`."""
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main() -> None:
+    """Run the command line of this interpreter and exit with its code."""
+    if not sys.warnoptions and "--verbose" not in sys.argv:
+        import warnings
+
+        warnings.simplefilter("ignore")  # other libraries' deprecations are not for whoever makes a video
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run a command line and return the exit code: 0, 1 what the command found, 2 bad input, 130 interrupted."""
+    try:
+        try:
+            code = _dispatch(args)
+        except SystemExit as stop:  # tyro's way to end after --help or a usage error
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else USAGE_ERROR
+        sys.stdout.flush()  # here, where a reader that went away can still be answered
+    except BrokenPipeError:
+        # Whatever is left in the buffer goes nowhere, or the interpreter complains about it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        sys.stderr.write("atldiff: interrupted\n")
+        return INTERRUPTED
+    except (AtlDiffError, ValueError, OSError, ImportError) as error:
+        if "--verbose" in args:
+            import traceback
+
+            traceback.print_exc()
+        sys.stderr.write(f"atldiff: error: {one_line(error)}\n")
+        return USAGE_ERROR
+    return code
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as one line that says what to do."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, ImportError):
+        text = f"{error}: run `atldiff doctor`, which says what to install"
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _dispatch(args: list[str]) -> int:
+    name = args[0] if args else ""
+    if name in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return 0
+    if name == "--version":
+        from atldiff import __version__
+
+        sys.stdout.write(f"atldiff {__version__}\n")
+        return 0
+    if not name:
+        sys.stderr.write(_help())
+        return USAGE_ERROR
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise ValueError(f"command: got {name!r}; {hint} (see `atldiff --help`)")
+    return import_module(f"atldiff.commands.{name}").run(args[1:])
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {does}" for name, does in COMMANDS.items()]
+    return "\n".join([
+        "usage: atldiff COMMAND ...",
+        "",
+        "Make a portrait speak: one picture and one recording in, a talking video out.",
+        "",
+        *lines,
+        "",
+        "  atldiff generate portrait.jpg speech.wav -o out.mp4",
+        "",
+        "`atldiff COMMAND --help` lists a command's options; `atldiff --version` prints the version.",
+        "",
+    ])  # fmt: skip

@@ -1,0 +1,114 @@
+"""What is checked before anything is loaded, cheapest first: output path, files, sound, face."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atldiff.commands.report import waiting
+from atldiff.errors import MediaError
+
+if TYPE_CHECKING:
+    from atldiff.commands.options import FaceOptions, ModelOptions
+    from atldiff.pipeline import TalkingHead
+    from atldiff.types import Portrait
+
+TRACK_SUFFIX = ".npz"
+
+
+def default_output(portrait: Path, sound: Path, suffix: str, *, output: str | None, folder: Path | None) -> str:
+    """Return where the result goes: `output`, or PORTRAIT_SOUND with a suffix in `folder` or the current one.
+
+    A string, because a path would lose the slash at the end that asks for a folder of PNG frames.
+
+    Raises:
+        ValueError: both were given.
+    """
+    if output is None:
+        return str((folder or Path()) / f"{portrait.stem}_{sound.stem}{suffix}")
+    if folder is not None:
+        raise ValueError(f"output: got both --output {output} and --output-dir {folder}, expected one of them")
+    return output
+
+
+def is_track(output: str) -> bool:
+    """Return whether an output path asks for landmarks instead of a video."""
+    return output.lower().endswith(TRACK_SUFFIX)
+
+
+def check_target(output: str, *inputs: Path | None) -> None:
+    """Raise unless a video, or a track where the suffix says so, can be written without replacing an input.
+
+    Raises:
+        MediaError: the folder is missing or read-only, the name is taken, or the suffix is unknown.
+    """
+    if is_track(output):
+        check_file_target(Path(output), TRACK_SUFFIX)
+    else:
+        from atldiff.video.write import check_output
+
+        check_output(output)
+    target = Path(output)
+    for path in inputs:
+        if path is not None and path.exists() and target.exists() and target.samefile(path):
+            raise MediaError(f"output {output}: would replace the input {path}: choose another -o")
+
+
+def check_file_target(path: Path, suffix: str) -> None:
+    """Raise unless a file with a suffix can be written to `path`.
+
+    Raises:
+        MediaError: another suffix, a folder in its place, or a folder around it that is missing or read-only.
+    """
+    if path.suffix.lower() != suffix:
+        raise MediaError(f"output {path}: got suffix {path.suffix!r}, expected {suffix}")
+    if path.is_dir():
+        raise MediaError(f"output {path}: got a folder, expected a file name")
+    if not path.parent.is_dir():
+        raise MediaError(f"output {path}: folder {path.parent} does not exist: create it or choose another path")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise MediaError(f"output {path}: folder {path.parent} cannot be written to: choose another path")
+
+
+def check_input(path: Path, kind: str) -> None:
+    """Raise unless `path` is a file that can be read and holds bytes.
+
+    Raises:
+        MediaError: it is not.
+    """
+    from atldiff.video.read import check_file
+
+    check_file(path, kind)
+
+
+def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Portrait:
+    """Return a picture with its landmarks, or the path where the pipeline has to choose a frame of a video.
+
+    A picture is opened here because the pipeline brings torch along: a portrait without a face fails sooner.
+
+    Raises:
+        MediaError: not a picture. FaceNotFound: no face, or not the one asked for.
+    """
+    from atldiff.video.read import is_video, read_image
+
+    if options.frame is not None or is_video(path):
+        return path
+    image = read_image(path)
+    with waiting("Looking for the face", quiet=quiet):
+        from atldiff.landmarks.detect import detect
+        from atldiff.types import Portrait
+
+        return Portrait(image, detect(image, options.face))
+
+
+def load_head(options: ModelOptions, *, quiet: bool) -> TalkingHead:
+    """Load the weights that were asked for.
+
+    Raises:
+        CheckpointError: not a checkpoint of ours. ValueError: a device that is not there.
+    """
+    with waiting("Loading the networks", quiet=quiet):
+        from atldiff.pipeline import TalkingHead
+
+        return TalkingHead.from_pretrained(options.checkpoint, device=options.device, dtype=options.dtype)

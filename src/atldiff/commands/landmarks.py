@@ -1,0 +1,75 @@
+"""`atldiff landmarks`: a portrait and a recording become a landmark track."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from atldiff.commands import aliases, door
+from atldiff.commands.generate import finish
+from atldiff.commands.options import FaceOptions, ModelOptions, ReportOptions, optional, parse_fps, read
+from atldiff.commands.report import Stopwatch, waiting
+from atldiff.types import Controls
+
+ALIASES = aliases.Aliases(positionals=(aliases.PORTRAIT, aliases.AUDIO), options={**aliases.OUTPUT, **aliases.CONTROLS})
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Make the landmark track of a portrait speaking a recording, to look at, to edit or to render."""
+
+    portrait: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PORTRAIT")]
+    """A picture, or a video of which one frame is taken."""
+    audio: Annotated[tyro.conf.Positional[Path | None], optional("AUDIO")] = None
+    """An audio file, or a video with sound."""
+    output: Annotated[str | None, optional("TRACK.npz", "-o")] = None
+    """Where the track goes; PORTRAIT_AUDIO.npz in the current folder when left out."""
+    output_dir: Annotated[Path | None, optional("FOLDER")] = None
+    """Folder for that default name."""
+    fps: Annotated[str | None, optional("N")] = None
+    """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    controls: Controls = field(default_factory=Controls)
+    face: FaceOptions = field(default_factory=FaceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+
+def run(args: list[str]) -> int:
+    """Run the sub-command."""
+    options = read(Landmarks, "landmarks", args, ALIASES)
+    watch = Stopwatch()
+    quiet = options.report.quiet
+    if options.audio is None:
+        raise ValueError("landmarks: got no audio, expected a recording: atldiff landmarks PORTRAIT AUDIO -o TRACK.npz")
+    fps = parse_fps(options.fps)
+    output = door.default_output(
+        options.portrait, options.audio, door.TRACK_SUFFIX, output=options.output, folder=options.output_dir
+    )
+    door.check_file_target(Path(output), door.TRACK_SUFFIX)
+    door.check_input(options.portrait, "portrait")
+    door.check_input(options.audio, "audio")
+
+    from atldiff.audio.load import load_audio
+
+    audio = load_audio(options.audio)
+    watch.lap("audio")
+    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    watch.lap("portrait")
+    head = door.load_head(options.model, quiet=quiet)
+    watch.lap("load")
+    with waiting("Making the landmarks", quiet=quiet):
+        track = head.landmarks(
+            portrait,
+            audio,
+            face=options.face.face,
+            frame=options.face.frame,
+            controls=options.controls,
+            fps=fps,
+        )
+    track.save(output)
+    watch.lap("landmarks")
+    finish(output, track, watch, options.report)
+    return 0

@@ -1,0 +1,144 @@
+"""Options that several sub-commands share, and how a sub-command's options are read."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import tyro
+
+from atldiff.commands.aliases import Aliases, rewrite
+from atldiff.config import PRESETS, Method, Preset, SampleConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+OptionsT = TypeVar("OptionsT")
+
+
+def optional(metavar: str, *aliases: str) -> object:
+    """Describe an option that may be left out: its help says what happens then, instead of `default: None`."""
+    return tyro.conf.arg(metavar=metavar, aliases=list(aliases) or None, help_behavior_hint="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceOptions:
+    """Which face is animated."""
+
+    face: Annotated[int | None, optional("N")] = None
+    """Of several faces the one to take: 0 is the largest, 1 the next. The largest when left out."""
+    frame: Annotated[int | None, optional("N")] = None
+    """Of a video as portrait the frame to take, from 0. The first that shows a face when left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """What computes, and on what."""
+
+    method: Method = "atl-diff"
+    """Bundled weights to use."""
+    weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
+    """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes a GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the renderer; auto takes bfloat16 where the hardware has it."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The name, folder or hub id to load."""
+        return self.weights or self.method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderOptions:
+    """How frames are made."""
+
+    preset: Preset = "balanced"
+    """Speed against quality: 1, 2 or 4 steps."""
+    steps: Annotated[int | None, optional("N")] = None
+    """Network evaluations a frame, instead of the preset's. 1 to 64."""
+    size: Annotated[int | None, optional("PIXELS")] = None
+    """Longest side of the output. The portrait's own when left out."""
+
+    def sampling(self) -> SampleConfig:
+        """Return the preset with the steps that were asked for."""
+        chosen = PRESETS[self.preset]
+        return chosen if self.steps is None else replace(chosen, steps=self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """What is said meanwhile."""
+
+    quiet: bool = False
+    """Show neither progress nor warnings."""
+    verbose: bool = False
+    """Show what the library logs, and tracebacks of errors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions(LogOptions):
+    """What is said meanwhile and at the end."""
+
+    json: bool = False
+    """Write one JSON object to standard output."""
+
+
+def read(kind: type[OptionsT], name: str, args: list[str], aliases: Aliases = Aliases()) -> OptionsT:  # noqa: B008 - frozen
+    """Return a sub-command's options, and set up logging as they say.
+
+    Raises:
+        ValueError: an alias without its value. SystemExit: --help (0) or a usage error (2), from tyro.
+    """
+    options = tyro.cli(
+        kind,
+        prog=f"atldiff {name}",
+        args=rewrite(args, aliases),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+    )
+    report = getattr(options, "report", None)
+    if isinstance(report, LogOptions):
+        _set_up_logging(quiet=report.quiet, verbose=report.verbose)
+    return options
+
+
+class _StderrHandler(logging.Handler):
+    """Write to whatever `sys.stderr` is at the time: a progress bar replaces it while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"atldiff: {record.levelname.lower()}: {self.format(record)}\n")
+
+
+def _set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    logger = logging.getLogger("atldiff")
+    logger.handlers = [_StderrHandler()]
+    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
+
+
+def closest(got: str, known: Iterable[str]) -> str:
+    """Return how a message about an unknown name goes on: the nearest known one, or all of them."""
+    names = list(known)
+    near = get_close_matches(got, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+
+
+def parse_fps(text: str | None) -> Fraction | None:
+    """Return a frame rate such as `30`, `29.97` or `30000/1001`.
+
+    Raises:
+        ValueError: not a number from 1 to 120.
+    """
+    if text is None:
+        return None
+    try:
+        fps = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        fps = Fraction(0)
+    if not 1 <= fps <= 120:
+        raise ValueError(f"fps: got {text!r}, expected a number from 1 to 120 such as 30 or 30000/1001")
+    return fps

@@ -1,0 +1,108 @@
+"""`atldiff render`: a landmark track becomes a video of a portrait, its own or another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from atldiff.commands import aliases, door
+from atldiff.commands.generate import finish, save_video
+from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
+from atldiff.commands.report import Stopwatch
+
+ALIASES = aliases.Aliases(
+    positionals=(aliases.PORTRAIT, ("--track", "--landmarks")),
+    options={
+        **aliases.OUTPUT,
+        **aliases.STEPS,
+        "--smoothing": "--smoothing-frames",
+        **{name: "--audio" for name in aliases.AUDIO if name != "--audio"},
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Render:
+    """Make a video from a portrait and a landmark track. A track of another person is carried over to this face."""
+
+    portrait: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PORTRAIT")]
+    """A picture, or a video of which one frame is taken."""
+    track: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TRACK.npz")]
+    """A landmark track made by `atldiff landmarks`."""
+    output: Annotated[str | None, optional("OUT", "-o")] = None
+    """.mp4, .mov, .mkv, .webm or .gif, or a folder of PNG frames with a slash at the end. PORTRAIT_TRACK.mp4 in the
+    current folder when left out."""
+    output_dir: Annotated[Path | None, optional("FOLDER")] = None
+    """Folder for that default name."""
+    audio: Annotated[Path | None, optional("AUDIO")] = None
+    """Sound for the video; silent when left out."""
+    expression_scale: float = 1.0
+    """Gain on the track's expression, the eyes left out. 0 or more."""
+    smoothing_frames: float = 0.0
+    """Gaussian sigma, in frames, applied to the track's expression. 0 or more."""
+    fps: Annotated[str | None, optional("N")] = None
+    """Frames a second, such as 30 or 30000/1001. 1 to 120; the track's own when left out."""
+    seed: int = 0
+    """Seed of the noise. Range 0 to 2**32 - 1."""
+    face: FaceOptions = field(default_factory=FaceOptions)
+    render: RenderOptions = field(default_factory=RenderOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2**32 - 1")
+
+
+def run(args: list[str]) -> int:
+    """Run the sub-command."""
+    options = read(Render, "render", args, ALIASES)
+    watch = Stopwatch()
+    quiet = options.report.quiet
+    sampling, fps = options.render.sampling(), parse_fps(options.fps)
+    output = door.default_output(
+        options.portrait, options.track, ".mp4", output=options.output, folder=options.output_dir
+    )
+    if door.is_track(output):
+        raise ValueError(f"output {output}: got a track, expected a video such as out.mp4")
+    door.check_target(output, options.portrait, options.audio)
+    door.check_input(options.portrait, "portrait")
+    door.check_input(options.track, "landmark track")
+
+    from atldiff.landmarks.edit import at_fps, scale_expression, smooth
+    from atldiff.types import LandmarkTrack
+
+    track = scale_expression(LandmarkTrack.load(options.track), options.expression_scale)
+    track = smooth(track, options.smoothing_frames)
+    if not len(track):
+        raise ValueError(f"landmark track {options.track}: got no frames, expected at least one")
+    if fps is not None:
+        track = at_fps(track, fps)
+    audio = None
+    if options.audio is not None:
+        from atldiff.audio.load import load_audio
+
+        door.check_input(options.audio, "audio")
+        audio = load_audio(options.audio)
+    watch.lap("audio")
+    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    watch.lap("portrait")
+    head = door.load_head(options.model, quiet=quiet)
+    watch.lap("load")
+    video = head.render(
+        portrait,
+        track,
+        audio=audio,
+        face=options.face.face,
+        frame=options.face.frame,
+        sampling=sampling,
+        seed=options.seed,
+        size=options.render.size,
+    )
+    watch.lap("landmarks")
+    save_video(video, output, watch, quiet=quiet)
+    finish(output, video.track, watch, options.report)
+    return 0

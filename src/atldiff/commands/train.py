@@ -1,0 +1,185 @@
+"""`atldiff train`: one stage, from a preset or a JSON file that changes one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from atldiff.commands.options import ReportOptions, closest, optional, read
+from atldiff.commands.report import Progress, say, write_json
+from atldiff.config import TRAIN_PRESETS, ATLConfig, TrainConfig, from_dict, to_dict
+from atldiff.errors import DataError
+
+if TYPE_CHECKING:
+    from atldiff.data.manifest import Manifest
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train the landmark generator or the renderer. The same command resumes a run that was stopped."""
+
+    config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
+    """landmarks, renderer or debug, or a JSON file such as {"preset": "renderer", "steps": 100}."""
+    data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
+    """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
+    """Folder of the run: its state, its curves and its checkpoint."""
+    weights: Annotated[str | None, optional("NAME|FOLDER")] = None
+    """Checkpoint to start from; its other stage is carried along."""
+    steps: Annotated[int | None, optional("N")] = None
+    """Steps of the whole run, instead of the preset's."""
+    minutes: Annotated[float | None, optional("M")] = None
+    """Stop, with a saved state, after this long."""
+    workers: int = 1
+    """Processes that make batches beside the training."""
+    seed: Annotated[int | None, optional("N")] = None
+    """Seed of weights, data order and noise, instead of the preset's."""
+    learning_rate: Annotated[float | None, optional("X")] = None
+    """Peak learning rate, instead of the preset's."""
+    clips_per_batch: Annotated[int | None, optional("N")] = None
+    """Clips a step, instead of the preset's."""
+    dry_run: bool = False
+    """Show the configuration and the sizes of model and data as JSON, and stop."""
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+
+def run(args: list[str]) -> int:
+    """Run the sub-command."""
+    options = read(Train, "train", args)
+    config = _overridden(load_config(options.config), options)
+    if options.workers < 0:
+        raise ValueError(f"workers: got {options.workers}, expected 0 or more")
+    if options.minutes is not None and not options.minutes > 0:
+        raise ValueError(f"minutes: got {options.minutes}, expected more than 0")
+    if options.out.exists() and not options.out.is_dir():
+        raise DataError(f"out {options.out}: got a file, expected the folder of a run")
+
+    from atldiff.data.manifest import Manifest
+
+    manifest = None if str(options.data) == SYNTHETIC else Manifest.load(options.data)
+    if options.weights is not None:
+        from atldiff.checkpoint import locate
+
+        locate(options.weights)
+    if options.dry_run:
+        write_json({"config": asdict(config), **_sizes(config, manifest)})
+        return 0
+
+    from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
+
+    with Progress("training", quiet=options.report.quiet) as progress:
+        done = train_stage(
+            config,
+            options.data,
+            options.out,
+            start=options.weights,
+            workers=options.workers,
+            minutes=options.minutes,
+            progress=lambda step, total, losses: progress(step, total, f"loss {losses['loss']:.4f}"),
+        )
+    checkpoint = options.out / CHECKPOINT_FOLDER
+    if options.report.json:
+        write_json({"out": str(options.out), "checkpoint": str(checkpoint), "steps": done, "of": config.steps})
+    else:
+        more = "" if done >= config.steps else "; the same command goes on"
+        say(f"{checkpoint}: {done} of {config.steps} steps{more}", quiet=options.report.quiet)
+    return 0
+
+
+def load_config(name: str) -> TrainConfig:
+    """Return a preset, or a preset with the fields that a JSON file changes.
+
+    Raises:
+        ValueError: an unknown preset or field, a value of a wrong type or out of range, or not such a file.
+    """
+    if not name.endswith(".json"):
+        if name not in TRAIN_PRESETS:
+            raise ValueError(f"preset: got {name!r}; {closest(name, TRAIN_PRESETS)} (or a file ending in .json)")
+        return TRAIN_PRESETS[name]
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config {name}: {error.strerror}; expected a preset or a JSON file") from None
+    except ValueError as error:
+        raise ValueError(f"config {name}: not JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"config {name}: got {type(values).__name__}, expected an object")
+    preset = values.pop("preset", None)
+    if not isinstance(preset, str) or preset not in TRAIN_PRESETS:
+        raise ValueError(f"config {name}: preset: got {preset!r}; {closest(str(preset), TRAIN_PRESETS)}")
+    return _changed(TRAIN_PRESETS[preset], values, name)
+
+
+def _changed(preset: TrainConfig, values: dict[str, Any], name: str) -> TrainConfig:
+    known = {f.name: getattr(preset, f.name) for f in fields(preset)}
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"config {name}: unknown field {key!r}; {closest(key, known)}")
+        changes[key] = (
+            _changed_model(preset.model, value, name) if key == "model" else _typed(value, known[key], f"{name}: {key}")
+        )
+    return replace(preset, **changes)
+
+
+def _changed_model(model: ATLConfig, values: object, name: str) -> ATLConfig:
+    """Return the architecture with the fields that were given; `from_dict` names what is unknown."""
+    whole = to_dict(model)
+    if not isinstance(values, dict):
+        raise ValueError(f"config {name}: model: got {type(values).__name__}, expected an object")
+    for part, changes in values.items():
+        known = whole.get(part)
+        if not isinstance(known, dict) or not isinstance(changes, dict):
+            raise ValueError(
+                f"config {name}: model: unknown part {part!r}; expected generator or renderer, an object each"
+            )
+        typed = {
+            key: _typed(value, known[key], f"{name}: model.{part}.{key}") if key in known else value
+            for key, value in changes.items()
+        }
+        whole[part] = {**known, **typed}
+    return from_dict(whole)
+
+
+def _typed(value: object, default: object, where: str) -> Any:
+    """Return a JSON value as the type its default has."""
+    if isinstance(default, tuple):
+        if isinstance(value, list):
+            return tuple(value)
+    elif isinstance(default, float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif type(value) is type(default):
+        return value
+    kind = "list" if isinstance(default, tuple) else type(default).__name__
+    raise ValueError(f"config {where}: got {value!r}, expected a {kind}")
+
+
+def _overridden(config: TrainConfig, options: Train) -> TrainConfig:
+    given = {
+        name: getattr(options, name)
+        for name in ("steps", "seed", "learning_rate", "clips_per_batch")
+        if getattr(options, name) is not None
+    }
+    return replace(config, **given)
+
+
+def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    from atldiff.methods.atl import ATLModel
+
+    model = ATLModel(config.model)
+    parts = {"generator": model.generator, "renderer": model.renderer}
+    sizes: dict[str, Any] = {
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    }
+    if manifest is not None:
+        from atldiff.data.manifest import Split
+
+        sizes["clips"] = {split.value: len(manifest.usable(split)) for split in Split if split is not Split.NONE}
+    return sizes

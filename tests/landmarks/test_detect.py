@@ -1,0 +1,159 @@
+"""The detector on the demo portrait: one picture, moved, shrunk and doubled, so that the truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from atldiff.errors import FaceNotFound
+
+pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
+
+from atldiff.landmarks.detect import MIN_FACE_PX, FaceTracker, detect, detect_faces  # noqa: E402
+from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LIPS_INNER  # noqa: E402
+
+MESH = slice(0, 468)
+
+
+@pytest.fixture(scope="module")
+def portrait(examples: Path) -> np.ndarray:
+    image = cv2.imread(str(examples / "portrait.jpg"))
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@pytest.fixture(scope="module")
+def landmarks(portrait: np.ndarray) -> np.ndarray:
+    faces = detect_faces(portrait)
+    assert len(faces) == 1
+    return faces[0]
+
+
+def resized(image: np.ndarray, ratio: float) -> np.ndarray:
+    return cv2.resize(image, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+
+
+def face_width(points: np.ndarray) -> float:
+    return float(np.ptp(points[MESH, 0]))
+
+
+def test_one_face_inside_the_picture(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    assert landmarks.shape == (478, 3)
+    assert landmarks.dtype == np.float32
+    height, width = portrait.shape[:2]
+    assert landmarks[:, :2].min() > 0
+    assert landmarks[:, 0].max() < width
+    assert landmarks[:, 1].max() < height
+    assert face_width(landmarks) > 60
+
+
+def test_the_face_is_the_right_way_up(landmarks: np.ndarray) -> None:
+    eyes = landmarks[np.concatenate([EYE_RIGHT, EYE_LEFT]), 1]
+    lips = landmarks[LIPS_INNER, 1]
+    assert eyes.max() < landmarks[1, 1] < lips.min()
+    assert lips.max() < landmarks[152, 1] == landmarks[MESH, 1].max()
+    assert landmarks[EYE_RIGHT, 0].max() < landmarks[EYE_LEFT, 0].min()
+    assert landmarks[EYE_RIGHT, 0].min() < landmarks[LIPS_INNER, 0].mean() < landmarks[EYE_LEFT, 0].max()
+
+
+def test_detect_is_the_first_face_and_deterministic(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    assert np.array_equal(detect(portrait), landmarks)
+
+
+def test_a_small_face_in_a_large_picture(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    ratio = 60 / face_width(landmarks)
+    small = resized(portrait, ratio)
+    canvas = np.full((1500, 2000, 3), 128, np.uint8)
+    canvas[900 : 900 + small.shape[0], 1300 : 1300 + small.shape[1]] = small
+    faces = detect_faces(canvas)
+    assert len(faces) == 1
+    wanted = landmarks[:, :2] * ratio + np.array([1300, 900])
+    miss = np.linalg.norm(faces[0][:, :2] - wanted, axis=1)
+    assert miss.max() < 0.03 * 60
+
+
+def test_a_face_larger_than_the_detector_s_crop(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    low = np.floor(landmarks[MESH, :2].min(0) - 60).astype(int)
+    high = np.ceil(landmarks[MESH, :2].max(0) + 60).astype(int)
+    large = cv2.resize(portrait[low[1] : high[1], low[0] : high[0]], None, fx=10, fy=10, interpolation=cv2.INTER_CUBIC)
+    points = detect(large)
+    assert np.linalg.norm(points[:, :2] / 10 + low - landmarks[:, :2], axis=1).max() < 0.03 * face_width(landmarks)
+
+
+def test_two_faces_largest_first(portrait: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    small = resized(portrait, 0.8)
+    both = np.full((portrait.shape[0], small.shape[1] + portrait.shape[1], 3), 128, np.uint8)
+    both[: small.shape[0], : small.shape[1]] = small  # the smaller stands first in the picture
+    both[:, small.shape[1] :] = portrait
+    faces = detect_faces(both)
+    assert len(faces) == 2
+    first, second = faces
+    assert face_width(second) == pytest.approx(0.8 * face_width(first), rel=0.05)
+    assert first[:, 0].min() > small.shape[1] > second[:, 0].max()
+    assert np.array_equal(detect(both, face=1), second)
+    with caplog.at_level("WARNING"):
+        assert np.array_equal(detect(both), first)
+    assert "2 faces" in caplog.text
+    with pytest.raises(FaceNotFound, match=r"got --face 2, expected 0 to 1 \(2 faces found"):
+        detect(both, face=2)
+
+
+@pytest.mark.parametrize("face", [1, -1])
+def test_no_face_of_that_number(portrait: np.ndarray, face: int) -> None:
+    with pytest.raises(FaceNotFound, match=rf"got --face {face}, expected 0 to 0 \(1 face found") as caught:
+        detect(portrait, face=face)
+    assert "\n" not in str(caught.value)
+
+
+def test_noise_has_no_face() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    with pytest.raises(FaceNotFound, match="no face found in the 320x240 picture") as caught:
+        detect(noise)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (40, 40)])
+def test_tiny_pictures_have_no_face(size: tuple[int, int]) -> None:
+    assert detect_faces(np.full((*size, 3), 90, np.uint8)) == []
+
+
+def test_a_face_too_small_to_use(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    ratio = 0.5 * MIN_FACE_PX / face_width(landmarks)
+    assert detect_faces(resized(portrait, ratio)) == []
+
+
+def test_tracker_follows_a_moving_face(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    with FaceTracker() as tracker:
+        for shift in (0, 4, 8, 12, 16):
+            points = tracker.track(np.roll(portrait, shift, axis=1))
+            assert points is not None
+            assert points.shape == (478, 3)
+            moved = landmarks[:, :2] + np.array([shift, 0])
+            assert np.linalg.norm(points[:, :2] - moved, axis=1).mean() < 0.02 * face_width(landmarks)
+        assert tracker.track(np.zeros_like(portrait)) is None
+        tracker.reset()
+        again = tracker.track(portrait[:, ::-1])  # another place, right after a reset
+        assert again is not None
+        centre = portrait.shape[1] - landmarks[MESH, 0].mean()
+        assert again[MESH, 0].mean() == pytest.approx(centre, abs=0.05 * face_width(landmarks))
+
+
+def test_nothing_is_written_to_stderr(portrait: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        detect_faces(portrait)
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert written.err == ""
+
+
+def test_a_tracker_writes_nothing_to_stderr(portrait: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    with FaceTracker() as tracker:
+        tracker.track(portrait)
+        assert capfd.readouterr().err == ""
+        for _ in range(3):
+            tracker.reset()
+            tracker.track(portrait)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from atldiff.config import GeneratorConfig
+from atldiff.landmarks.generator import Generator
+from atldiff.landmarks.stream import BLOCK_FRAMES, SILENT, DisplacementStream, predict_coefficients
+from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
+
+torch.set_num_threads(1)
+
+CONFIG = GeneratorConfig(components=6, identity_components=4, width=16, blocks=1, context_frames=6, lookahead_frames=3)
+
+
+def make_generator(config: GeneratorConfig = CONFIG, seed: int = 0) -> Generator:
+    """A generator none of whose parts is zero, so that every path to the output carries something."""
+    torch.manual_seed(seed)
+    generator = Generator(config)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        generator.basis.normal_(0, 0.02)
+        generator.scale.uniform_(0.5, 2.0)
+        generator.identity_mean.normal_()
+        generator.identity_basis.normal_(0, 0.03)
+    return generator.eval()
+
+
+def make_mel(frames: int, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.uniform(-3, 0.5, (frames * COLUMNS_PER_FRAME, MEL_BANDS)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return make_generator()
+
+
+@pytest.fixture(scope="module")
+def neutral(generator: Generator) -> np.ndarray:
+    return generator.identity_mean.numpy() + np.random.default_rng(9).normal(0, 0.5, (478, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 7), (3, 16)])
+def test_shapes(generator: Generator, batch: int, frames: int) -> None:
+    mel = torch.randn(batch, frames * COLUMNS_PER_FRAME, MEL_BANDS)
+    identity = generator.describe(torch.randn(batch, 478, 3))
+    assert identity.shape == (batch, 4)
+    coefficients = generator.coefficients(mel, identity)
+    assert coefficients.shape == (batch, frames, 6)
+    assert generator.displacements(coefficients).shape == (batch, frames, 478, 3)
+    assert generator(mel, torch.randn(batch, 478, 3)).shape == (batch, frames, 478, 3)
+
+
+def test_displacements_are_linear_in_coefficients(generator: Generator) -> None:
+    first, second = torch.randn(2, 2, 5, 6)
+    together = generator.displacements(2 * first - 3 * second)
+    apart = 2 * generator.displacements(first) - 3 * generator.displacements(second)
+    assert torch.allclose(together, apart, atol=1e-5)
+    one = torch.zeros(1, 1, 6)
+    one[0, 0, 2] = 1
+    assert torch.allclose(generator.displacements(one)[0, 0], generator.scale[2] * generator.basis[2])
+    assert not generator.displacements(torch.zeros(1, 2, 6)).any()
+
+
+def test_description_is_zero_at_the_mean_and_bounded(generator: Generator) -> None:
+    mean = generator.identity_mean
+    assert not generator.describe(mean[None]).any()
+    near = generator.describe((mean + 0.01 * generator.identity_basis[1])[None])
+    wanted = 0.01 * (generator.identity_basis[1] * generator.identity_basis).sum((1, 2))
+    assert torch.allclose(near[0], wanted, atol=1e-5)
+    far = generator.describe((mean + 1000 * torch.randn(478, 3))[None])
+    assert far.abs().max() == 3
+
+
+def test_zero_identity_components_work() -> None:
+    generator = make_generator(GeneratorConfig(components=4, identity_components=0, width=16, blocks=1))
+    assert predict_coefficients(generator, make_mel(3), np.zeros((478, 3), np.float32)).shape == (3, 4)
+
+
+def test_what_is_heard_and_who_speaks_matter(generator: Generator, neutral: np.ndarray) -> None:
+    mel = make_mel(20)
+    said = predict_coefficients(generator, mel, neutral)
+    assert np.abs(predict_coefficients(generator, make_mel(20, 1), neutral) - said).max() > 1e-2
+    assert np.abs(predict_coefficients(generator, mel, neutral + 0.3) - said).max() > 1e-3
+    assert said.std(axis=0).min() > 1e-3  # and it moves over time
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 24, 37])
+def test_any_packets_give_the_file_s_coefficients_bit_for_bit(
+    generator: Generator, neutral: np.ndarray, frames: int
+) -> None:
+    mel = make_mel(frames, frames)
+    whole = predict_coefficients(generator, mel, neutral)
+    assert whole.shape == (frames, 6)
+    random = np.random.default_rng(frames)
+    for largest in (3, 40, 200):
+        stream, at, parts = DisplacementStream(generator, neutral), 0, []
+        while at < len(mel):
+            size = int(random.integers(0, largest))
+            parts.append(stream.push(mel[at : at + size]))
+            at += size
+        parts.append(stream.flush(frames))
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_frames_come_in_eights_as_soon_as_their_audio_is_complete(generator: Generator, neutral: np.ndarray) -> None:
+    stream = DisplacementStream(generator, neutral)
+    needed = (BLOCK_FRAMES + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
+    assert len(stream.push(make_mel(40)[: needed - 1])) == 0
+    assert len(stream.push(make_mel(1)[:1])) == BLOCK_FRAMES
+    assert stream.emitted == BLOCK_FRAMES
+
+
+def test_audio_beyond_the_look_ahead_cannot_change_a_frame(generator: Generator, neutral: np.ndarray) -> None:
+    mel = make_mel(40)
+    said = predict_coefficients(generator, mel, neutral)
+    for block in (0, 1, 2):
+        end = (block + 1) * BLOCK_FRAMES
+        horizon = (end + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
+        after, before = mel.copy(), mel.copy()
+        after[horizon:] += 1.0
+        before[horizon - 2] += 1.0
+        frames = slice(end - BLOCK_FRAMES, end)
+        assert np.array_equal(predict_coefficients(generator, after, neutral)[frames], said[frames])
+        changed = predict_coefficients(generator, before, neutral)[frames]
+        assert not np.array_equal(changed, said[frames])  # what lies within it is used
+
+
+def test_audio_before_the_context_cannot_change_a_frame(generator: Generator, neutral: np.ndarray) -> None:
+    mel = make_mel(32)
+    other = mel.copy()
+    other[: (24 - CONFIG.context_frames) * COLUMNS_PER_FRAME] = 0.0
+    said, changed = (predict_coefficients(generator, columns, neutral) for columns in (mel, other))
+    assert np.array_equal(said[24:], changed[24:])
+    assert not np.array_equal(said[:8], changed[:8])
+
+
+def test_silence_surrounds_a_recording(generator: Generator, neutral: np.ndarray) -> None:
+    mel = make_mel(12)
+    padded = np.concatenate([mel, np.full((8 * COLUMNS_PER_FRAME, MEL_BANDS), SILENT, np.float32)])
+    assert np.array_equal(
+        predict_coefficients(generator, padded, neutral)[:12], predict_coefficients(generator, mel, neutral)
+    )
+
+
+def test_gradients_reach_every_parameter() -> None:
+    generator = make_generator().train()
+    moved = generator(torch.randn(2, 32, MEL_BANDS), torch.randn(2, 478, 3))
+    moved.square().sum().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name

@@ -1,0 +1,247 @@
+"""The whole pipeline on a random model and the bundled portrait: equality, seeds, conditions, doors, files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from atldiff.config import PRESETS, SampleConfig
+from atldiff.errors import AtlDiffError, FaceNotFound
+from atldiff.methods.atl import ATLModel
+from atldiff.pipeline import TalkingHead
+from atldiff.types import Controls, LandmarkTrack, Portrait
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def head(random_model: ATLModel) -> TalkingHead:
+    return TalkingHead(random_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def portrait(head: TalkingHead) -> Portrait:
+    return head.open_portrait(EXAMPLES / "portrait.jpg")
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    with av.open(str(EXAMPLES / "speech.wav")) as container:
+        frames = [frame.to_ndarray().reshape(-1) for frame in container.decode(audio=0)]
+    return (np.concatenate(frames)[: 2 * RATE + 137] / 32768).astype(np.float32)
+
+
+def frames_of(video) -> np.ndarray:
+    return np.stack(list(video))
+
+
+def test_streaming_in_random_packets_equals_the_offline_call(head, portrait, speech) -> None:
+    offline = frames_of(head(portrait, speech))
+    random = np.random.default_rng(5)
+    cuts = np.sort(random.integers(0, len(speech), 23))
+    for pieces in (np.split(speech, cuts), [speech], np.split(speech, range(160, len(speech), 160))):
+        streamed = np.stack(list(head.stream(portrait, pieces)))
+        assert streamed.shape == offline.shape
+        assert (streamed == offline).all()
+
+
+def test_length_is_exact(head, portrait) -> None:
+    for samples, frames in ((1, 1), (640, 1), (641, 2), (16_000, 25), (16_001, 26)):
+        assert len(head(portrait, np.full(samples, 0.01, np.float32))) == frames
+
+
+def test_frames_come_before_the_end_of_the_stream(head, portrait, speech) -> None:
+    taken = []
+
+    def packets():
+        for start in range(0, len(speech), 640):
+            taken.append(start)
+            yield speech[start : start + 640]
+
+    stream = head.stream(portrait, packets())
+    next(stream)
+    # a window of 16 frames, four frames of look-ahead, and the blocks of eight frames that features come in
+    assert len(taken) <= 26
+
+
+def test_same_seed_same_frames_other_seed_others(head, portrait, speech) -> None:
+    first, again = frames_of(head(portrait, speech)), frames_of(head(portrait, speech))
+    other = frames_of(head(portrait, speech, controls=Controls(seed=1)))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_every_condition_matters(head, portrait, speech) -> None:
+    still = Controls(still=True)
+    base = frames_of(head(portrait, speech, controls=still))
+    silent = frames_of(head(portrait, np.zeros_like(speech), controls=still))
+    assert (base != silent).any()  # audio
+    darker = Portrait((portrait.image * 0.7).astype(np.uint8), portrait.landmarks)
+    assert (frames_of(head(darker, speech, controls=still)) != base).any()  # portrait
+    track = head.landmarks(portrait, speech, controls=still)
+    moved = track.displacements.copy()
+    moved[:, 14, 1] += 0.05
+    edited = LandmarkTrack(
+        track.neutral, moved, track.rotation, track.translation, track.scale, track.fps, track.size
+    )
+    assert (frames_of(head.render(portrait, edited)) != frames_of(head.render(portrait, track))).any()  # landmarks
+    assert (frames_of(head.render(portrait, track, seed=3)) != frames_of(head.render(portrait, track))).any()  # noise
+    more = frames_of(head(portrait, speech, controls=still, sampling=SampleConfig(steps=4)))
+    assert (more != base).any()  # steps
+
+
+def test_rendering_an_exported_track_gives_the_same_frames(head, portrait, speech, tmp_path) -> None:
+    track = head.landmarks(portrait, speech)
+    track.save(tmp_path / "track.npz")
+    again = LandmarkTrack.load(tmp_path / "track.npz")
+    assert (frames_of(head.render(portrait, again)) == frames_of(head(portrait, speech))).all()
+
+
+def test_silence_holds_the_mouth_still(head, portrait) -> None:
+    track = head.landmarks(portrait, np.zeros(RATE, np.float32), controls=Controls(still=True))
+    assert np.abs(track.displacements - track.displacements[0]).max() < 1e-6
+
+
+def test_what_lies_outside_the_moving_box_is_untouched(head, portrait, speech) -> None:
+    frame = next(iter(head(portrait, speech, controls=Controls(still=True))))
+    difference = np.abs(frame.astype(int) - portrait.image.astype(int)).max(axis=2)
+    eyes = portrait.landmarks[[33, 263, 10], :2].astype(int)
+    assert difference[: eyes[:, 1].min() - 40].mean() < 1  # above the forehead next to nothing moves in a still video
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(30, 61), (Fraction(30000, 1001), 61), (12.5, 26), (50, 101)])
+def test_other_frame_rates_interpolate_landmarks(head, portrait, speech, fps, frames) -> None:
+    track = head.landmarks(portrait, speech, fps=fps)
+    assert abs(len(track) - frames) <= 0
+    assert float(track.fps) == pytest.approx(float(fps), rel=1e-6)
+
+
+def test_a_track_goes_onto_another_face(head, portrait, speech) -> None:
+    track = head.landmarks(portrait, speech)
+    image = np.ascontiguousarray(portrait.image[:, ::-1])
+    mirrored = head.open_portrait(image)
+    video = head.render(mirrored, track)
+    assert np.abs(video.track.points()[0, 4, :2] - mirrored.landmarks[4, :2]).max() < 6  # the nose stays on the nose
+
+
+def test_size_scales_the_picture_and_its_landmarks(head, speech) -> None:
+    video = head(EXAMPLES / "portrait.jpg", speech[:3200], size=256)
+    assert video.size == (256, 256)
+    assert next(iter(video)).shape == (256, 256, 3)
+    assert video.track.points().max() < 256
+
+
+def test_saved_video_has_exact_duration_and_sound(head, portrait, speech, tmp_path) -> None:
+    seen = []
+    path = head(portrait, speech).save(tmp_path / "out.mp4", progress=lambda done, total: seen.append((done, total)))
+    with av.open(str(path)) as container:
+        video, sound = container.streams.video[0], container.streams.audio[0]
+        frames = sum(1 for _ in container.decode(video))
+        assert frames == 51 == seen[-1][0] == seen[-1][1]
+        assert float(video.duration * video.time_base) == pytest.approx(51 / 25, abs=1e-3)
+        assert float(sound.duration * sound.time_base) == pytest.approx(len(speech) / RATE, abs=0.03)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_video_as_portrait(head, portrait, speech, tmp_path) -> None:
+    path = head(portrait, speech[:6400]).save(tmp_path / "portrait.mp4")
+    opened = head.open_portrait(path, frame=3)
+    assert np.abs(opened.landmarks[4, :2] - portrait.landmarks[4, :2]).max() < 10
+    with pytest.raises(ValueError, match="frames"):
+        head.open_portrait(path, frame=999)
+    with pytest.raises(ValueError, match="still picture"):
+        head.open_portrait(EXAMPLES / "portrait.jpg", frame=1)
+
+
+def test_doors(head, portrait, speech, tmp_path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("not a sound")
+    for bad_portrait, bad_audio, kind in (
+        (noise, speech, FaceNotFound),
+        (np.zeros((1, 1, 3), np.uint8), speech, (AtlDiffError, ValueError)),
+        (tmp_path / "none.jpg", speech, AtlDiffError),
+        (portrait, tmp_path / "empty.wav", AtlDiffError),
+        (portrait, tmp_path / "text.wav", AtlDiffError),
+        (portrait, np.zeros(0, np.float32), (AtlDiffError, ValueError)),
+        (portrait, np.full(16000, np.nan, np.float32), (AtlDiffError, ValueError)),
+    ):
+        with pytest.raises(kind) as caught:
+            head(bad_portrait, bad_audio)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(AtlDiffError):
+        head(portrait, speech).save(tmp_path / "missing" / "out.mp4")
+    with pytest.raises(ValueError, match="fps"):
+        head(portrait, speech, fps=0.1)
+    with pytest.raises(ValueError, match="size"):
+        head(portrait, speech, size=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.wav", "text.wav"]
+
+
+def test_device_and_dtype_are_checked(random_model) -> None:
+    with pytest.raises(ValueError, match="device"):
+        TalkingHead(random_model, device="abacus")
+    with pytest.raises(ValueError, match="dtype"):
+        TalkingHead(random_model, dtype="float7")
+
+
+def test_face_at_the_border_and_partly_outside(head, speech) -> None:
+    image = np.asarray(head.open_portrait(EXAMPLES / "portrait.jpg").image)
+    full = head.open_portrait(image)
+    chin = int(full.landmarks[152, 1])
+    cut = Portrait(np.ascontiguousarray(image[: chin - 12]), full.landmarks)  # the chin lies below the picture
+    frames = frames_of(head(cut, speech[:12800]))
+    assert frames.shape[1:] == cut.image.shape
+
+
+def test_presets_are_sample_configs() -> None:
+    assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_killed_generation_leaves_no_broken_file(tmp_path, random_model) -> None:
+    TalkingHead(random_model, device="cpu", dtype="float32").save_pretrained(tmp_path / "weights")
+    code = (
+        "import sys, numpy as np\n"
+        "from atldiff.pipeline import TalkingHead\n"
+        "head = TalkingHead.from_pretrained(sys.argv[1], device='cpu')\n"
+        "audio = np.random.default_rng(0).normal(0, .1, 16000 * 60).astype(np.float32)\n"
+        "video = head(sys.argv[2], audio)\n"
+        "video.save(sys.argv[3], progress=lambda done, total: print(done, flush=True))\n"
+    )
+    out = tmp_path / "out.mp4"
+    arguments = [sys.executable, "-c", code, str(tmp_path / "weights"), str(EXAMPLES / "portrait.jpg"), str(out)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 120:
+                break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.1)
+    assert not out.exists()
+    partial = [p for p in tmp_path.iterdir() if p.suffix == ".mp4"]
+    for path in partial:
+        with av.open(str(path)) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 0
+
+
+def test_bundled_weights_speak(speech) -> None:
+    head = TalkingHead.from_pretrained("atl-diff", device="cpu")
+    track = head.landmarks(EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav", controls=Controls(still=True))
+    gap = np.linalg.norm(track.points()[:, 14] - track.points()[:, 13], axis=1) / track.scale
+    assert gap.std() > 0.01  # the mouth moves ...
+    frames = frames_of(head.render(EXAMPLES / "portrait.jpg", track.slice(10, 30)))
+    assert frames.shape == (20, 512, 512, 3)
+    assert torch.get_default_dtype() == torch.float32

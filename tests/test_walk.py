@@ -1,0 +1,151 @@
+"""The walk of the data for the default method, step by step, as in docs/architecture.md: shapes, ranges, order."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from atldiff.audio.features import log_mel
+from atldiff.audio.load import load_audio
+from atldiff.config import ATLConfig, SampleConfig
+from atldiff.diffusion.noise import guided_noise, window_noise
+from atldiff.diffusion.sampler import sample
+from atldiff.landmarks.detect import detect
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.stream import predict_coefficients
+from atldiff.landmarks.control import FACE_CONTROL
+from atldiff.landmarks.topology import LIPS, OVAL
+from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs
+from atldiff.methods.atl_speech import TrackStream
+from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
+from atldiff.types import Controls, Portrait
+from atldiff.video.composite import WindowResult, composite
+from atldiff.video.read import read_image
+from atldiff.video.warp import PortraitWarp
+from atldiff.video.window import WindowGeometry, apply, extract, fit_window, invert
+from atldiff.video.write import VideoWriter
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+WINDOW = 16
+
+
+def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
+    config: ATLConfig = random_model.config
+    side = config.renderer.side
+
+    # 1 an image becomes (H, W, 3) uint8
+    image = read_image(EXAMPLES / "portrait.jpg")
+    assert image.dtype == np.uint8
+    assert image.shape == (512, 512, 3)
+
+    # 2 landmarks (478, 3) in its pixels
+    landmarks = detect(image)
+    assert landmarks.shape == (478, 3)
+    assert (landmarks[OVAL, :2] > 0).all()
+    assert (landmarks[OVAL, :2] < 512).all()
+    portrait = Portrait(image, landmarks)
+
+    # 3 the window and its transform, with an exact inverse
+    geometry = WindowGeometry(side, config.renderer.origin)
+    matrix = fit_window(landmarks[None], geometry)[0]
+    assert matrix.shape == (2, 3)
+    identity = extract(image, matrix, side)
+    assert identity.shape == (side, side, 3)
+    lips = apply(matrix, landmarks[LIPS, :2].astype(np.float64))
+    assert (lips > 0).all()
+    assert (lips < side).all()
+    assert np.abs(apply(invert(matrix), lips) - landmarks[LIPS, :2]).max() < 1e-3
+
+    # 4 samples at 16 kHz mono
+    audio = load_audio(EXAMPLES / "speech.wav")
+    assert audio.samples.dtype == np.float32
+    samples = audio.samples[: 40 * SAMPLES_PER_FRAME - 100]
+    frames = frame_count(len(samples))
+    assert frames == 40
+
+    # 5 log-mel, four columns a frame
+    mel, levels = log_mel(samples)
+    assert mel.shape == (COLUMNS_PER_FRAME * frames, 80)
+    assert levels.shape == (COLUMNS_PER_FRAME * frames, 2)
+
+    # 6 the generator: pose-free displacements
+    shape = to_canonical(landmarks.astype(np.float64), mean_shape())[0]
+    coefficients = predict_coefficients(random_model.generator, mel, shape.astype(np.float32))
+    assert coefficients.shape == (frames, config.generator.components)
+    displacements = random_model.generator.displacements(torch.from_numpy(coefficients)[None])
+    assert displacements.shape == (1, frames, 478, 3)
+
+    # 7 target landmarks in portrait pixels
+    stream = TrackStream(random_model.generator, portrait, Controls(still=True))
+    first, last = stream.push(samples), stream.flush()
+    track_points = np.concatenate([first.points(), last.points()])
+    assert track_points.shape == (frames, 478, 3)
+    assert first.fps == Fraction(FPS)
+    target = track_points[:WINDOW]
+
+    # 8 the identity warped to them: at the portrait's own resolution, and at window size
+    unit_px = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    warp = PortraitWarp.prepare(image, landmarks[OVAL, :2], FACE_CONTROL.of(landmarks[:, :2]), unit_px)
+    moved = warp.warp(FACE_CONTROL.of(target[0, :, :2]))
+    x0, y0, x1, y1 = warp.box
+    assert moved.shape == (y1 - y0, x1 - x0, 3)
+    matrices = fit_window(target, geometry)
+    window_points = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, target, strict=True)])
+    still = torch.from_numpy(identity.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    source = apply(matrix, landmarks[NEEDED, :2].astype(np.float64))
+    inputs = build_inputs(still, source[None], window_points[None][:, :, NEEDED], config.renderer)
+    assert inputs.prior.shape == (1, 3, WINDOW, side, side)
+    assert inputs.conditions.shape == (1, CONDITION_CHANNELS, WINDOW, side, side)
+    assert inputs.mask.shape == (1, 1, WINDOW, side, side)
+    assert 0 <= float(inputs.mask.min()) <= float(inputs.mask.max()) <= 1
+    assert -1 <= float(inputs.prior.min()) <= float(inputs.prior.max()) <= 1
+
+    # 9 the guided noise: the prior, disturbed where the landmarks say
+    noise = window_noise(0, 3, side)
+    start = guided_noise(inputs.prior, inputs.mask, noise[None, :, None], 0.05, 0.6)
+    disturbed = (start - inputs.prior).abs().mean(dim=1, keepdim=True)
+    assert start.shape == inputs.prior.shape
+    assert float(disturbed[inputs.mask > 0.9].mean()) > 5 * float(disturbed[inputs.mask == 0].mean())
+
+    # 10 the sampler: frames, equal to the prior outside the mask
+    renderer = random_model.renderer
+    with torch.inference_mode():
+        sampled = sample(
+            lambda x, t: renderer.denoise(x, t, inputs.prior, inputs.conditions, inputs.mask), start, steps=2
+        )
+    assert sampled.shape == inputs.prior.shape
+    outside = (inputs.mask == 0).expand_as(sampled)
+    assert torch.equal(sampled[outside], inputs.prior[outside])
+
+    # 11 the composite at native resolution touches the window's part only
+    levels_of = lambda x: ((x[0, :, 0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.float32)  # noqa: E731
+    canvas = moved.copy()
+    result = WindowResult(levels_of(sampled), levels_of(inputs.prior), np.zeros((side, side), np.float32), matrices[0])
+    composite(canvas, (x0, y0), result)
+    changed = np.argwhere((canvas != moved).any(axis=2))
+    corners = apply(invert(matrices[0]), np.array([[0, 0], [side, 0], [side, side], [0, side]], float))
+    assert len(changed)
+    assert (changed[:, ::-1] + [x0, y0] >= corners.min(0) - 2).all()
+    assert (changed[:, ::-1] + [x0, y0] <= corners.max(0) + 2).all()
+
+    # 12 written as it is made
+    path = tmp_path / "walk.mp4"
+    with VideoWriter(path, size=image.shape[:2], fps=Fraction(FPS), audio=None) as writer:
+        for _ in range(3):
+            frame = image.copy()
+            frame[y0:y1, x0:x1] = canvas
+            writer.write(frame)
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 3
+
+
+@pytest.mark.parametrize("field", ["window_frames", "shared_frames", "steps"])
+def test_the_default_window_is_the_one_of_the_design(field: str) -> None:
+    assert getattr(SampleConfig(), field) == {"window_frames": 16, "shared_frames": 4, "steps": 2}[field]

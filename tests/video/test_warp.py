@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from atldiff.landmarks.control import FACE_CONTROL
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import LIPS_INNER, OVAL
+from atldiff.video.warp import (
+    BORDER_ANCHORS,
+    SOFTENING_PX2,
+    PortraitWarp,
+    border_anchors,
+    displacement_field,
+    warp_windows,
+)
+
+torch.set_num_threads(1)
+
+
+def face_points(centre: tuple[float, float], eye_distance: float) -> np.ndarray:
+    return mean_shape()[:, :2] * eye_distance + np.array(centre)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth, colourful picture: what a warp does to it is visible everywhere."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 12 + 2, width // 12 + 2, 3), np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def prepare(image: np.ndarray, points: np.ndarray, eye_distance: float) -> PortraitWarp:
+    return PortraitWarp.prepare(image, points[OVAL], FACE_CONTROL.of(points), unit_px=eye_distance / 72)
+
+
+class TestField:
+    def test_formula(self) -> None:
+        random = np.random.default_rng(0)
+        target, source = random.uniform(0, 80, (2, 3, 15, 2))
+        grid = random.uniform(-10, 90, (40, 2))
+        wanted = np.zeros((3, 40, 2))
+        for frame in range(3):
+            for cell in range(40):
+                sums, total = np.zeros(2), 0.0
+                for point in range(15):
+                    distance2 = ((grid[cell] - target[frame, point]) ** 2).sum()
+                    weight = 1.0 / (distance2 + SOFTENING_PX2) ** 2
+                    sums += weight * (source[frame, point] - target[frame, point])
+                    total += weight
+                wanted[frame, cell] = sums / total
+        inputs = (torch.tensor(array, dtype=torch.float32) for array in (target, source, grid))
+        assert np.abs(displacement_field(*inputs).numpy() - wanted).max() < 1e-4 * 80
+
+    def test_formula_in_double_precision_and_softening(self) -> None:
+        random = np.random.default_rng(1)
+        target, source = torch.from_numpy(random.uniform(0, 80, (2, 2, 9, 2)))
+        grid = torch.from_numpy(random.uniform(0, 80, (25, 2)))
+        for softening in (0.5, 16.0, 100.0):
+            squared = (grid[None, :, None] - target[:, None]).square().sum(-1)
+            weights = 1 / (squared + softening) ** 2
+            moves = (source - target)[:, None]
+            wanted = (weights[..., None] * moves).sum(2) / weights.sum(2, keepdim=True)
+            assert (displacement_field(target, source, grid, softening) - wanted).abs().max() < 1e-6
+
+    def test_a_lone_point_is_met(self) -> None:
+        target = torch.tensor([[[10.0, 10.0], [70.0, 70.0]]])
+        source = target + torch.tensor([[[3.0, -2.0], [0.0, 0.0]]])
+        field = displacement_field(target, source, target[0], softening=1e-3)
+        assert torch.allclose(field, source - target, atol=1e-3)
+
+    def test_never_exceeds_the_control_points(self) -> None:
+        random = np.random.default_rng(2)
+        target = torch.tensor(random.uniform(0, 80, (1, 30, 2)), dtype=torch.float32)
+        source = target + torch.tensor(random.uniform(-4, 4, (1, 30, 2)), dtype=torch.float32)
+        field = displacement_field(target, source, torch.tensor(random.uniform(0, 80, (200, 2)), dtype=torch.float32))
+        assert field.abs().max() <= 4
+
+    def test_anchors_lie_evenly_on_the_border(self) -> None:
+        anchors = border_anchors(torch.tensor([-5.0, 10.0]), torch.tensor([35.0, 90.0]))
+        assert anchors.shape == (4 * BORDER_ANCHORS, 2)
+        on_side = (anchors[:, 0] == -5) | (anchors[:, 0] == 35) | (anchors[:, 1] == 10) | (anchors[:, 1] == 90)
+        assert on_side.all()
+        assert len(torch.unique(anchors, dim=0)) == 4 * BORDER_ANCHORS
+        steps = (anchors - anchors.roll(1, 0)).abs().sum(1)
+        assert torch.allclose(steps.sort().values, torch.tensor([5.0] * 16 + [10.0] * 16))
+
+
+class TestWarpWindows:
+    side = 80
+
+    def windows(self) -> torch.Tensor:
+        return torch.from_numpy(picture(self.side, self.side)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+    def points(self) -> torch.Tensor:
+        return torch.tensor(FACE_CONTROL.of(face_points((40, -24), 72))[None], dtype=torch.float32)
+
+    @pytest.mark.parametrize("cell_px", [1, 2, 4])
+    def test_no_displacement_changes_nothing(self, cell_px: int) -> None:
+        images, points = self.windows(), self.points()
+        warped, field = warp_windows(images, points, points, cell_px)
+        assert warped.shape == (1, 3, self.side, self.side)
+        assert field.shape == (1, 2, self.side, self.side)
+        assert not field.any()
+        assert (warped - images).abs().max() < 1e-4
+
+    def test_a_common_shift_moves_the_centre_by_it(self) -> None:
+        images, source = self.windows(), self.points()
+        warped, field = warp_windows(images, source + torch.tensor([3.0, 2.0]), source)
+        inner = slice(30, 50)
+        assert torch.allclose(field[0, 0, inner, inner], torch.tensor(-3.0), atol=0.05)  # backward: where to read
+        assert torch.allclose(field[0, 1, inner, inner], torch.tensor(-2.0), atol=0.05)
+        moved = images[..., 28:48, 27:47]
+        assert (warped[..., inner, inner] - moved).abs().mean() < 0.02
+
+    def test_coarse_cells_agree_with_fine_ones(self) -> None:
+        images, source = self.windows(), self.points()
+        target = source + 2 * torch.sin(source.flip(-1) / 9)
+        fine, coarse = (warp_windows(images, target, source, cell)[1] for cell in (1, 2))
+        assert (fine - coarse).abs().max() < 0.15
+
+    def test_items_of_a_batch_are_apart(self) -> None:
+        images, source = self.windows(), self.points()
+        targets = torch.cat([source, source + 2])
+        both = warp_windows(torch.cat([images, images.flip(-1)]), targets, source.expand(2, -1, -1))
+        for index, image in enumerate((images, images.flip(-1))):
+            alone = warp_windows(image, targets[index : index + 1], source)
+            for one, of_two in zip(alone, both, strict=True):
+                assert torch.allclose(one[0], of_two[index], atol=1e-5)
+
+
+class TestPortraitWarp:
+    eye = 60.0
+    points = face_points((150, 110), eye)
+
+    def test_no_displacement_changes_nothing(self) -> None:
+        image = picture(300, 320)
+        warp = prepare(image, self.points, self.eye)
+        x0, y0, x1, y1 = warp.box
+        assert 0 <= x0 < x1 <= 320
+        assert 0 <= y0 < y1 <= 300
+        for detail in (None, np.array([100.0, 120.0, 200.0, 200.0])):
+            moved = warp.warp(FACE_CONTROL.of(self.points), detail)
+            assert moved.dtype == np.uint8
+            assert np.array_equal(moved, image[y0:y1, x0:x1])
+
+    def test_a_common_shift_moves_the_centre_by_it(self) -> None:
+        image = picture(300, 320)
+        warp = prepare(image, self.points, self.eye)
+        shift = np.array([6, -4])
+        moved = warp.warp(FACE_CONTROL.of(self.points) + shift)
+        x0, y0 = warp.box[:2]
+        centre_x, centre_y = 150 - x0, 140 - y0
+        part = moved[centre_y - 15 : centre_y + 15, centre_x - 15 : centre_x + 15].astype(int)
+        wanted = image[140 - 15 + 4 : 140 + 15 + 4, 150 - 15 - 6 : 150 + 15 - 6]
+        assert np.abs(part - wanted).mean() < 3
+
+    def test_the_border_stays(self) -> None:
+        image = picture(500, 520)
+        points = face_points((260, 190), 50.0)
+        warp = prepare(image, points, 50.0)
+        spoken = points.copy()
+        spoken[LIPS_INNER[11:], 1] += 8
+        target = FACE_CONTROL.of(spoken)
+        moved = warp.warp(target).astype(int)
+        x0, y0, x1, y1 = warp.box
+        before = image[y0:y1, x0:x1].astype(int)
+        change = np.abs(moved - before).max(axis=-1)
+        border = np.concatenate([change[0], change[-1], change[:, 0], change[:, -1]])
+        assert border.max() <= 2
+        assert change.max() > 20  # while the mouth does move
+
+    def test_detail_refines_only_its_part(self) -> None:
+        image = picture(500, 520)
+        points = face_points((260, 190), 50.0)
+        warp = prepare(image, points, 50.0)
+        spoken = points.copy()
+        spoken[LIPS_INNER[11:], 1] += 6
+        target = FACE_CONTROL.of(spoken)
+        part = np.array([230.0, 200.0, 290.0, 250.0])
+        coarse, fine = warp.warp(target), warp.warp(target, part)
+        x0, y0 = warp.box[:2]
+        different = np.argwhere((coarse != fine).any(axis=-1)) + [y0, x0]
+        assert len(different)
+        assert (different >= [200, 230]).all()
+        assert (different < [250, 290]).all()
+
+    def test_field_is_the_analytic_one_at_cell_centres(self) -> None:
+        warp = prepare(picture(300, 320), self.points, self.eye)
+        target = FACE_CONTROL.of(self.points)
+        target += 2 * np.sin(target[:, ::-1] / 15)
+        got = warp.field(target[None], np.array([100.0, 80.0]), np.array([200.0, 220.0]), (7, 5))
+        assert got.shape == (1, 7, 5, 2)
+        unit = self.eye / 72
+        x = 100 + 100 * (np.arange(5) + 0.5) / 5
+        y = 80 + 140 * (np.arange(7) + 0.5) / 7
+        grid = torch.tensor(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+        low, high = (torch.tensor(edge) for edge in (warp.field_low, warp.field_high))
+        anchors = border_anchors(low, high)
+        there = torch.cat([torch.tensor(target), anchors])[None]
+        here = torch.cat([torch.tensor(warp.source, dtype=torch.float64), anchors])[None]
+        wanted = displacement_field(there, here, grid, SOFTENING_PX2 * unit**2).reshape(1, 7, 5, 2).numpy()
+        assert np.abs(got - wanted).max() < 2e-3
+
+    def test_twice_the_resolution_is_the_same_warp(self) -> None:
+        large = cv2.GaussianBlur(picture(600, 640), (0, 0), 4)
+        small = cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        target = self.points.copy()
+        target[LIPS_INNER[11:], 1] += 5
+        moved_small = prepare(small, self.points, self.eye)
+        moved_large = prepare(large, 2 * self.points, 2 * self.eye)
+        frames = []
+        for warp, ratio in ((moved_small, 1), (moved_large, 2)):
+            frame = warp.image.copy()
+            x0, y0, x1, y1 = warp.box
+            frame[y0:y1, x0:x1] = warp.warp(ratio * FACE_CONTROL.of(target))
+            frames.append(frame)
+        shrunk = cv2.resize(frames[1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(int)
+        assert np.abs(shrunk - small).max() > 20
+        assert np.abs(shrunk - frames[0]).mean() < 1
+        assert np.abs(shrunk - frames[0]).max() < 20
+
+    @pytest.mark.parametrize("centre", [(5, 40), (300, 290), (-20, -20), (150, 320)])
+    def test_a_face_partly_outside_the_picture(self, centre: tuple[int, int]) -> None:
+        image = picture(300, 320)
+        points = face_points(centre, 50.0)
+        warp = prepare(image, points, 50.0)
+        low, high = points[OVAL].min(0), points[OVAL].max(0)
+        reach = 0.8 * (high - low).max()
+        x0, y0, x1, y1 = warp.box
+        assert x0 == max(0, int(np.floor(low[0] - reach)))
+        assert y0 == max(0, int(np.floor(low[1] - reach)))
+        assert x1 == min(320, int(np.ceil(high[0] + reach)))
+        assert y1 == min(300, int(np.ceil(high[1] + reach)))
+        moved = warp.warp(
+            FACE_CONTROL.of(points) + 3, np.array([centre[0] - 30, centre[1], centre[0] + 30, centre[1] + 60])
+        )
+        assert moved.shape == (y1 - y0, x1 - x0, 3)
+        assert moved.std() > 5

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atldiff.video.window import (
+    RIGID_POINTS,
+    STORED_WINDOW,
+    TEMPLATE,
+    WindowGeometry,
+    apply,
+    extract,
+    fit_window,
+    invert,
+)
+
+WHOLE = WindowGeometry(side=128, origin=(0, 0))
+
+
+def similarity(scale: float, angle_deg: float, shift: tuple[float, float]) -> np.ndarray:
+    angle = np.radians(angle_deg)
+    a, b = scale * np.cos(angle), scale * np.sin(angle)
+    return np.array([[a, -b, shift[0]], [b, a, shift[1]]])
+
+
+def face_at(matrix: np.ndarray, frames: int = 1, depth: bool = False) -> np.ndarray:
+    """Points (T, 478, 2 or 3) whose rigid ones are the template carried by `matrix`; all others are far off."""
+    points = np.full((frames, 478, 3 if depth else 2), 1e4)
+    points[:, list(RIGID_POINTS), :2] = apply(matrix, TEMPLATE)
+    return points
+
+
+@pytest.mark.parametrize("geometry", [WHOLE, STORED_WINDOW, WindowGeometry(80, (24, 26))])
+@pytest.mark.parametrize("depth", [False, True])
+def test_the_template_itself_is_the_identity(geometry: WindowGeometry, depth: bool) -> None:
+    fitted = fit_window(face_at(similarity(1, 0, (0, 0)), 3, depth), geometry)
+    assert fitted.shape == (3, 2, 3)
+    wanted = similarity(1, 0, (-geometry.origin[0], -geometry.origin[1]))
+    assert np.allclose(fitted, wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("placed", [(0.4, 0, (10, 20)), (2.5, 33, (400, -70)), (9, -120, (900, 1500))])
+def test_fit_undoes_a_known_placement(placed: tuple[float, float, tuple[float, float]]) -> None:
+    placement = similarity(*placed)
+    fitted = fit_window(face_at(placement), WHOLE)[0]
+    points = np.random.default_rng(0).uniform(0, 128, (50, 2))
+    assert np.allclose(apply(fitted, apply(placement, points)), points, atol=1e-6)
+    assert np.allclose(fitted, invert(placement), atol=1e-9)
+
+
+def test_fit_is_least_squares_and_never_reflects() -> None:
+    random = np.random.default_rng(1)
+    points = face_at(similarity(2, 15, (100, 50)))
+    points[:, list(RIGID_POINTS)] += random.normal(0, 6, (1, 13, 2))
+    fitted = fit_window(points, WHOLE)[0]
+    rigid = points[0, list(RIGID_POINTS)]
+    best = ((apply(fitted, rigid) - TEMPLATE) ** 2).sum()
+    for _ in range(50):
+        other = similarity(1 + random.normal(0, 0.02), random.normal(0, 1), tuple(random.normal(0, 0.5, 2)))
+        assert ((apply(other, apply(fitted, rigid)) - TEMPLATE) ** 2).sum() > best
+    mirrored = points * np.array([-1.0, 1.0])
+    assert np.linalg.det(fit_window(mirrored, WHOLE)[0, :, :2]) > 0
+
+
+def test_apply_and_invert() -> None:
+    random = np.random.default_rng(2)
+    matrices = random.normal(size=(4, 5, 2, 3))
+    points = random.normal(size=(4, 5, 7, 2))
+    moved = apply(matrices, points)
+    byhand = matrices[2, 3, :, :2] @ points[2, 3, 6] + matrices[2, 3, :, 2]
+    assert np.allclose(moved[2, 3, 6], byhand)
+    assert np.allclose(apply(invert(matrices), moved), points)
+    assert apply(matrices[0, 0], points[0, 0]).shape == (7, 2)
+
+
+def test_smoothing_reduces_jitter_and_keeps_the_mean() -> None:
+    random = np.random.default_rng(3)
+    clean = face_at(similarity(2, 10, (100, 60)), 60)
+    noisy = clean.copy()
+    noisy[:, list(RIGID_POINTS)] += random.normal(0, 0.5, (60, 1, 2)) + random.normal(0, 1.0, (60, 13, 2))
+    raw, smooth = fit_window(noisy, WHOLE), fit_window(noisy, WHOLE, 1.5)
+    assert np.abs(np.diff(smooth, axis=0)).mean() < 0.4 * np.abs(np.diff(raw, axis=0)).mean()
+    assert np.allclose(smooth.mean(axis=0), raw.mean(axis=0), atol=0.2)
+    centre = np.array([[64.0, 58.0]])
+    placed = apply(similarity(2, 10, (100, 60)), centre)
+    assert np.abs(apply(smooth, placed) - centre).max() < np.abs(apply(raw, placed) - centre).max()
+
+
+def test_smoothing_follows_a_steady_drift_and_takes_one_frame() -> None:
+    points = np.concatenate([face_at(similarity(2, 0, (100 + 2 * t, 60))) for t in range(40)])
+    smooth = fit_window(points, WHOLE, 1.5)
+    assert np.allclose(smooth[10:-10], fit_window(points, WHOLE)[10:-10], atol=1e-3)
+    assert np.allclose(fit_window(points[:1], WHOLE, 1.5), fit_window(points[:1], WHOLE))
+
+
+def gradient(height: int, width: int) -> np.ndarray:
+    """A picture whose red grows with x, whose green grows with y and whose blue falls with both."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    return np.stack([255 * x / width, 255 * y / height, 255 - 120 * (x / width + y / height)], -1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "angle", "shift"),
+    [(1.0, 0, (-40, -30)), (0.75, 12, (20, -60)), (0.2, -30, (-47, 22)), (1.9, 5, (-200, -150))],
+)  # fmt: skip
+def test_extract_is_direct_sampling_of_a_gradient(scale: float, angle: float, shift: tuple[float, float]) -> None:
+    height, width, side = 480, 640, 64
+    matrix = similarity(scale, angle, shift)
+    y, x = np.mgrid[:side, :side].astype(np.float64)
+    where = apply(invert(matrix), np.stack([x.ravel(), y.ravel()], -1)).reshape(side, side, 2)
+    margin = 3 / scale
+    inside = ((where > margin) & (where < np.array([width, height]) - 1 - margin)).all(axis=-1)
+    assert inside.sum() > 500
+    wanted = np.stack([
+        255 * where[..., 0] / width,
+        255 * where[..., 1] / height,
+        255 - 120 * (where[..., 0] / width + where[..., 1] / height),
+    ], -1)  # fmt: skip
+    got = extract(np.rint(gradient(height, width)).astype(np.uint8), matrix, side)
+    assert got.shape == (side, side, 3)
+    assert got.dtype == np.uint8
+    assert np.abs(got[inside] - wanted[inside]).max() <= 1.5  # one level, and the rounding of the picture
+
+
+def test_edges_replicate() -> None:
+    picture = np.full((50, 60, 3), 77, np.uint8)
+    for matrix in (similarity(1, 0, (30, 30)), similarity(0.2, 40, (30, 30)), similarity(0.3, 0, (-500, 900))):
+        assert (extract(picture, matrix, 64) == 77).all()
+
+
+@pytest.mark.parametrize("reduction", [3.0, 4.0, 7.3])
+def test_a_fine_pattern_shrinks_to_grey(reduction: float) -> None:
+    y, x = np.mgrid[:400, :400]
+    board = np.repeat((255 * ((x + y) % 2)).astype(np.uint8)[..., None], 3, -1)
+    window = extract(board, similarity(1 / reduction, 7, (3, 5)), 40)[4:-4, 4:-4]
+    assert np.abs(window.astype(int) - 127).max() < 12
+
+
+def test_detail_within_the_window_s_means_survives() -> None:
+    y, x = np.mgrid[:400, :400]
+    waves = 127 + 100 * np.sin(2 * np.pi * x / 40)
+    picture = np.repeat(waves.astype(np.uint8)[..., None], 3, -1)
+    window = extract(picture, similarity(0.25, 0, (0, 0)), 96)[10:-10, 10:-10].astype(int)
+    assert np.ptp(window) > 150  # ten window pixels a wave
+
+
+def test_only_the_seen_part_matters() -> None:
+    """A window far from the rest of a large picture is the same as one from a cut-out."""
+    picture = np.random.default_rng(4).integers(0, 256, (600, 800, 3), np.uint8)
+    matrix = similarity(0.3, 10, (-100, -60))
+    changed = picture.copy()
+    changed[:, :100] = 0
+    changed[:60] = 0
+    assert np.array_equal(extract(picture, matrix, 64), extract(changed, matrix, 64))
