@@ -23,6 +23,8 @@ from atldiff.config import (
 NAN = float("nan")
 
 WRONG: list[tuple[type, dict, str]] = [
+    (GeneratorConfig, {"members": 0}, "members"),
+    (GeneratorConfig, {"members": 17}, "members"),
     (GeneratorConfig, {"components": 3}, "components"),
     (GeneratorConfig, {"components": 65}, "components"),
     (GeneratorConfig, {"identity_components": -1}, "identity_components"),

@@ -92,9 +92,7 @@ def test_every_condition_matters(head, portrait, speech) -> None:
     track = head.landmarks(portrait, speech, controls=still)
     moved = track.displacements.copy()
     moved[:, 14, 1] += 0.05
-    edited = LandmarkTrack(
-        track.neutral, moved, track.rotation, track.translation, track.scale, track.fps, track.size
-    )
+    edited = LandmarkTrack(track.neutral, moved, track.rotation, track.translation, track.scale, track.fps, track.size)
     assert (frames_of(head.render(portrait, edited)) != frames_of(head.render(portrait, track))).any()  # landmarks
     assert (frames_of(head.render(portrait, track, seed=3)) != frames_of(head.render(portrait, track))).any()  # noise
     more = frames_of(head(portrait, speech, controls=still, sampling=SampleConfig(steps=4)))

@@ -86,7 +86,8 @@ class TestTrack:
     @pytest.mark.parametrize(
         ("name", "shape"),
         [("neutral", (468, 3)), ("neutral", (POINTS, 2)), ("displacements", (5, 468, 3)),
-         ("displacements", (4, POINTS, 3)), ("displacements", (5, POINTS)), ("rotation", (5, 3)), ("rotation", (4, 3, 3)), ("translation", (5, 2)),
+         ("displacements", (4, POINTS, 3)), ("displacements", (5, POINTS)),
+         ("rotation", (5, 3)), ("rotation", (4, 3, 3)), ("translation", (5, 2)),
          ("scale", (5, 1)), ("scale", (6,))],
     )  # fmt: skip
     def test_shapes_are_checked(self, name: str, shape: tuple[int, ...]) -> None:

@@ -15,11 +15,11 @@ from atldiff.audio.load import load_audio
 from atldiff.config import ATLConfig, SampleConfig
 from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import sample
+from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
-from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.topology import LIPS, OVAL
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs

@@ -140,6 +140,7 @@ def save_model(model: ATLModel, folder: Path, card: str | None = None) -> None:
     tensors = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS_FILE}.partial"
     save_file(tensors, temporary)
+    temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
     temporary.replace(folder / WEIGHTS_FILE)
     for name, text in ((CONFIG_FILE, json.dumps(to_dict(model.config), indent=2) + "\n"), (CARD_FILE, card)):
         if text is not None:

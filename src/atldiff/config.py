@@ -25,6 +25,8 @@ class GeneratorConfig:
     """Size of the learned linear basis of pose-free displacements. 4 to 64."""
     identity_components: int = 8
     """Numbers that describe the identity's neutral shape to the network. 0 to 32."""
+    members: int = 4
+    """Networks of the same form whose predictions are averaged: what they overfit differs. 1 to 16."""
     width: int = 192
     """Channels of the temporal network. A multiple of 8, 16 to 1024."""
     blocks: int = 5
@@ -33,7 +35,7 @@ class GeneratorConfig:
     """Taps of the depth-wise convolutions, in frames. Odd, 3 to 31."""
     expansion: int = 3
     """Widening of each block's point-wise part. 1 to 8."""
-    dropout: float = 0.2
+    dropout: float = 0.3
     """Share of channels dropped in training. 0 to 0.9."""
     context_frames: int = 16
     """Frames of audio heard before the block that is predicted. 0 to 64."""
@@ -43,6 +45,7 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         _check(4 <= self.components <= 64, "components", self.components, "4 to 64")
         _check(0 <= self.identity_components <= 32, "identity_components", self.identity_components, "0 to 32")
+        _check(1 <= self.members <= 16, "members", self.members, "1 to 16")
         _check(self.width % 8 == 0 and 16 <= self.width <= 1024, "width", self.width, "a multiple of 8 in 16 to 1024")
         _check(1 <= self.blocks <= 16, "blocks", self.blocks, "1 to 16")
         _check(self.kernel % 2 == 1 and 3 <= self.kernel <= 31, "kernel", self.kernel, "an odd number in 3 to 31")
@@ -135,7 +138,25 @@ def _build(kind: type, values: object, where: str) -> Any:
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"config {where}: unknown field {unknown[0]!r}; expected fields {', '.join(sorted(known))}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    example = kind()
+    for name, value in plain.items():
+        _check(_same_kind(value, getattr(example, name)), name, values[name], _kind(getattr(example, name)))
+    return kind(**plain)
+
+
+def _same_kind(value: object, example: object) -> bool:
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and all(_same_kind(item, example[0]) for item in value)
+    if isinstance(example, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(example)
+
+
+def _kind(example: object) -> str:
+    if isinstance(example, tuple):
+        return f"a list of values such as {example[0]!r}"
+    return {int: "a whole number", float: "a number"}.get(type(example), f"a value such as {example!r}")
 
 
 def from_dict(values: dict[str, Any]) -> ATLConfig:
@@ -190,7 +211,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights, data order and noise. 0 to 2**32 - 1."""
     bfloat16: bool = True
-    """Compute in bfloat16 with float32 master weights."""
+    """Renderer stage: compute in bfloat16 with float32 master weights; the generator is small and stays in float32."""
     save_every: int = 500
     """Steps between two saved states. At least 1."""
     probe_every: int = 500
@@ -229,7 +250,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "renderer": TrainConfig(stage="renderer"),
     "landmarks": TrainConfig(
         stage="landmarks",
-        steps=500,
+        steps=900,
         clips_per_batch=32,
         frames=32,
         decay_share=0.5,
@@ -239,7 +260,6 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         exclude_sources=("lrw_ar",),
         save_every=250,
         probe_every=250,
-        bfloat16=False,
     ),
     "debug": TrainConfig(
         stage="renderer",

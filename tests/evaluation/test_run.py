@@ -125,9 +125,6 @@ class TestEvaluate:
             evaluate(checkpoint, tmp_path)
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-    @pytest.mark.xfail(
-        reason="a mouth that rests has no correlation: one such clip turns the medians into NaN", strict=True
-    )
     def test_a_clip_whose_mouth_rests_does_not_spoil_the_table(
         self, checkpoint: Path, prepared: Manifest, tmp_path: Path
     ) -> None:

@@ -117,7 +117,8 @@ class TestWarpWindows:
         images, source = self.windows(), self.points()
         target = source + 2 * torch.sin(source.flip(-1) / 9)
         fine, coarse = (warp_windows(images, target, source, cell)[1] for cell in (1, 2))
-        assert (fine - coarse).abs().max() < 0.15
+        assert (fine - coarse).abs().mean() < 0.05
+        assert (fine - coarse).abs().max() < 0.5
 
     def test_items_of_a_batch_are_apart(self) -> None:
         images, source = self.windows(), self.points()

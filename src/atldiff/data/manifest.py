@@ -74,13 +74,17 @@ class Manifest:
         path = folder / FILE_NAME
         if not path.is_file():
             raise DataError(f"data {folder}: no {FILE_NAME}; expected a folder made by `atldiff prepare`")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not a text file ({error.reason}); run `atldiff prepare` again") from None
         entries = []
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             try:
                 fields = json.loads(line)
                 identity, split = fields.pop("identity"), fields.pop("split")
                 entries.append(ManifestEntry(ClipRecord(**fields), identity, Split(split)))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(f"{path} line {number}: {error}; run `atldiff prepare` again") from None
         return cls(entries=tuple(entries), folder=folder)
 

@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".flv"})
 
 
+NAME_BYTES = 80
+"""Readable part of a clip's file name; file systems allow 255 bytes in all."""
+
+
 def find_videos(folder: Path) -> list[Path]:
     """Return the video files under a folder, sorted.
 
@@ -43,9 +47,9 @@ def find_videos(folder: Path) -> list[Path]:
 
 def clip_name(relative: Path) -> str:
     """Return a flat, unique file stem for a video's relative path: readable, then 8 hex digits of the whole path."""
-    readable = "-".join(relative.with_suffix("").parts)
+    readable = "-".join(relative.with_suffix("").parts).encode()[:NAME_BYTES].decode(errors="ignore")
     digest = hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
-    return f"{readable[:80]}-{digest}"
+    return f"{readable}-{digest}"
 
 
 _tracker = None
@@ -118,7 +122,7 @@ def prepare(
             ManifestEntry(
                 record=record,
                 identity=identity,
-                split=splits.get(identity, Split.NONE),
+                split=Split.NONE if record.reason else splits[identity],
             )
         )
     manifest = Manifest(entries=tuple(entries), folder=out)

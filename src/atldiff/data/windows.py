@@ -45,8 +45,8 @@ class ClipWindows:
         """Read windows (len(frames), 96, 96, 3) uint8."""
         with safe_open(str(self.file), "numpy") as file:
             tensor = file.get_slice("windows")
-            low = int(frames.min())
-            if int(frames.max()) - low == len(frames) - 1:
+            low = int(frames[0])
+            if np.array_equal(frames, np.arange(low, low + len(frames))):
                 return tensor[low : low + len(frames)]
             return np.concatenate([tensor[int(i) : int(i) + 1] for i in frames])
 

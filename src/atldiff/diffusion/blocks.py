@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 GROUP_CHANNELS = 16
+HEAD_CHANNELS = 32
+"""Channels of an attention head, or the next larger number that divides the width."""
 
 
 def time_embedding(t: torch.Tensor, width: int) -> torch.Tensor:
@@ -80,9 +82,9 @@ class ResidualBlock(nn.Module):
 class SpatialAttention(nn.Module):
     """Self-attention over the pixels of each frame, residual, zero-initialised."""
 
-    def __init__(self, width: int, head_width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = width // head_width
+        self.heads = max(heads for heads in range(1, max(1, width // HEAD_CHANNELS) + 1) if width % heads == 0)
         self.norm = nn.GroupNorm(width // GROUP_CHANNELS, width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)

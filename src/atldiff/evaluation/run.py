@@ -31,12 +31,16 @@ if TYPE_CHECKING:
 WINDOW_FRAMES = 16
 WINDOWS_A_CLIP = 3
 SEED = 7
+STILL = 1e-3
+"""A clip whose mouth does not move says nothing: squared error of the prior a window."""
+STILL_OPENING = 1e-5
+"""The same of the lip opening's standard deviation, in outer-eye distances."""
 CHECKED_SYNC = 0.3
 CHECKED_LAG_FRAMES = 2
 
 
 def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
-    """Return summed squared errors in the mouth of one clip, driven by its true landmarks, or None if it is too short.
+    """Return summed squared errors in the mouth of one clip driven by its true landmarks; None if too short or still.
 
     Keys: `prior` (the warped identity), and each preset. The identity frame is drawn, by a seed, from the clip's
     frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px.
@@ -68,11 +72,13 @@ def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry
             with torch.inference_mode():
                 painted = renderer.render(inputs.prior, inputs.conditions, inputs.mask, noise, sampling.steps)
             sums[name] += error(painted)
-    return sums
+    return sums if sums["prior"] > STILL * count else None
 
 
 def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
-    """Return lip scores of one clip with sound: opening correlation, its amplitude, and the lip error over rest's.
+    """Return lip scores of one clip, or None where there is no sound or a mouth stays still.
+
+    opening_correlation: of the predicted lip opening with the true one. amplitude: the ratio of their deviations.
 
     lip_error: mean distance of the 80 lip points from the true ones, over that of the resting shape.
     """
@@ -84,10 +90,13 @@ def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEn
     held = np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
     gap = lambda moved: (moved[:, LIP_GAP_PAIRS[:, 1], 1] - moved[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)  # noqa: E731
     opening, truth = gap(predicted), gap(held)
+    if truth.std() < STILL_OPENING:
+        return None
+    resting = opening.std() < STILL_OPENING  # a prediction that does not move agrees with nothing
     wanted = clip.displacements[:, LIPS]
     miss = np.linalg.norm(predicted[:, LIPS] - wanted, axis=-1).mean()
     return {
-        "opening_correlation": float(np.corrcoef(opening, truth)[0, 1]),
+        "opening_correlation": 0.0 if resting else float(np.corrcoef(opening, truth)[0, 1]),
         "amplitude": float(opening.std() / max(truth.std(), 1e-6)),
         "lip_error": float(miss / np.linalg.norm(wanted, axis=-1).mean()),
     }

@@ -96,7 +96,9 @@ class FaceTracker:
 
     def reset(self) -> None:
         """Forget the face of the last frame, before a frame of another clip."""
-        self._mesh.reset()
+        with _quiet_stderr():
+            self._mesh.reset()
+        self._talked = False
 
     def close(self) -> None:
         """Release the native graph."""

@@ -35,6 +35,34 @@ class TemporalBlock(nn.Module):
         return x + self.dropout(self.narrow(functional.gelu(self.widen(h))))
 
 
+class SpeechNetwork(nn.Module):
+    """Log-mel columns and the identity's numbers to coefficients: two strided convolutions, then temporal blocks."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.listen = nn.Sequential(
+            nn.Conv1d(MEL_BANDS, width, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, width, 5, stride=2, padding=2),
+            nn.GELU(),
+        )
+        self.identity = nn.Linear(config.identity_components, width)
+        self.blocks = nn.ModuleList(
+            TemporalBlock(width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, config.components)
+
+    def forward(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return coefficients (B, T, M) for columns (B, 4 T, 80) and identities (B, I)."""
+        h = self.listen(mel.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
+        h = h + self.identity(identity)[:, None]
+        for block in self.blocks:
+            h = block(h)
+        return self.out(self.norm(h))
+
+
 class Generator(nn.Module):
     """Audio to landmarks through a learned linear basis.
 
@@ -51,34 +79,24 @@ class Generator(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
         self.register_buffer("basis", torch.zeros(config.components, POINTS, 3))
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(config.identity_components, POINTS, 3))
-        self.listen = nn.Sequential(
-            nn.Conv1d(MEL_BANDS, width, 5, stride=2, padding=2), nn.GELU(),
-            nn.Conv1d(width, width, 5, stride=2, padding=2), nn.GELU(),
-        )  # fmt: skip
-        self.identity = nn.Linear(config.identity_components, width)
-        self.blocks = nn.ModuleList(
-            TemporalBlock(width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, config.components)
+        self.networks = nn.ModuleList(SpeechNetwork(config) for _ in range(config.members))
 
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
         """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
         described = torch.einsum("bkd,ikd->bi", neutral - self.identity_mean, self.identity_basis)
         return described.clamp(-3, 3)
 
+    def predictions(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return every member's coefficients (N, B, T, M): training judges each by itself."""
+        return torch.stack([network(mel, identity) for network in self.networks])
+
     def coefficients(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         """Return coefficients (B, T, M) in units of `scale` for columns (B, 4 T, 80) and identities (B, I)."""
-        h = self.listen(mel.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
-        h = h + self.identity(identity)[:, None]
-        for block in self.blocks:
-            h = block(h)
-        return self.out(self.norm(h))
+        return self.predictions(mel, identity).mean(dim=0)
 
     def displacements(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Return pose-free displacements (B, T, 478, 3), in units of the outer-eye distance, of coefficients."""

@@ -113,9 +113,11 @@ def landmarks_task(
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        predicted = generator.coefficients(batch["mel"], batch["identity"])
-        difference = predicted - batch["coefficients"]
-        valid = batch["valid"]
+        # Members lie side by side in the batch: (N * B, T, M).
+        predicted = generator.predictions(batch["mel"], batch["identity"]).flatten(0, 1)
+        members = generator.config.members
+        truth, valid = batch["coefficients"].repeat(members, 1, 1), batch["valid"].repeat(members, 1)
+        difference = predicted - truth
         both = valid[:, 1:] * valid[:, :-1]
         lips = torch.einsum("btm,mkd->btkd", difference, lip_basis).flatten(2)  # (B, T, 240)
         position = _mean(lips.abs().mean(-1), valid)
@@ -123,7 +125,7 @@ def landmarks_task(
         rest = _mean((difference.abs() * generator.scale).mean(-1), valid)
         opening = difference @ opening_basis
         gap_error = _mean(opening.abs(), valid) + 2 * _mean((opening[:, 1:] - opening[:, :-1]).abs(), both)
-        agreement = _correlation(predicted @ opening_basis, batch["coefficients"] @ opening_basis, valid)
+        agreement = _correlation(predicted @ opening_basis, truth @ opening_basis, valid)
         total = (
             position + VELOCITY_WEIGHT * velocity + 0.1 * rest + OPENING_WEIGHT * gap_error * 0.25
             + CORRELATION_WEIGHT * 0.2 * (1 - agreement)
@@ -135,7 +137,7 @@ def landmarks_task(
         if not scores:
             return Probe({})
         correlation, error = np.array(scores).T
-        return Probe({"opening_correlation": float(np.median(correlation)), "lip_error": float(np.median(error))})
+        return Probe({"opening_correlation": float(np.nanmedian(correlation)), "lip_error": float(np.median(error))})
 
     return Task(config.model, generator, source, loss, probe, write)
 

@@ -15,18 +15,30 @@ from atldiff.errors import DataError
 from atldiff.methods.atl_inputs import NEEDED
 from atldiff.training.renderer_data import RendererSet
 from atldiff.training.task import Probe, Task
+from atldiff.video.window import STORED_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
-    from atldiff.config import TrainConfig
+    from atldiff.config import RendererConfig, TrainConfig
     from atldiff.data.manifest import Manifest
     from atldiff.methods.atl import ATLModel
 
 PROBE_BATCHES = 4
 PROBE_SEED = 20_261
+
+
+def check_window(config: RendererConfig) -> None:
+    """Raise DataError unless a renderer's window lies inside the one that `prepare` stores."""
+    corner = [at - low for at, low in zip(config.origin, STORED_WINDOW.origin, strict=True)]
+    if min(corner) < 0 or max(corner) + config.side > STORED_WINDOW.side:
+        low, high = STORED_WINDOW.origin, [at + STORED_WINDOW.side for at in STORED_WINDOW.origin]
+        raise DataError(
+            f"config renderer: a window of side {config.side} at {config.origin}, expected one inside template pixels "
+            f"{low} to {tuple(high)}, which is what `atldiff prepare` keeps"
+        )
 
 
 def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
@@ -35,6 +47,7 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
     Raises:
         DataError: no clip to train on.
     """
+    check_window(config.model.renderer)
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_clip(manifest, entry, NEEDED) for entry in manifest.usable(split)]
