@@ -72,7 +72,7 @@ class FaceTracker:
     """Landmarks of one face over consecutive frames; reuse it for many clips, `reset` between them."""
 
     def __init__(self, min_confidence: float = 0.5) -> None:
-        self._talked = False
+        self._fresh, self._talked = True, False
         with _quiet_stderr():
             face_mesh, _ = _solutions()
             self._mesh = face_mesh.FaceMesh(
@@ -86,19 +86,21 @@ class FaceTracker:
 
     def track(self, frame: np.ndarray) -> np.ndarray | None:
         """Return the landmarks (478, 3) in pixels of a frame (H, W, 3) uint8, or None where no face is seen."""
-        if self._talked:
+        if self._fresh and self._talked:
             found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
-        else:  # the landmark model says a line of its own on the first face
+        else:
+            # The graph's threads say a line each when it starts and on the first face. Reset and first picture stay
+            # together: only a finished picture shows that the threads have nothing more to say.
             with _quiet_stderr():
+                if not self._fresh:
+                    self._mesh.reset()
                 found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
-            self._talked = bool(found)
+            self._fresh, self._talked = True, bool(found)
         return _points(found[0], frame.shape[1], frame.shape[0]) if found else None
 
     def reset(self) -> None:
         """Forget the face of the last frame, before a frame of another clip."""
-        with _quiet_stderr():
-            self._mesh.reset()
-        self._talked = False
+        self._fresh = False
 
     def close(self) -> None:
         """Release the native graph."""
