@@ -421,7 +421,7 @@ def test_generate_json(folder: Path, head: type[FakeHead], capsys: pytest.Captur
         "duration_s": 0.2,
         "landmarks": "t.npz",
     }
-    assert list(result["seconds"]) == ["audio", "portrait", "load", "landmarks", "render", "write", "total"]
+    assert list(result["seconds"]) == ["portrait", "audio", "load", "landmarks", "render", "write", "total"]
     assert result["seconds"]["render"] == 0.5
     assert result["real_time_factor"] == pytest.approx(result["seconds"]["total"] / 0.2, abs=0.01)
     assert len(LandmarkTrack.load("t.npz")) == FRAMES

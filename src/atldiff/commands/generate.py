@@ -61,12 +61,14 @@ def run(args: list[str]) -> int:
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
 
+    # The face first: looking for one that is not there takes longest of all the checks.
+    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    watch.lap("portrait")
+
     from atldiff.audio.load import load_audio
 
     audio = load_audio(options.audio)
     watch.lap("audio")
-    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
-    watch.lap("portrait")
     head = door.load_head(options.model, quiet=quiet)
     watch.lap("load")
     opened = head.open_portrait(portrait, face=options.face.face, frame=options.face.frame)

@@ -52,12 +52,13 @@ def run(args: list[str]) -> int:
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
 
+    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    watch.lap("portrait")
+
     from atldiff.audio.load import load_audio
 
     audio = load_audio(options.audio)
     watch.lap("audio")
-    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
-    watch.lap("portrait")
     head = door.load_head(options.model, quiet=quiet)
     watch.lap("load")
     with waiting("Making the landmarks", quiet=quiet):

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 CROP_SIDE = 512
 """Side in pixels of the square a found face is resampled to before its landmarks are measured."""
 
+CONFIDENT, DOUBTFUL = 0.5, 0.25
+"""Detection scores: a doubtful face is measured only where there is no confident one."""
+
 SAME_FACE = 0.3
 """Overlap of two measured faces from which they are one."""
 
@@ -130,31 +133,36 @@ def _tiles(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
                 yield int(x), int(y), side, side
 
 
-def _candidate_boxes(image: np.ndarray, confidence: float) -> list[tuple[float, float, float]]:
-    """Return squares (centre x, centre y, side) around faces; stops at the coarsest scale that shows any."""
+def _candidate_boxes(image: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Return squares (centre x, centre y, side, confidence) around what may be faces.
+
+    The search stops at the coarsest scale that shows a face with confidence; doubtful ones do not stop it.
+    """
     import cv2
 
     _, face_detection = _solutions()
-    boxes: list[tuple[float, float, float]] = []
-    near = face_detection.FaceDetection(model_selection=0, min_detection_confidence=confidence)
-    far = face_detection.FaceDetection(model_selection=1, min_detection_confidence=confidence)
+    boxes: list[tuple[float, float, float, float]] = []
+    near = face_detection.FaceDetection(model_selection=0, min_detection_confidence=DOUBTFUL)
+    far = face_detection.FaceDetection(model_selection=1, min_detection_confidence=DOUBTFUL)
     with near, far:
         last_side = None
         for x, y, width, height in _tiles(*image.shape[:2]):
-            if boxes and width != last_side:
+            if width != last_side and any(box[3] >= CONFIDENT for box in boxes):
                 break
             last_side = width
             tile = image[y : y + height, x : x + width]
             if max(width, height) > CROP_SIDE:
                 ratio = CROP_SIDE / max(width, height)
                 tile = cv2.resize(tile, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+            tile = np.ascontiguousarray(tile)
             for detector in (near, far):
-                for found in detector.process(np.ascontiguousarray(tile)).detections or []:
+                for found in detector.process(tile).detections or []:
                     box = found.location_data.relative_bounding_box
                     boxes.append((
                         x + (box.xmin + box.width / 2) * width,
                         y + (box.ymin + box.height / 2) * height,
                         max(box.width * width, box.height * height),
+                        float(found.score[0]),
                     ))  # fmt: skip
     return boxes
 
@@ -209,20 +217,19 @@ def detect_faces(image: np.ndarray) -> list[np.ndarray]:
 
 def _measured_faces(image: np.ndarray) -> list[np.ndarray]:
     face_mesh, _ = _solutions()
+    candidates = sorted(_candidate_boxes(image), key=lambda box: -box[2])
     faces: list[np.ndarray] = []
-    for confidence in (0.5, 0.25):
-        boxes = _candidate_boxes(image, confidence)
-        if not boxes:
+    for low, high in ((CONFIDENT, np.inf), (DOUBTFUL, CONFIDENT)):
+        boxes = [box[:3] for box in candidates if low <= box[3] < high]
+        if not boxes or faces:
             continue
         with face_mesh.FaceMesh(
-            static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=confidence
+            static_image_mode=True, max_num_faces=1, refine_landmarks=True, min_detection_confidence=low
         ) as mesh:
-            for box in sorted(boxes, key=lambda b: -b[2]):
+            for box in boxes:
                 points = _measure(mesh, image, box)
                 if points is not None and all(_overlap(points, other) < SAME_FACE for other in faces):
                     faces.append(points)
-        if faces:
-            break
     return faces
 
 
