@@ -43,8 +43,8 @@ def displacement_field(
     """
     moves = source - target
     fields = []
-    # One frame's weights at a time stay in the cache. No matrix product: BLAS may sum in another order from call to
-    # call, and the last bit of a stream would differ from the offline call's.
+    # One frame's weights at a time stay in the cache. Differences and not the expanded square: no cancellation near a
+    # control point, and no matrix product whose order of summation is the library's choice.
     for points, move in zip(target, moves, strict=True):
         weights = (grid[:, :1] - points[:, 0]).square_()  # (G, K)
         weights.add_((grid[:, 1:] - points[:, 1]).square_()).add_(softening)
