@@ -10,7 +10,9 @@ from atldiff.commands.report import waiting
 from atldiff.errors import MediaError
 
 if TYPE_CHECKING:
+    from atldiff.audio.load import Audio
     from atldiff.commands.options import FaceOptions, ModelOptions
+    from atldiff.commands.report import Stopwatch
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Portrait
 
@@ -100,6 +102,25 @@ def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Po
         from atldiff.types import Portrait
 
         return Portrait(image, detect(image, options.face))
+
+
+def open_inputs(
+    portrait: Path, audio: Path, face: FaceOptions, model: ModelOptions, watch: Stopwatch, *, quiet: bool
+) -> tuple[Path | Portrait, Audio, TalkingHead]:
+    """Look for the face, read the recording and load the weights, and book the time of each.
+
+    The face first: looking for one that is not there takes longest of all the checks.
+    """
+    found = look_for_face(portrait, face, quiet=quiet)
+    watch.lap("portrait")
+
+    from atldiff.audio.load import load_audio
+
+    recording = load_audio(audio)
+    watch.lap("audio")
+    head = load_head(model, quiet=quiet)
+    watch.lap("load")
+    return found, recording, head
 
 
 def load_head(options: ModelOptions, *, quiet: bool) -> TalkingHead:

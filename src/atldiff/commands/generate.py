@@ -61,16 +61,9 @@ def run(args: list[str]) -> int:
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
 
-    # The face first: looking for one that is not there takes longest of all the checks.
-    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
-    watch.lap("portrait")
-
-    from atldiff.audio.load import load_audio
-
-    audio = load_audio(options.audio)
-    watch.lap("audio")
-    head = door.load_head(options.model, quiet=quiet)
-    watch.lap("load")
+    portrait, audio, head = door.open_inputs(
+        options.portrait, options.audio, options.face, options.model, watch, quiet=quiet
+    )
     opened = head.open_portrait(portrait, face=options.face.face, frame=options.face.frame)
     watch.lap("portrait")
 

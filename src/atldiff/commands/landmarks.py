@@ -52,15 +52,9 @@ def run(args: list[str]) -> int:
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
 
-    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
-    watch.lap("portrait")
-
-    from atldiff.audio.load import load_audio
-
-    audio = load_audio(options.audio)
-    watch.lap("audio")
-    head = door.load_head(options.model, quiet=quiet)
-    watch.lap("load")
+    portrait, audio, head = door.open_inputs(
+        options.portrait, options.audio, options.face, options.model, watch, quiet=quiet
+    )
     with waiting("Making the landmarks", quiet=quiet):
         track = head.landmarks(
             portrait,

@@ -14,7 +14,7 @@ from atldiff.landmarks.topology import LIPS_INNER, OVAL
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.warp import PortraitWarp
-from atldiff.video.window import WindowGeometry, apply, extract, fit_window, invert
+from atldiff.video.window import WindowGeometry, apply, extract, fit_window, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,9 +101,7 @@ class FrameStream:
         return np.stack([cv2.GaussianBlur(cavity, (0, 0), CAVITY_BLUR_PX) for cavity in cavities])
 
     def _frame(self, points: np.ndarray, window: WindowResult) -> np.ndarray:
-        side = self._geometry.side
-        corners = apply(invert(window.matrix), np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64))
-        detail = np.concatenate([corners.min(0), corners.max(0)])
+        detail = np.concatenate(outline(window.matrix, self._geometry.side))
         moved = self._warp.warp(FACE_CONTROL.of(points[:, :2]), detail)
         x0, y0, x1, y1 = self._warp.box
         composite(moved, (x0, y0), window)

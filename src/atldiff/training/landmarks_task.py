@@ -12,8 +12,8 @@ from atldiff.data.manifest import Split
 from atldiff.data.speech import ClipSpeech, coefficients, fit_basis, fit_identity, in_step, load_speech
 from atldiff.errors import DataError
 from atldiff.landmarks.stream import predict_coefficients
-from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS
-from atldiff.training.alignment import load_alignment
+from atldiff.landmarks.topology import LIPS
+from atldiff.training.alignment import load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
 from atldiff.training.task import Probe, Task
 
@@ -108,8 +108,7 @@ def landmarks_task(
         seed=config.seed,
     )
     lip_basis = (generator.scale[:, None, None] * generator.basis)[:, LIPS]  # (M, 80, 3)
-    gap = (generator.scale[:, None, None] * generator.basis)[:, LIP_GAP_PAIRS]  # (M, 3, 2, 3)
-    opening_basis = (gap[:, :, 1, 1] - gap[:, :, 0, 1]).mean(dim=1)  # (M,) vertical opening a unit
+    opening_basis = torch.from_numpy(opening_slopes(generator))  # (M,)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout

@@ -75,7 +75,7 @@ def train(
         TrainingError: the loss is not finite (the message names the clips), or the state belongs to another run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if config.bfloat16 and config.stage == "renderer":
+    if task.bfloat16:
         task.module.to(torch.bfloat16)
     task.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = MasterOptimiser(task.module, config)

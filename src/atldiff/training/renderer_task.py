@@ -85,4 +85,4 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
             pictures["prior_fast_balanced_best_real"] = ((rows + 1) * 127.5).clamp(0, 255).numpy().astype(np.uint8)
         return Probe(scalars, pictures)
 
-    return Task(config.model, renderer, sets[Split.TRAIN], loss, probe, write)
+    return Task(config.model, renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16)

@@ -40,7 +40,7 @@ class Task:
     """One stage of training.
 
     loss: (module, batch, step) to named scalars; the one called `loss` is minimised. probe: module to a measurement.
-    write: (module, folder) writes the checkpoint that users load.
+    write: (module) writes the checkpoint that users load. bfloat16: compute in it, over float32 masters.
     """
 
     model: ATLConfig
@@ -49,3 +49,4 @@ class Task:
     loss: Callable[[nn.Module, dict[str, torch.Tensor], int], dict[str, torch.Tensor]]
     probe: Callable[[nn.Module], Probe]
     write: Callable[[nn.Module], None]
+    bfloat16: bool = False

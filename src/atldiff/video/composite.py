@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atldiff.video.window import apply, invert
+from atldiff.video.window import outline
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ def composite(canvas: np.ndarray, corner: tuple[int, int], window: WindowResult)
     import cv2
 
     side = window.frame.shape[0]
-    outline = apply(invert(window.matrix), np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64))
-    low = np.floor(outline.min(0)).astype(int) - corner
-    high = np.ceil(outline.max(0)).astype(int) + 1 - corner
+    first, last = outline(window.matrix, side)
+    low = np.floor(first).astype(int) - corner
+    high = np.ceil(last).astype(int) + 1 - corner
     height, width = canvas.shape[:2]
     x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
     x1, y1 = min(width, int(high[0])), min(height, int(high[1]))

@@ -69,6 +69,12 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
 
+def outline(matrix: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the low and high corners (2,) in picture pixels of the box around a window; matrix: (2, 3) to window."""
+    corners = apply(invert(matrix), np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64))
+    return corners.min(axis=0), corners.max(axis=0)
+
+
 def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
     """Resample a picture (H, W, C) into the window (side, side, C) by the map `matrix` (2, 3); edges replicate.
 
@@ -80,10 +86,10 @@ def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
     fetch = matrix
     if reduction > 1.5:
         # Only the part of the picture that the window sees is averaged.
-        corners = apply(invert(matrix), np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64))
+        first, last = outline(matrix, side)
         margin = 2 * reduction
-        low = np.maximum(np.floor(corners.min(0) - margin), 0).astype(int)
-        high = np.minimum(np.ceil(corners.max(0) + margin), [image.shape[1], image.shape[0]]).astype(int)
+        low = np.maximum(np.floor(first - margin), 0).astype(int)
+        high = np.minimum(np.ceil(last + margin), [image.shape[1], image.shape[0]]).astype(int)
         if (high - low < 2).any():
             low, high = np.zeros(2, int), np.array([image.shape[1], image.shape[0]])
         part = image[low[1] : high[1], low[0] : high[0]]
