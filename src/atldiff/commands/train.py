@@ -129,7 +129,7 @@ def _changed(preset: TrainConfig, values: dict[str, Any], name: str) -> TrainCon
 
 
 def _changed_model(model: ATLConfig, values: object, name: str) -> ATLConfig:
-    """Return the architecture with the fields that were given; `from_dict` names what is unknown."""
+    """Return the architecture with the fields that were given; `from_dict` names what is wrong."""
     whole = to_dict(model)
     if not isinstance(values, dict):
         raise ValueError(f"config {name}: model: got {type(values).__name__}, expected an object")
@@ -139,11 +139,7 @@ def _changed_model(model: ATLConfig, values: object, name: str) -> ATLConfig:
             raise ValueError(
                 f"config {name}: model: unknown part {part!r}; expected generator or renderer, an object each"
             )
-        typed = {
-            key: _typed(value, known[key], f"{name}: model.{part}.{key}") if key in known else value
-            for key, value in changes.items()
-        }
-        whole[part] = {**known, **typed}
+        whole[part] = {**known, **changes}
     return from_dict(whole)
 
 
