@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,3 +74,15 @@ def random_model() -> ATLModel:
         model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
         model.generator.identity_basis.normal_(0, 0.1)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory: pytest.TempPathFactory, examples: Path, random_model: ATLModel) -> Path:
+    """A video of 1.6 s with sound: the example portrait, 320 px, moved by the model of random weights."""
+    from atldiff.audio.load import load_audio
+    from atldiff.pipeline import TalkingHead
+
+    head = TalkingHead(copy.deepcopy(random_model), device="cpu", dtype="float32")
+    samples = load_audio(examples / "speech.wav").samples[16000 : 16000 + 40 * 640]
+    out = tmp_path_factory.mktemp("talking") / "talking.mp4"
+    return head(examples / "portrait.jpg", samples, size=320).save(out)

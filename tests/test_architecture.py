@@ -22,14 +22,15 @@ MAY_IMPORT = {
     "config": set(),  # standard library only, like its neighbours a leaf
     "methods": BASE | MIDDLE,
     "checkpoint": BASE | {"methods"},
-    "data": BASE | MIDDLE,  # beside methods: neither sees the other
+    "backbones": BASE | MIDDLE,  # networks of others, for the ruler and for telling people apart
+    "data": BASE | MIDDLE | {"backbones"},  # beside methods: neither sees the other
     "pipeline": BASE | MIDDLE | MODEL,
     "training": UP_TO_PIPELINE | {"data"},
-    "evaluation": UP_TO_PIPELINE | {"data"},
+    "evaluation": UP_TO_PIPELINE | {"data", "backbones"},
     "serve": UP_TO_PIPELINE,
     "export": UP_TO_PIPELINE,
     "doctor": UP_TO_PIPELINE,
-    "commands": UP_TO_PIPELINE | {"data", "training", "evaluation", "serve", "export", "doctor"},
+    "commands": UP_TO_PIPELINE | {"data", "backbones", "training", "evaluation", "serve", "export", "doctor"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use

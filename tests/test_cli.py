@@ -15,7 +15,7 @@ from atldiff import cli
 from atldiff.commands import aliases, generate, landmarks, render, train
 from atldiff.commands.options import parse_fps
 from atldiff.commands.prepare import summarise
-from atldiff.commands.report import Progress
+from atldiff.commands.progress import Progress
 from atldiff.config import TRAIN_PRESETS
 from atldiff.errors import CheckpointError, FaceNotFound
 from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
@@ -247,8 +247,17 @@ BAD = {
     "train no data": (["train", "debug", "--data", "none", "--out", "run"], "manifest.jsonl"),
     "train no weights": (["train", "debug", "--data", "synthetic", "--out", "r", "--weights", "none"], "none"),
     "train steps": (["train", "debug", "--data", "synthetic", "--out", "r", "--steps", "0"], "steps"),
+    "prepare face without embedder": (["prepare", "../inputs", "--identity", "face"], "go together"),
+    "prepare embedder without face": (["prepare", "../inputs", "--embedder", "a.onnx"], "go together"),
     "evaluate no data": (["evaluate", "--data", "none"], "manifest.jsonl"),
     "evaluate json folder": (["evaluate", "--data", "none", "--json", "none/e.json"], "folder none does not exist"),
+    "report of nothing": (["report", "none.json"], "no such file"),
+    "report of a picture": (["report", FACE], "not JSON"),
+    "report page folder": (["report", "none.json", "--html", "none/p.html"], "folder none does not exist"),
+    "report page suffix": (["report", "none.json", "--html", "p.txt"], "expected .html"),
+    "report onto its input": (["report", "../inputs/e.json", "--json", "../inputs/e.json"], "replace the input"),
+    "report of another format": (["report", "../inputs/e.json"], "expected 1"),
+    "report seed": (["report", "none.json", "--seed", "-1"], "seed"),
     "align no data": (["align", "--data", "none"], "manifest.jsonl"),
 }
 
@@ -261,6 +270,7 @@ def test_bad_input_is_one_line(
 
     inputs = folder.parent / "inputs"
     (inputs / "empty.wav").touch()
+    (inputs / "e.json").write_text('{"format": 9, "protocol": "p"}')
     (inputs / "text.wav").write_text("hello\n" * 50)
     (inputs / "text.jpg").write_text("hello\n" * 50)
     Image.new("RGB", (1, 1)).save(inputs / "pixel.png")
@@ -573,22 +583,48 @@ def test_prepare_without_a_usable_clip_is_one(folder: Path, monkeypatch: pytest.
     assert cli.run(["prepare", "../inputs", "--quiet"]) == 1
 
 
-def test_evaluate_shows_and_writes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_manifest(folder).save()
-    rows = [{"measure": "lip_error", "group": "grid", "value": 0.61234, "clips": 12}]
+def write_evaluation(path: Path, values: list[float]) -> None:
+    from atldiff.evaluation.report import save, summarise
 
-    def evaluate(checkpoint, data, split, *, progress):
-        progress(1, 1)
-        return {"checkpoint": checkpoint, "split": split, "table": rows}
+    metrics = {"ssim": {"label": "SSIM", "unit": "", "better": "higher", "group": "image"}}
+    rows = ["ground truth", "atl-diff"]
+    clips = [
+        {"name": str(i), "frames": 75, "values": {"atl-diff": {"ssim": value}, "ground truth": {"ssim": 1.0}}}
+        for i, value in enumerate(values)
+    ]
+    result = {"format": 1, "protocol": "atldiff-1", "metrics": metrics, "rows": rows, "main_row": "atl-diff"}
+    result |= {"config": {"preset": path.stem}, "clips": clips, "summary": summarise(clips, rows, metrics, 0)}
+    save(result, path)
 
-    monkeypatch.setattr("atldiff.evaluation.run.evaluate", evaluate)
-    assert cli.run(["evaluate", "--data", str(folder), "--split", "val", "--json", "e.json"]) == 0
+
+def test_report_of_one_evaluation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_evaluation(folder / "a.json", [0.8, 0.9, 0.7])
+    assert cli.run(["report", "a.json", "--json", "s.json", "--html", "p.html"]) == 0
     out = capsys.readouterr().out
-    assert "lip_error" in out
-    assert "0.612" in out
-    assert json.loads(Path("e.json").read_text()) == {"checkpoint": "atl-diff", "split": "val", "table": rows}
+    assert "SSIM" in out
+    assert "0.800 [" in out
+    assert "ground truth" in out
+    assert json.loads(Path("s.json").read_text())["summary"]["atl-diff"]["ssim"]["mean"] == pytest.approx(0.8)
+    assert "<title>atl-diff: evaluation</title>" in Path("p.html").read_text(encoding="utf-8")
+    assert cli.run(["report", "a.json", "--row", "atl-diff"]) == 0
+    assert "ground truth" not in capsys.readouterr().out
+    assert cli.run(["report", "a.json", "--row", "atl"]) == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "p.html", "s.json"]
+
+
+def test_report_of_two_evaluations(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = [0.7 + 0.01 * i for i in range(10)]
+    write_evaluation(folder / "a.json", values)
+    write_evaluation(folder / "b.json", [value + 0.02 + 0.001 * i for i, value in enumerate(values)])
+    assert cli.run(["report", "a.json", "b.json", "--json", "c.json", "--html", "p.html"]) == 0
+    out = capsys.readouterr().out
+    assert "B is better in SSIM by 0.0245 [0.02" in out
+    assert "10 clips, p = 0.002." in out
+    assert "preset: A a, B b" in out
+    assert json.loads(Path("c.json").read_text())["metrics"][0]["verdict"] == "better"
+    assert "<svg" in Path("p.html").read_text(encoding="utf-8")
+    assert cli.run(["report", "b.json", "b.json"]) == 0
+    assert "No difference is shown in SSIM." in capsys.readouterr().out
 
 
 def test_align(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -606,7 +642,7 @@ def test_progress_without_a_terminal(
     quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("atldiff.commands.report.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("atldiff.commands.progress.time.monotonic", lambda: now[0])
     with Progress("rendering", quiet=quiet) as progress:
         for done in range(1, 26):
             now[0] += 1
@@ -618,7 +654,7 @@ def test_progress_without_a_terminal(
 def test_progress_on_a_terminal_waits_before_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     now = [0.0]
-    monkeypatch.setattr("atldiff.commands.report.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("atldiff.commands.progress.time.monotonic", lambda: now[0])
     with Progress("rendering") as progress:
         now[0] = 1.0
         progress(1, 40)

@@ -19,6 +19,7 @@ COMMANDS = {
     "align": "measure the lag between sound and lips of prepared clips",
     "train": "train the landmark generator or the renderer; the same command resumes",
     "evaluate": "measure a checkpoint on people it was not trained on",
+    "report": "compare the figures of evaluations, with intervals",
     "doctor": "look at this machine and the installation",
 }
 """Sub-commands and what each does; the module `atldiff.commands.NAME` has its `run(args) -> exit code`."""

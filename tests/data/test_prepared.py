@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from atldiff.data.clip import MIN_FRAMES, ClipRecord, _from_first_frame, longest_run, sync_peak, thumbnail_matrix
-from atldiff.data.identity import assign_identities, describe, group
+from atldiff.data.clip import MIN_FRAMES, ClipRecord, _from_first_frame, longest_run, prepare_clip, thumbnail_matrix
+from atldiff.data.identity import EMBEDDINGS_FILE, assign_identities, describe, embed_clips, group, identities_by_face
 from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
 from atldiff.data.prepare import clip_name, find_videos, prepare
 from atldiff.data.speech import (
@@ -32,13 +32,14 @@ from atldiff.data.windows import (
     MIN_APART_FRAMES,
     SAME_POSE_PX,
     ClipWindows,
+    clip_weights,
     crop,
     load_clip,
     pick_reference,
     same_pose,
-    source_weights,
 )
-from atldiff.errors import DataError
+from atldiff.errors import DataError, MediaError
+from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, OUTER_EYE_CORNERS, POINTS, lip_opening
 from atldiff.methods.atl_inputs import NEEDED
@@ -298,28 +299,6 @@ class TestLongestRun:
             assert longest_run(points) == best
 
 
-class TestSyncPeak:
-    @pytest.mark.parametrize("lag", [-8, -3, 0, 1, 5, 8])
-    def test_finds_the_lag_and_its_sign(self, lag: int) -> None:
-        random = np.random.default_rng(1)
-        signal = np.convolve(random.normal(size=160), np.hanning(9), "same")
-        level, opening = signal[20:120], signal[20 - lag : 120 - lag]  # the mouth does later what the sound did
-        peak, at = sync_peak(level, 3 * opening + 7)
-        assert at == lag
-        assert peak > 0.9
-
-    def test_noise_agrees_little_and_constants_not_at_all(self) -> None:
-        random = np.random.default_rng(2)
-        assert sync_peak(*random.normal(size=(2, 200)))[0] < 0.5
-        assert sync_peak(random.normal(size=60), np.ones(60)) == (0.0, 0)
-        assert sync_peak(np.zeros(3), np.zeros(3)) == (0.0, 0)
-
-    def test_drifts_do_not_count(self) -> None:
-        random = np.random.default_rng(3)
-        first, second = random.normal(size=(2, 200)) + np.linspace(0, 5, 200)
-        assert sync_peak(first, second)[0] < 0.5
-
-
 def test_sound_starts_with_the_first_frame() -> None:
     samples = np.arange(1, 33, dtype=np.float32)
     assert np.array_equal(_from_first_frame(samples, Fraction(0)), samples)
@@ -427,6 +406,14 @@ class TestWindows:
             closed = np.mean(clip.opening[drawn] < 2)
             assert 0.25 < closed < 0.85  # a fifth by chance alone, and CLOSED_SHARE on purpose
 
+    def test_wide_open_references_are_drawn_on_purpose(self, tmp_path: Path) -> None:
+        clip = self.turning(tmp_path)
+        clip = replace(clip, opening=np.where(np.arange(40) == 10, 30.0, clip.opening).astype(np.float32))
+        random = np.random.default_rng(0)
+        drawn = np.array([pick_reference(clip, 0, random) for _ in range(400)])
+        # A sixteenth of the frames by chance; a third of the widest fifth, one draw in five.
+        assert np.mean(drawn == 10) > 0.08
+
     def test_the_nearest_pose_where_none_is_near(self, tmp_path: Path) -> None:
         clip = self.turning(tmp_path)
         lonely = replace(
@@ -434,15 +421,15 @@ class TestWindows:
         )
         assert list(same_pose(lonely, 10)) == [10 - MIN_APART_FRAMES]
 
-    def test_weights_share_sources_and_people(self, tmp_path: Path) -> None:
+    def test_people_count_by_the_square_root_of_their_clips(self, tmp_path: Path) -> None:
         base = self.turning(tmp_path)
-        people = [("a", "1"), ("a", "1"), ("a", "2"), ("b", "3"), *(("c", str(i)) for i in range(4))]
-        weights = source_weights([replace(base, source=s, identity=i) for s, i in people])
+        people = ["1", "1", "1", "1", "2", "3", "3"]
+        weights = clip_weights([replace(base, identity=person) for person in people])
         assert weights.sum() == pytest.approx(1)
-        assert weights[0] == weights[1] == pytest.approx(weights[2] / 2)  # two clips of one person share
-        share = {s: sum(w for w, (t, _) in zip(weights, people, strict=True) if t == s) for s in "abc"}
-        assert share["a"] / share["b"] == pytest.approx(2**0.5)
-        assert share["c"] / share["b"] == pytest.approx(2)
+        assert weights[0] == weights[3] == pytest.approx(weights[4] / 2)
+        share = {p: sum(w for w, q in zip(weights, people, strict=True) if p == q) for p in "123"}
+        assert share["1"] / share["2"] == pytest.approx(2)
+        assert share["3"] / share["2"] == pytest.approx(2**0.5)
 
 
 def make_speech(displacements: np.ndarray, **fields) -> ClipSpeech:
@@ -645,7 +632,7 @@ class TestPrepare:
         with pytest.raises(DataError, match=r"no videos found; expected files such as .*\.mp4"):
             find_videos(tmp_path)
         (tmp_path / "a.mp4").touch()
-        with pytest.raises(DataError, match="identity_from: got 'voice', expected appearance, folder or file"):
+        with pytest.raises(DataError, match="identity_from: got 'voice', expected appearance, face, folder or file"):
             prepare(tmp_path, tmp_path / "out", identity_from="voice")
 
     def test_videos_are_found_in_order_and_by_suffix(self, tmp_path: Path) -> None:
@@ -680,3 +667,66 @@ def test_thumbnail_shows_the_whole_face() -> None:
         assert placed.min() > 0
         assert placed.max() < 64
         assert np.ptp(placed[:, 1]) > 30
+
+
+def unit(*angles_deg: float) -> list[np.ndarray]:
+    return [np.array([np.cos(a), np.sin(a)], np.float32) for a in np.radians(angles_deg)]
+
+
+class TestIdentitiesByFace:
+    records = tuple(ClipRecord(path=f"{name[0]}/{name}.mp4", name=name) for name in ("a1", "a2", "b1", "b2", "c1"))
+
+    def test_people_are_found_over_sources(self) -> None:
+        """a1 and b1 are one person; a2 and c1 are joined by b2 between them."""
+        directions = unit(0, 180, 10, 150, 120)
+        embeddings = {record.name: d for record, d in zip(self.records, directions, strict=True)}
+        named = identities_by_face(self.records, embeddings)
+        assert named == {"a1": "a/a1", "b1": "a/a1", "a2": "a/a2", "b2": "a/a2", "c1": "a/a2"}
+
+    def test_who_is_seen_in_two_sources_is_not_held_out(self) -> None:
+        records = [ClipRecord(path=f"{s}/{i}.mp4", name=f"{s}{i}") for s in "ab" for i in range(10)]
+        shared = {"a3", "b7"}
+        identities = {r.name: "both" if r.name in shared else r.name for r in records}
+        splits = split_identities(records, identities)
+        assert splits["both"] is Split.TRAIN
+        assert sum(split is Split.TEST for split in splits.values()) == 4
+        assert not {splits[r.name] for r in records if r.source == "b" and r.name not in shared} <= {Split.TRAIN}
+        alone = split_identities(records, identities, train_only=["b"])
+        assert {alone[identities[r.name]] for r in records if r.source == "b"} == {Split.TRAIN}
+
+
+class Glimpse:
+    """An embedder that remembers what it was shown; the direction is the frame's mean colour."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def embed(self, frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+        assert points.shape == (478, 3)
+        self.seen += 1
+        colour = frame.mean(axis=(0, 1))
+        return colour / np.linalg.norm(colour)
+
+
+class TestEmbedClips:
+    def test_three_frames_a_clip_and_never_twice(self, talking: Path, tmp_path: Path) -> None:
+        (tmp_path / "clips").mkdir()
+        with FaceTracker() as tracker:
+            record = prepare_clip(talking, talking.name, "t", tmp_path / "clips", tracker)
+        embedder = Glimpse()
+        first = embed_clips([record], talking.parent, tmp_path, embedder, "glimpse")  # type: ignore[arg-type]
+        assert embedder.seen == 3
+        assert np.linalg.norm(first["t"]) == pytest.approx(1)
+        assert (tmp_path / EMBEDDINGS_FILE).is_file()
+        again = embed_clips([record], talking.parent, tmp_path, embedder, "glimpse")  # type: ignore[arg-type]
+        assert embedder.seen == 3
+        assert np.array_equal(first["t"], again["t"])
+        embed_clips([record], talking.parent, tmp_path, embedder, "other")  # type: ignore[arg-type]
+        assert embedder.seen == 6
+
+    def test_a_raw_video_that_is_gone(self, talking: Path, tmp_path: Path) -> None:
+        (tmp_path / "clips").mkdir()
+        with FaceTracker() as tracker:
+            record = prepare_clip(talking, talking.name, "t", tmp_path / "clips", tracker)
+        with pytest.raises(MediaError, match="gone since it was prepared"):
+            embed_clips([record], tmp_path, tmp_path, Glimpse(), "glimpse")  # type: ignore[arg-type]

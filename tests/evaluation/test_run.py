@@ -1,249 +1,274 @@
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
 
+from atldiff import cli
+from atldiff.backbones.alexnet import LpipsAlexNet
 from atldiff.checkpoint import save_model
-from atldiff.config import PRESETS, ATLConfig, GeneratorConfig, RendererConfig
-from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import fit_identity, load_speech, lower_face, point_weights
-from atldiff.data.synthetic import make_synthetic
+from atldiff.config import SampleConfig
+from atldiff.data.clip import prepare_clip
+from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.errors import CheckpointError, DataError
-from atldiff.evaluation import run
-from atldiff.evaluation.run import evaluate, generator_scores, renderer_errors
-from atldiff.landmarks.topology import LIPS_INNER
-from atldiff.methods.atl import ATLModel, Renderer
+from atldiff.evaluation import report
+from atldiff.evaluation.measure import Backbones
+from atldiff.evaluation.protocol import GROUND_TRUTH, METRICS, PER_CLIP, PROTOCOL, REAL_LANDMARKS, STATIC_PHOTO
+from atldiff.evaluation.result import assemble
+from atldiff.evaluation.run import Pair, find_pairs, measure_checkpoint, measure_folders, split_entries
+from atldiff.landmarks.detect import FaceTracker
+from atldiff.types import Controls
 
 torch.set_num_threads(1)
 
-TINY = ATLConfig(
-    generator=GeneratorConfig(components=4, identity_components=2, width=16, blocks=1),
-    renderer=RendererConfig(widths=(16, 32), blocks=(1, 1)),
-)
-MEASURES = ("opening_correlation", "lip_error", "amplitude")
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+class TestPairs:
+    def test_by_name_inside_the_folders(self, tmp_path: Path) -> None:
+        made, real = tmp_path / "made", tmp_path / "real"
+        touch(made / "a.mp4", made / "s1/b.avi", made / "lone.mp4", made / "notes.txt", made / ".a.partial.mp4")
+        touch(real / "a.mkv", real / "s1/b.mp4", real / "b.mp4")
+        pairs, lone = find_pairs(made, real)
+        assert pairs == [
+            Pair("a", made / "a.mp4", real / "a.mkv"),
+            Pair("s1/b", made / "s1/b.avi", real / "s1/b.mp4"),
+        ]
+        assert lone == [{"clip": "lone", "reason": f"no video of this name in {real}"}]
+
+    def test_two_files_are_a_pair_whatever_their_names(self, tmp_path: Path) -> None:
+        touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
+        pairs, lone = find_pairs(tmp_path / "a.mp4", tmp_path / "b.mp4")
+        assert (pairs, lone) == ([Pair("a", tmp_path / "a.mp4", tmp_path / "b.mp4")], [])
+
+    def test_what_cannot_be_paired(self, tmp_path: Path) -> None:
+        made, real = tmp_path / "made", tmp_path / "real"
+        touch(made / "a.mp4", real / "b.mp4")
+        with pytest.raises(DataError, match="none of its 1 videos has the name of one of the 1"):
+            find_pairs(made, real)
+        with pytest.raises(DataError, match="got a file and a folder"):
+            find_pairs(made / "a.mp4", real)
+        with pytest.raises(DataError, match="real .*none: no such file"):
+            find_pairs(made, tmp_path / "none")
+        touch(made / "a.mov")
+        with pytest.raises(DataError, match=r"a\.mov and a\.mp4 share a name"):
+            find_pairs(made, real)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return make_synthetic(tmp_path_factory.mktemp("prepared"), people=3, clips=2, frames=24)
+def folders(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two folders: `same` is the real video itself, `broken` is none, `lone` has no partner."""
+    made, real = (tmp_path_factory.mktemp(name) for name in ("made", "real"))
+    for folder in (made, real):
+        shutil.copy(talking, folder / "same.mp4")
+    shutil.copy(talking, real / "broken.mp4")
+    (made / "broken.mp4").write_bytes(b"not a video")
+    shutil.copy(talking, made / "lone.mp4")
+    return made, real
+
+
+class TestFolders:
+    @pytest.fixture(scope="class")
+    def result(self, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict:
+        """The whole way, by the command line."""
+        made, real = folders
+        out = tmp_path_factory.mktemp("out")
+        command = ["evaluate", "--generated", str(made), "--real", str(real), "--json", str(out / "e.json")]
+        assert cli.run([*command, "--html", str(out / "e.html"), "--name", "ours", "--seed", "3"]) == 0
+        assert sorted(path.name for path in out.iterdir()) == ["e.html", "e.json"]
+        page = (out / "e.html").read_text(encoding="utf-8")
+        assert "data:video/mp4" in page
+        assert "data:image/jpeg" in page
+        assert cli.run(["report", str(out / "e.json")]) == 0
+        return report.load(out / "e.json")
+
+    def test_the_document(self, result: dict) -> None:
+        assert (result["protocol"], result["seed"], result["main_row"]) == (PROTOCOL, 3, "ours")
+        assert result["rows"] == [GROUND_TRUTH, STATIC_PHOTO, "ours"]
+        assert list(result["metrics"]) == [metric.name for metric in METRICS]
+        assert [clip["name"] for clip in result["clips"]] == ["same"]
+        assert result["command"].startswith("atldiff evaluate --generated")
+        assert result["config"]["mode"] == "videos"
+        assert {item["clip"] for item in result["failed"]} == {"broken", "lone"}
+
+    def test_a_video_against_itself(self, result: dict) -> None:
+        for row in ("ours", GROUND_TRUTH):
+            values = result["clips"][0]["values"][row]
+            assert values["psnr"] == values["psnr_mouth"] == "inf"
+            assert values["ssim"] == pytest.approx(1, abs=2e-5)
+            for name in ("lmd", "mouth_lmd", "mouth_lmd_aligned", "lvd", "seam_window", "seam_box", "lip_lag_ms"):
+                assert values[name] == 0, name
+            assert values["lip_correlation"] == pytest.approx(1)
+            assert values["lip_amplitude"] == pytest.approx(1)
+            assert values["face_found"] == 100
+            assert values["fps"] == 25
+
+    def test_the_photo_does_not_move(self, result: dict) -> None:
+        values = result["clips"][0]["values"][STATIC_PHOTO]
+        assert values["flicker"] == values["jitter"] == values["blink_rate"] == 0
+        assert values["head_range_deg"] == pytest.approx(0, abs=1e-6)
+        assert values["lip_correlation"] == values["audio_lip_correlation"] == 0
+        assert values["lip_lag_ms"] is None
+        assert values["lmd"] > 0
+        assert 10 < values["psnr"] < 60
+
+    def test_every_measure_has_a_figure_or_a_reason(self, result: dict) -> None:
+        measured = set(result["summary"]["ours"]) | set(result["sets"].get("ours", {}))
+        skipped = {item["metric"]: item for item in result["skipped"]}
+        assert measured | skipped.keys() == {metric.name for metric in METRICS}
+        assert not measured & skipped.keys()
+        assert skipped["lpips"]["enable"].endswith("--lpips alexnet-owt-7be5be79.pth")
+        assert "--syncnet ByteDance/LatentSync" in skipped["lse_d"]["enable"]
+        assert "--seed 3" in skipped["fid"]["enable"]  # the very command, and one option more
+        assert skipped["rtf"]["enable"].startswith("atldiff evaluate --checkpoint")
+
+    def test_cross_driven_videos_are_not_compared_by_moments(self, folders: tuple[Path, Path], tmp_path: Path) -> None:
+        made, real = folders
+        out = tmp_path / "e.json"
+        arguments = ["--generated", str(made / "same.mp4"), "--real", str(real / "same.mp4"), "--driving", "cross"]
+        assert cli.run(["evaluate", *arguments, "--json", str(out)]) == 0
+        result = report.load(out)
+        values = result["clips"][0]["values"][result["main_row"]]
+        for metric in PER_CLIP:
+            if metric.paired:
+                assert values[metric.name] is None, metric.name
+        assert values["audio_lip_correlation"] is not None
+        assert {"cross-driven: no real frame of the same moment"} <= {item["reason"] for item in result["skipped"]}
+
+    def test_with_networks(self, folders: tuple[Path, Path]) -> None:
+        """Random weights, of course: what they see of a video against itself does not depend on them."""
+        torch.manual_seed(0)
+        made, real = folders
+
+        class Colours(torch.nn.Module):
+            num_features = 3
+
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                assert images.dtype == torch.uint8
+                assert images.shape[1:] == (3, 256, 256)
+                return images.float().mean(dim=(2, 3)) / 255
+
+        class Corner:
+            def embed(self, frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+                assert np.isfinite(points).all()
+                value = frame[:40, :40].astype(np.float32).mean(axis=(0, 1))
+                return value / np.linalg.norm(value)
+
+        alexnet = LpipsAlexNet().eval()
+        for layer in alexnet.linear:  # the published ones are never negative
+            torch.nn.init.uniform_(layer.weight)  # type: ignore[attr-defined]
+        backbones = Backbones(lpips=alexnet, inception=Colours(), embedder=Corner())  # type: ignore[arg-type]
+        pair = Pair("same", made / "same.mp4", real / "same.mp4")
+        measured = measure_folders([pair], backbones, name="ours")
+        values = measured.clips[0]["values"]
+        assert values["ours"]["lpips"] == 0
+        assert values[STATIC_PHOTO]["lpips"] > 0
+        assert values["ours"]["identity"] == pytest.approx(1, abs=1e-3)
+        result = assemble(measured, backbones, config={}, command="", seed=0, paired=True, cost={})
+        assert result["sets"]["ours"]["fid"] == {"value": pytest.approx(0, abs=1e-4), "generated": 8, "real": 8}
+        assert {item["metric"] for item in result["skipped"]} == {"lse_d", "lse_c", "lse_offset_ms", "rtf"} | (
+            {"silent_mouth"} - result["summary"]["ours"].keys()
+        )
+
+    def test_nothing_measurable_is_an_error(self, folders: tuple[Path, Path], capsys) -> None:
+        made, real = folders
+        assert cli.run(["evaluate", "--generated", str(made / "broken.mp4"), "--real", str(real / "same.mp4")]) == 2
+        assert "none of 1 clips could be measured: video" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
-def model(prepared: Manifest) -> ATLModel:
-    """Random weights on a basis of one jaw drop and three small movements, orthonormal as a fitted one is."""
-    torch.manual_seed(0)
-    model = ATLModel(TINY)
-    clips = [load_speech(prepared, entry) for entry in prepared.usable(Split.TRAIN)]
-    drop = max((clip.displacements for clip in clips if clip), key=lambda d: np.abs(d).max())
-    directions = np.random.default_rng(0).normal(0, 1e-2, (4, 478, 3)) * lower_face()[:, None]
-    directions[0] = drop[np.abs(drop).max(axis=(1, 2)).argmax()]
-    weights = point_weights()
-    orthonormal = np.linalg.qr((directions * weights).reshape(4, -1).T)[0].T.reshape(4, 478, 3)
-    mean, identity = fit_identity(np.stack([clip.neutral for clip in clips if clip]), 2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-        generator = model.generator
-        for name, value in (("basis", orthonormal / weights), ("identity_mean", mean), ("identity_basis", identity)):
-            getattr(generator, name).copy_(torch.from_numpy(value))
-        generator.basis[:, torch.from_numpy(lower_face() == 0)] = 0
-        generator.scale.fill_(0.1)
-    return model.eval()
+def prepared(talking: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A prepared folder with one clip in its test split, and the folder of the raw video."""
+    source, data = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("prepared")
+    (source / "corpus").mkdir()
+    shutil.copy(talking, source / "corpus" / "a.mp4")
+    (data / "clips").mkdir()
+    with FaceTracker() as tracker:
+        record = prepare_clip(source / "corpus" / "a.mp4", "corpus/a.mp4", "a", data / "clips", tracker)
+    assert not record.reason
+    Manifest((ManifestEntry(record, "corpus/a", Split.TEST),), data).save()
+    return data, source
 
 
 @pytest.fixture(scope="module")
-def checkpoint(model: ATLModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(random_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_model(model, folder)
+    save_model(random_model, folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def report(checkpoint: Path, prepared: Manifest) -> dict:
-    return evaluate(checkpoint, prepared.folder)
+class TestCheckpoint:
+    def test_the_whole_way(
+        self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data, source = prepared
+        command = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--source", str(source)]
+        kept = tmp_path / "videos"
+        assert cli.run([*command, "--json", str(tmp_path / "e.json"), "--videos", str(kept), "--preset", "fast"]) == 0
+        assert sorted(path.name for path in kept.iterdir()) == ["a.mp4", "a.real-landmarks.mp4"]
+        result = report.load(tmp_path / "e.json")
+        assert result["rows"] == [GROUND_TRUTH, STATIC_PHOTO, checkpoint.name, REAL_LANDMARKS]
+        assert (result["config"]["steps"], result["config"]["split"]) == (1, "test")
+        values = result["clips"][0]["values"]
+        assert result["clips"][0]["group"] == "corpus"
+        assert values[checkpoint.name]["rtf"] > 0
+        assert values[REAL_LANDMARKS]["rtf"] is None
+        # Driven by the real landmarks the head is where the real one is; driven by sound it wanders by itself.
+        assert values[REAL_LANDMARKS]["lmd"] < values[checkpoint.name]["lmd"]
+        assert values[REAL_LANDMARKS]["lmd"] < 2.5
+        assert values[GROUND_TRUTH]["psnr"] == "inf"
+        assert result["cost"]["parameters"] > 1000
+        assert result["cost"]["peak_memory_mb"] > 100
+        assert {row["measure"] for row in result["networks"]} >= {"opening_correlation, median clip"}
+        assert "real-time factor" in capsys.readouterr().out
 
-
-class TestEvaluate:
-    def test_every_number_is_finite(self, report: dict) -> None:
-        assert np.isfinite([row["value"] for row in report["table"]]).all()
-        assert json.loads(json.dumps(report, allow_nan=False)) == report
-
-    def test_rows(self, report: dict) -> None:
-        rows = {(row["measure"], row["group"]): row for row in report["table"]}
-        assert len(rows) == len(report["table"])
-        for preset in PRESETS:
-            for group in ("all, pooled", "all, median clip"):
-                row = rows[f"mouth error / warped prior, {preset}", group]
-                assert row["clips"] == 2
-                assert row["value"] > 0
-        for measure in MEASURES:
-            assert rows[f"{measure}, median clip", "all"]["clips"] == 2
-            assert rows[f"{measure}, median clip", "others, sync checked"]["clips"] == 2
-            assert (f"{measure}, median clip", "grid") not in rows  # no such source here
-
-    def test_clips(self, report: dict, prepared: Manifest, checkpoint: Path) -> None:
-        assert set(report["clips"]) == {entry.record.name for entry in prepared.usable(Split.TEST)}
-        assert (report["split"], report["checkpoint"]) == ("test", str(checkpoint))
-        for clip in report["clips"].values():
-            assert (clip["source"], clip["identity"], clip["sync_checked"]) == ("synthetic", "person2", True)
-            assert set(clip["renderer"]) == {"prior", *PRESETS}
-            assert set(clip["generator"]) == set(MEASURES)
-            assert clip["renderer"]["prior"] > 0
-
-    def test_the_table_is_made_of_the_clips(self, report: dict) -> None:
-        rows = {(row["measure"], row["group"]): row["value"] for row in report["table"]}
-        sums = [clip["renderer"] for clip in report["clips"].values()]
-        for preset in PRESETS:
-            pooled = sum(s[preset] for s in sums) / sum(s["prior"] for s in sums)
-            assert rows[f"mouth error / warped prior, {preset}", "all, pooled"] == pytest.approx(pooled, abs=1e-4)
-        for measure in MEASURES:
-            values = [clip["generator"][measure] for clip in report["clips"].values()]
-            assert rows[f"{measure}, median clip", "all"] == pytest.approx(np.median(values), abs=1e-4)
-
-    def test_it_is_repeatable_and_tells_its_progress(self, report: dict, prepared: Manifest, checkpoint: Path) -> None:
-        seen: list[tuple[int, int]] = []
-        again = evaluate(checkpoint, prepared.folder, progress=lambda done, total: seen.append((done, total)))
-        assert again == report
-        assert seen == [(1, 2), (2, 2)]
-
-    def test_what_cannot_be_measured(self, checkpoint: Path, prepared: Manifest, tmp_path: Path) -> None:
+    def test_bad_input(self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path) -> None:
+        data, source = prepared
+        arguments = dict(name="ours", controls=Controls(), sampling=SampleConfig())
         with pytest.raises(DataError, match="split: got 'exam', expected train, val or test"):
-            evaluate(checkpoint, prepared.folder, "exam")
-        with pytest.raises(DataError, match=r"no manifest\.jsonl"):
-            evaluate(checkpoint, tmp_path)
+            measure_checkpoint(checkpoint, data, "exam", source, tmp_path, Backbones(), **arguments)
+        with pytest.raises(DataError, match="the split 'val' has no usable clip"):
+            measure_checkpoint(checkpoint, data, "val", source, tmp_path, Backbones(), **arguments)
+        with pytest.raises(DataError, match=r"corpus/a\.mp4 is not there \(1 of 1 clips are missing\)"):
+            measure_checkpoint(checkpoint, data, "test", tmp_path, tmp_path, Backbones(), **arguments)
         with pytest.raises(CheckpointError, match=r"no config\.json"):
-            evaluate(tmp_path, prepared.folder)
-        only = Manifest(tuple(prepared.usable(Split.TRAIN)), tmp_path)
-        only.save()
-        with pytest.raises(DataError, match="the split 'test' has no usable clip"):
-            evaluate(checkpoint, tmp_path)
+            measure_checkpoint(tmp_path, data, "test", source, tmp_path, Backbones(), **arguments)
+        with pytest.raises(DataError, match=r"no readable source\.json"):
+            cli_error(["evaluate", "--checkpoint", str(checkpoint), "--data", str(data)])
 
-    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-    def test_a_clip_whose_mouth_rests_does_not_spoil_the_table(
-        self, checkpoint: Path, prepared: Manifest, tmp_path: Path
-    ) -> None:
-        shutil.copytree(prepared.folder, tmp_path / "data")
-        manifest = Manifest.load(tmp_path / "data")
-        entry = manifest.usable(Split.TEST)[0]
-        tensors = load_file(manifest.tensors(entry))
-        for name in ("points", "matrix", "windows"):
-            tensors[name] = np.repeat(tensors[name][:1], len(tensors[name]), axis=0)
-        save_file(tensors, manifest.tensors(entry))
-        try:
-            report = evaluate(checkpoint, manifest.folder)
-        except ZeroDivisionError as error:  # the warped prior of a still picture has no error to divide by
-            pytest.fail(str(error))
-        assert np.isfinite([row["value"] for row in report["table"]]).all()
+    def test_a_few_clips_evenly_spread(self, prepared: tuple[Path, Path]) -> None:
+        entry = Manifest.load(prepared[0]).entries[0]
+        many = Manifest((entry,) * 9, prepared[0])
+        assert len(split_entries(many, "test")) == len(split_entries(many, "test", 20)) == 9
+        assert len(split_entries(many, "test", 4)) == 4
 
 
-class Painted(Renderer):
-    """A renderer that returns what it is told to, whatever the network."""
+def cli_error(arguments: list[str]) -> None:
+    """Run a sub-command without the command line's own turning of errors into lines."""
+    from importlib import import_module
 
-    def __init__(self, answer) -> None:
-        super().__init__(TINY.renderer)
-        self.answer = answer
-
-    def render(self, prior, conditions, mask, noise, steps):
-        return self.answer(prior)
+    import_module(f"atldiff.commands.{arguments[0]}").run(arguments[1:])
 
 
-class TestRendererErrors:
-    @pytest.fixture
-    def real(self, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-        """Collects the real frames that each window is measured against."""
-        frames: list[torch.Tensor] = []
-        cut = run.crop
-
-        def spy(*arguments, **settings):
-            images, source, target = cut(*arguments, **settings)
-            assert settings == {"flip": False}
-            frames.append(torch.from_numpy(images[1:].astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None])
-            return images, source, target
-
-        monkeypatch.setattr(run, "crop", spy)
-        return frames
-
-    def errors(self, renderer: Renderer, manifest: Manifest) -> dict[str, float]:
-        sums = renderer_errors(renderer, manifest, manifest.usable(Split.TEST)[0])
-        assert sums is not None
-        return sums
-
-    def test_the_real_frames_have_no_error(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        sums = self.errors(Painted(lambda prior: real[-1]), prepared)
-        assert sums["prior"] > 0
-        assert all(sums[preset] == 0 for preset in PRESETS)
-
-    def test_the_prior_is_the_unit(self, prepared: Manifest) -> None:
-        sums = self.errors(Painted(lambda prior: prior), prepared)
-        assert all(sums[preset] == sums["prior"] for preset in PRESETS)
-
-    def test_half_way_is_a_quarter(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        sums = self.errors(Painted(lambda prior: (prior + real[-1]) / 2), prepared)
-        assert all(sums[preset] == pytest.approx(sums["prior"] / 4, rel=1e-4) for preset in PRESETS)
-
-    def test_only_the_mouth_counts(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        def spoiled(prior: torch.Tensor) -> torch.Tensor:
-            frames = real[-1].clone()
-            frames[..., :12, :] = 1.0
-            return frames
-
-        sums = self.errors(Painted(spoiled), prepared)
-        assert all(sums[preset] == 0 for preset in PRESETS)
-
-    def test_a_fresh_network_gives_the_prior(self, prepared: Manifest) -> None:
-        """With noise only inside the mask and a zero residual, each sampler ends on the prior."""
-        torch.manual_seed(0)
-        sums = self.errors(Renderer(TINY.renderer).eval(), prepared)
-        assert all(sums[preset] == pytest.approx(sums["prior"], rel=1e-5) for preset in PRESETS)
-
-    def test_short_clips_are_left_out(self, prepared: Manifest, tmp_path: Path) -> None:
-        (tmp_path / "clips").mkdir()
-        entry = prepared.usable(Split.TEST)[0]
-        tensors = load_file(prepared.tensors(entry))
-        short = Manifest((entry,), tmp_path)
-        save_file({name: tensors[name][:19] for name in ("points", "matrix", "windows")}, short.tensors(entry))
-        assert renderer_errors(Painted(lambda prior: prior), short, entry) is None
-
-
-class TestGeneratorScores:
-    def test_a_mouth_that_rests_has_an_error_of_one(self, model: ATLModel, prepared: Manifest, monkeypatch) -> None:
-        monkeypatch.setattr(run, "predict_coefficients", lambda generator, mel, neutral: self.ramp(len(mel) // 4, 1e-9))
-        scores = generator_scores(model.generator, prepared, prepared.usable(Split.TEST)[0])
-        assert scores is not None
-        assert scores["lip_error"] == pytest.approx(1, abs=1e-4)
-        assert scores["amplitude"] == pytest.approx(0, abs=1e-4)
-
-    def ramp(self, frames: int, size: float) -> np.ndarray:
-        return size * np.linspace(0, 1, frames)[:, None] * np.ones((1, 4))
-
-    @pytest.mark.parametrize("gain", [1.0, 0.5])
-    def test_the_truth_correlates_fully(
-        self, model: ATLModel, prepared: Manifest, monkeypatch: pytest.MonkeyPatch, gain: float
-    ) -> None:
-        entry = prepared.usable(Split.TEST)[0]
-        clip = load_speech(prepared, entry)
-        assert clip is not None
-        basis, scale = model.generator.basis.numpy(), model.generator.scale.numpy()
-        truth = run.coefficients(clip, basis, scale)
-        monkeypatch.setattr(run, "predict_coefficients", lambda generator, mel, neutral: gain * truth)
-        scores = generator_scores(model.generator, prepared, entry)
-        assert scores is not None
-        assert scores["opening_correlation"] == pytest.approx(1, abs=1e-4)
-        assert scores["amplitude"] == pytest.approx(gain, abs=1e-3)
-        assert np.abs(clip.displacements[:, LIPS_INNER]).max() > 0.05
-        assert scores["lip_error"] < (0.4 if gain == 1 else 0.7)  # four movements hold most of the clip's
-
-    def test_a_clip_without_sound_is_left_out(self, model: ATLModel, prepared: Manifest, tmp_path: Path) -> None:
-        (tmp_path / "clips").mkdir()
-        entry = prepared.usable(Split.TEST)[0]
-        tensors = load_file(prepared.tensors(entry))
-        del tensors["mel"]
-        mute = Manifest((entry,), tmp_path)
-        save_file(tensors, mute.tensors(entry))
-        assert generator_scores(model.generator, mute, entry) is None
+def test_options_that_contradict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, line in (
+        (["--generated", "a"], "got --generated without --real"),
+        (["--real", "a"], "got --real without --generated"),
+        (["--driving", "cross"], "driving: got cross for a checkpoint"),
+        (["--clips", "0"], "clips: got 0, expected at least 1"),
+        (["--seed", "-1"], "seed: got -1"),
+        (["--html", str(tmp_path / "none" / "e.html")], "does not exist"),
+        (["--videos", __file__], "got a file, expected a folder"),
+        (["--generated", str(tmp_path), "--real", str(tmp_path), "--lpips", "none.pth"], "none.pth"),
+    ):
+        assert cli.run(["evaluate", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1

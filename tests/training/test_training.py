@@ -28,7 +28,7 @@ from atldiff.landmarks.stream import SILENT
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED
 from atldiff.timebase import MEL_BANDS
-from atldiff.training.alignment import align, best_lag, load_alignment, opening_slopes
+from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
 from atldiff.training.landmarks_task import fill_buffers, usable_speech
 from atldiff.training.optimiser import MasterOptimiser, learning_rate
@@ -540,12 +540,3 @@ class TestAlignment:
             moved = float(stub.scale[index]) * stub.basis[index].numpy()
             gaps = [moved[87, 1] - moved[82, 1], moved[14, 1] - moved[13, 1], moved[317, 1] - moved[312, 1]]
             assert slope == pytest.approx(np.mean(gaps), abs=1e-6)
-
-    def test_best_lag(self) -> None:
-        random = np.random.default_rng(0)
-        series = np.convolve(random.normal(size=80), np.hanning(7), "same")
-        for lag in (-6, -1, 0, 4):
-            correlation, at = best_lag(series[10:70], series[10 - lag : 70 - lag])
-            assert (round(correlation, 6), at) == (1.0, lag)
-        assert best_lag(np.zeros(40), series[:40]) == (-1.0, 0)
-        assert best_lag(series[:13], series[:13]) == (-1.0, 0)  # too short to tell

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from atldiff.commands.options import ReportOptions, read
-from atldiff.commands.report import Progress, say, write_json
+from atldiff.commands.progress import Progress, say, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.commands.report import waiting
+from atldiff.commands.progress import waiting
 from atldiff.errors import MediaError
 
 if TYPE_CHECKING:
     from atldiff.audio.load import Audio
     from atldiff.commands.options import FaceOptions, ModelOptions
-    from atldiff.commands.report import Stopwatch
+    from atldiff.commands.progress import Stopwatch
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Portrait
 

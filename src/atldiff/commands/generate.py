@@ -10,7 +10,7 @@ import tyro
 
 from atldiff.commands import aliases, door
 from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
-from atldiff.commands.report import Progress, Stopwatch, say, waiting, write_json
+from atldiff.commands.progress import Progress, Stopwatch, say, waiting, write_json
 from atldiff.types import Controls
 
 if TYPE_CHECKING:

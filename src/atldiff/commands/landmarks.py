@@ -11,7 +11,7 @@ import tyro
 from atldiff.commands import aliases, door
 from atldiff.commands.generate import finish
 from atldiff.commands.options import FaceOptions, ModelOptions, ReportOptions, optional, parse_fps, read
-from atldiff.commands.report import Stopwatch, waiting
+from atldiff.commands.progress import Stopwatch, waiting
 from atldiff.types import Controls
 
 ALIASES = aliases.Aliases(positionals=(aliases.PORTRAIT, aliases.AUDIO), options={**aliases.OUTPUT, **aliases.CONTROLS})

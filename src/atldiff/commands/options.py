@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 OptionsT = TypeVar("OptionsT")
+EmbedderName = Literal["sface", "arcface", "facenet"]
 
 
 def optional(metavar: str, *aliases: str) -> object:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from atldiff.commands.options import ReportOptions, closest, optional, read
-from atldiff.commands.report import Progress, console, say, write_json
+from atldiff.commands.options import EmbedderName, ReportOptions, closest, optional, read
+from atldiff.commands.progress import Progress, console, say, write_json
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,8 +34,12 @@ class Prepare:
     """Folder for the clips; FOLDER-prepared in the current one when left out."""
     workers: int = field(default_factory=cores)
     """Videos worked on at a time; 0 stays in this one Python."""
-    identity: Literal["appearance", "folder", "file"] = "appearance"
-    """Who is who: by how faces look, by the folder a video lies in, or every video its own person."""
+    identity: Literal["appearance", "face", "folder", "file"] = "appearance"
+    """Who is who: by colours, by a face embedder, by the folder a video lies in, or every video its own person."""
+    embedder: Annotated[str | None, optional("FILE|HUB_FILE")] = None
+    """The face embedder of --identity face (.onnx, .pb)."""
+    embedder_kind: EmbedderName = "sface"
+    """How that embedder wants its faces cut."""
     train_only: Annotated[tuple[str, ...], optional("NAME")] = ()
     """First-level folders whose people are never held out."""
     report: ReportOptions = field(default_factory=ReportOptions)
@@ -46,6 +50,8 @@ def run(args: list[str]) -> int:
     options = read(Prepare, "prepare", args)
     if options.workers < 0:
         raise ValueError(f"workers: got {options.workers}, expected 0 or more")
+    if (options.identity == "face") != (options.embedder is not None):
+        raise ValueError("identity: --identity face and --embedder FILE go together, expected both or neither")
     if not options.folder.is_dir():
         raise DataError(f"folder {options.folder}: not a folder; expected a folder of videos")
     corpora = sorted(path.name for path in options.folder.iterdir() if path.is_dir())
@@ -58,6 +64,13 @@ def run(args: list[str]) -> int:
     if out.exists() and not out.is_dir():
         raise DataError(f"output {out}: got a file, expected a folder")
 
+    embedder = None
+    if options.embedder is not None:
+        from atldiff.backbones.embedder import KINDS, load
+
+        kind = KINDS[options.embedder_kind]
+        embedder = (load(options.embedder, kind), f"{kind.name}-{Path(options.embedder).stem}")
+
     from atldiff.data.prepare import prepare
 
     with Progress("preparing", quiet=options.report.quiet) as progress:
@@ -66,6 +79,7 @@ def run(args: list[str]) -> int:
             out,
             workers=options.workers,
             identity_from=options.identity,
+            embedder=embedder,
             train_only=options.train_only,
             progress=progress,
         )

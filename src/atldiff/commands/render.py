@@ -11,7 +11,7 @@ import tyro
 from atldiff.commands import aliases, door
 from atldiff.commands.generate import finish, save_video
 from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
-from atldiff.commands.report import Stopwatch
+from atldiff.commands.progress import Stopwatch
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, ("--track", "--landmarks")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from atldiff.commands.options import ReportOptions, closest, optional, read
-from atldiff.commands.report import Progress, say, write_json
+from atldiff.commands.progress import Progress, say, write_json
 from atldiff.config import TRAIN_PRESETS, ATLConfig, TrainConfig, from_dict, to_dict
 from atldiff.errors import DataError
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio
+from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.shape import mean_shape
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 MIN_FRAMES = 16
 MIN_EYE_DISTANCE_PX = 20.0
 MAX_MEDIAN_YAW_DEG = 50.0
-MAX_LAG_FRAMES = 8
 THUMBNAIL = 64
 _SMOOTH_FRAMES = 1.5
 _CUT_EYE_DISTANCES = 0.5
@@ -46,6 +46,8 @@ class ClipRecord:
     """Stem of the prepared files."""
     reason: str = ""
     frames: int = 0
+    start: int = 0
+    """The video's frame, at 25 fps, that the clip starts with."""
     eye_distance_px: float = 0.0
     yaw_deg: float = 0.0
     sync: float = 0.0
@@ -80,26 +82,6 @@ def longest_run(points: list[np.ndarray | None]) -> tuple[int, int]:
                 best = (start, index)
             start = index if cut else index + 1
     return best
-
-
-def sync_peak(level: np.ndarray, opening: np.ndarray) -> tuple[float, int]:
-    """Return the peak correlation of two (T,) series and its lag in frames, positive when `opening` is later.
-
-    Both are high-passed by subtracting a two-second mean, so slow drifts do not count.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
-    level, opening = (gaussian_filter1d(x, 1.0) - gaussian_filter1d(x, 12.0) for x in (level, opening))
-    best, best_lag = -1.0, 0
-    for lag in range(-MAX_LAG_FRAMES, MAX_LAG_FRAMES + 1):
-        first = level[max(0, -lag) : len(level) - max(0, lag)]
-        second = opening[max(0, lag) : len(opening) - max(0, -lag)]
-        if len(first) < 12 or first.std() < 1e-6 or second.std() < 1e-6:
-            continue
-        value = float(np.corrcoef(first, second)[0, 1])
-        if value > best:
-            best, best_lag = value, lag
-    return max(best, 0.0), best_lag
 
 
 def thumbnail_matrix(points: np.ndarray) -> np.ndarray:
@@ -183,13 +165,12 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
         part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
         tensors["mel"] = mel[part].astype(np.float16)
         tensors["levels"] = levels[part].astype(np.float16)
-        # Bands 10 to 50 (about 300 Hz to 3 kHz) carry the vowels that open the mouth.
-        level = mel[part, 10:50].mean(axis=1).reshape(frames, COLUMNS_PER_FRAME).mean(axis=1)
-        sync, lag = sync_peak(level, lip_opening(shape))
+        sync, lag = sync_peak(speech_level(mel[part]), lip_opening(shape))
     record = ClipRecord(
         path=relative,
         name=name,
         frames=frames,
+        start=start,
         eye_distance_px=round(eye, 1),
         yaw_deg=round(yaw, 1),
         sync=round(sync, 3),

@@ -95,18 +95,24 @@ def split_identities(
     """Return the split of each identity: whole people, by the hash of their names, balanced within each source.
 
     records: usable clips. identities: clip name to identity. train_only: sources that are not held out. A person who
-    is more than a fiftieth of a large source is too much of its data to hold out. The
-    result depends on nothing but names.
+    is more than a fiftieth of a large source is too much of its data to hold out, and one who is seen in several
+    sources is no source's own. The result depends on nothing but names.
     """
     by_source: dict[str, dict[str, int]] = {}
     for record in records:
         people = by_source.setdefault(record.source, {})
         person = identities[record.name]
         people[person] = people.get(person, 0) + 1
+    seen_in: dict[str, int] = {}
+    for people in by_source.values():
+        for person in people:
+            seen_in[person] = seen_in.get(person, 0) + 1
     splits: dict[str, Split] = {}
     for source, people in by_source.items():
         clips = sum(people.values())
-        eligible = [] if source in train_only else [p for p, n in people.items() if n <= max(6, clips / 50)]
+        most = max(6, clips / 50)
+        own = [person for person, count in people.items() if count <= most and seen_in[person] == 1]
+        eligible = [] if source in train_only else own
         eligible.sort(key=lambda person: hashlib.sha256(person.encode()).hexdigest())
         at_least = 1 if len(people) >= 5 else 0
         test = max(at_least, round(HELD_OUT_SHARE["test"] * len(eligible)))

@@ -15,18 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atldiff.data.clip import ClipRecord, prepare_clip
-from atldiff.data.identity import assign_identities
+from atldiff.data.identity import assign_identities, embed_clips, identities_by_face
 from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from atldiff.backbones.embedder import Embedder
+
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".flv"})
 
 
+SOURCE_FILE = "source.json"
+"""Beside the manifest: where the raw videos were, for whoever needs more of them than was kept."""
 NAME_BYTES = 80
 """Readable part of a clip's file name; file systems allow 255 bytes in all."""
 
@@ -78,21 +82,25 @@ def prepare(
     *,
     workers: int = 2,
     identity_from: str = "appearance",
+    embedder: tuple[Embedder, str] | None = None,
     train_only: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Prepare every video of `folder` into `out` and return the manifest, which is also written there.
 
     workers: processes; 0 works in this one. identity_from: `appearance` groups clips of one source folder by how the
-    face looks; `folder` takes each video's parent folder as the person; `file` takes each video as its own person.
-    train_only: first-level folders that are never held out (their people cannot be told apart). progress: called with
-    (done, all) clips.
+    face looks; `face` groups all clips by an embedder; `folder` takes each video's parent folder as the person; `file`
+    takes each video as its own person. embedder: of `face`, and a name that tells it from others. train_only:
+    first-level folders that are never held out (their people cannot be told apart). progress: called with (done, all)
+    clips.
 
     Raises:
-        DataError: nothing to prepare, or an unknown `identity_from`.
+        DataError: nothing to prepare, an unknown `identity_from`, or `face` without an embedder.
     """
-    if identity_from not in ("appearance", "folder", "file"):
-        raise DataError(f"identity_from: got {identity_from!r}, expected appearance, folder or file")
+    if identity_from not in ("appearance", "face", "folder", "file"):
+        raise DataError(f"identity_from: got {identity_from!r}, expected appearance, face, folder or file")
+    if (identity_from == "face") != (embedder is not None):
+        raise DataError("identity_from: face and an embedder go together; expected both or neither")
     videos = find_videos(folder)
     clips = out / "clips"
     clips.mkdir(parents=True, exist_ok=True)
@@ -112,7 +120,10 @@ def prepare(
         report(len(records), len(videos))
 
     usable = [record for record in (records[name] for name in sorted(records)) if not record.reason]
-    identities = assign_identities(usable, clips, identity_from)
+    if embedder is None:
+        identities = assign_identities(usable, clips, identity_from)
+    else:
+        identities = identities_by_face(usable, embed_clips(usable, folder, out, *embedder, progress))
     splits = split_identities(usable, identities, train_only)
     entries = []
     for name in sorted(records):
@@ -127,7 +138,26 @@ def prepare(
         )
     manifest = Manifest(entries=tuple(entries), folder=out)
     manifest.save()
+    temporary = out / f".{SOURCE_FILE}.partial"
+    temporary.write_text(json.dumps({"folder": str(folder.resolve())}) + "\n", encoding="utf-8")
+    temporary.replace(out / SOURCE_FILE)
     return manifest
+
+
+def source_of(prepared: Path) -> Path:
+    """Return the folder of raw videos that a prepared folder was made from.
+
+    Raises:
+        DataError: it does not say.
+    """
+    path = prepared / SOURCE_FILE
+    try:
+        return Path(json.loads(path.read_text(encoding="utf-8"))["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"data {prepared}: no readable {SOURCE_FILE}, so the raw videos are not known; name their folder with "
+            "--source, or run `atldiff prepare` again"
+        ) from None
 
 
 def _run(jobs: list[tuple[str, str, str, str]], workers: int) -> Iterator[ClipRecord]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 SAME_POSE_PX = 2.0
 """Largest mean distance of rigid points, in window pixels, between a reference and a target at the same pose."""
-CLOSED_SHARE = 0.4
-"""Share of references drawn from the frames with the most closed lips."""
+CLOSED_SHARE, OPEN_SHARE = 0.35, 0.2
+"""Shares of references drawn from the frames with the most closed and the widest open lips: a portrait may smile."""
 MIN_APART_FRAMES = 4
 
 
@@ -76,23 +76,22 @@ def same_pose(clip: ClipWindows, frame: int) -> np.ndarray:
 
 
 def pick_reference(clip: ClipWindows, frame: int, random: np.random.Generator) -> int:
-    """Draw a reference frame at the target's pose, often one with closed lips."""
+    """Draw a reference frame at the target's pose, often one with closed lips, at times one with open lips."""
     frames = same_pose(clip, frame)
-    if random.random() < CLOSED_SHARE:
-        frames = frames[np.argsort(clip.opening[frames])][: max(1, len(frames) // 5)]
+    kind, extreme = random.random(), max(1, len(frames) // 5)
+    if kind < CLOSED_SHARE + OPEN_SHARE:
+        by_opening = frames[np.argsort(clip.opening[frames])]
+        frames = by_opening[:extreme] if kind < CLOSED_SHARE else by_opening[-extreme:]
     return int(random.choice(frames))
 
 
-def source_weights(clips: list[ClipWindows]) -> np.ndarray:
-    """Return each clip's probability: sources by the square root of their people, people of one equally."""
-    people: dict[str, dict[str, int]] = {}
+def clip_weights(clips: list[ClipWindows]) -> np.ndarray:
+    """Return each clip's probability: people by the square root of their clips, one person's clips equally."""
+    counts: dict[str, int] = {}
     for clip in clips:
-        by_person = people.setdefault(clip.source, {})
-        by_person[clip.identity] = by_person.get(clip.identity, 0) + 1
-    weight = np.array([
-        np.sqrt(len(people[c.source])) / len(people[c.source]) / people[c.source][c.identity] for c in clips
-    ])  # fmt: skip
-    return weight / weight.sum()
+        counts[clip.identity] = counts.get(clip.identity, 0) + 1
+    weights = np.array([counts[clip.identity] ** -0.5 for clip in clips])
+    return weights / weights.sum()
 
 
 def crop(

@@ -1,166 +1,272 @@
-"""The figures of a checkpoint on people it was not trained on: `atldiff evaluate`."""
+"""`atldiff evaluate`: pairs of videos, or a checkpoint on a split of people it was not trained on, become one report.
+
+The rows of a report are the system under the ruler, the real clip against itself, its first frame held, and for a
+checkpoint the renderer alone, driven by the real landmarks.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff import checkpoint as checkpoints
-from atldiff.config import PRESETS
+from atldiff.config import SampleConfig
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import coefficients, load_speech
-from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
-from atldiff.diffusion.noise import window_noise
-from atldiff.errors import DataError
-from atldiff.landmarks.stream import predict_coefficients
-from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
-from atldiff.video.window import WindowGeometry
+from atldiff.data.prepare import VIDEO_SUFFIXES
+from atldiff.errors import AtlDiffError, DataError
+from atldiff.evaluation.footage import Footage, Sight, hold_first, watch
+from atldiff.evaluation.measure import Backbones, ClipFigures, measure_clip
+from atldiff.evaluation.metrics.fid import Fid
+from atldiff.evaluation.networks import network_figures
+from atldiff.evaluation.protocol import GROUND_TRUTH, REAL_LANDMARKS, STATIC_PHOTO
+from atldiff.landmarks.detect import FaceTracker
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.shape import mean_shape
+from atldiff.pipeline import TalkingHead
+from atldiff.timebase import FPS, SAMPLE_RATE, frame_count
+from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
-    from atldiff.data.manifest import ManifestEntry
-    from atldiff.landmarks.generator import Generator
-    from atldiff.methods.atl import Renderer
+    Progress = Callable[[int, int, str], None]
 
-WINDOW_FRAMES = 16
-WINDOWS_A_CLIP = 3
-SEED = 7
-STILL = 1e-3
-"""A clip whose mouth does not move says nothing: squared error of the prior a window."""
-STILL_OPENING = 1e-5
-"""The same of the lip opening's standard deviation, in outer-eye distances."""
-CHECKED_SYNC = 0.3
-CHECKED_LAG_FRAMES = 2
+logger = logging.getLogger(__name__)
 
 
-def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
-    """Return summed squared errors in the mouth of one clip driven by its true landmarks; None if too short or still.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A generated video and the real clip it is measured against."""
 
-    Keys: `prior` (the warped identity), and each preset. The identity frame is drawn, by a seed, from the clip's
-    frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px.
-    """
-    clip = load_clip(manifest, entry, NEEDED)
-    if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
-        return None
-    config = renderer.config
-    geometry = WindowGeometry(config.side, config.origin)
-    random = np.random.default_rng((SEED, *entry.record.name.encode()))
-    noise = window_noise(SEED, 3, config.side)
-    count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
-    sums: dict[str, float] = dict.fromkeys(("prior", *PRESETS), 0.0)
-    for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
-        frames = np.arange(start, start + WINDOW_FRAMES)
-        reference = random.choice(same_pose(clip, int(start) + WINDOW_FRAMES // 2))
-        images, source, target = crop(
-            clip, np.concatenate([[reference], frames]), geometry, np.zeros(2, int), flip=False
-        )
-        video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
-        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config)
-        real = video[:, :, 1:]
-
-        def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
-            return float((mouth * (frames - real).square()).sum())
-
-        sums["prior"] += error(inputs.prior)
-        for name, sampling in PRESETS.items():
-            with torch.inference_mode():
-                painted = renderer.render(inputs.prior, inputs.conditions, inputs.mask, noise, sampling.steps)
-            sums[name] += error(painted)
-    return sums if sums["prior"] > STILL * count else None
+    name: str
+    generated: Path
+    real: Path
 
 
-def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
-    """Return lip scores of one clip, or None where there is no sound or a mouth stays still.
+@dataclass
+class Measured:
+    """What an evaluation has gathered: `clips` and `failed` as the report has them, and by clip what else is known."""
 
-    opening_correlation: of the predicted lip opening with the true one. amplitude: the ratio of their deviations.
-
-    lip_error: mean distance of the 80 lip points from the true ones, over that of the resting shape.
-    """
-    clip = load_speech(manifest, entry)
-    if clip is None:
-        return None
-    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    predicted = np.einsum("tm,mkd->tkd", predict_coefficients(generator, clip.mel, clip.neutral) * scale, basis)
-    held = np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
-    gap = lambda moved: (moved[:, LIP_GAP_PAIRS[:, 1], 1] - moved[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)  # noqa: E731
-    opening, truth = gap(predicted), gap(held)
-    if truth.std() < STILL_OPENING:
-        return None
-    resting = opening.std() < STILL_OPENING  # a prediction that does not move agrees with nothing
-    wanted = clip.displacements[:, LIPS]
-    miss = np.linalg.norm(predicted[:, LIPS] - wanted, axis=-1).mean()
-    return {
-        "opening_correlation": 0.0 if resting else float(np.corrcoef(opening, truth)[0, 1]),
-        "amplitude": float(opening.std() / max(truth.std(), 1e-6)),
-        "lip_error": float(miss / np.linalg.norm(wanted, axis=-1).mean()),
-    }
+    rows: list[str]
+    main_row: str
+    fid: dict[str, Fid] = field(default_factory=dict)
+    clips: list[dict] = field(default_factory=list)
+    failed: list[dict] = field(default_factory=list)
+    networks: dict[str, dict] = field(default_factory=dict)
+    sights: dict[str, dict[str, Sight]] = field(default_factory=dict)
+    parameters: int | None = None
 
 
-def evaluate(
-    checkpoint: str | os.PathLike[str],
-    data: Path,
-    split: str = "test",
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict:
-    """Measure a checkpoint on a split of a prepared folder.
+def find_pairs(generated: Path, real: Path) -> tuple[list[Pair], list[dict]]:
+    """Pair the videos of two folders by their paths inside them, suffixes aside; two files are one pair.
 
     Returns:
-        `table`: rows of (measure, group, value, clips); `clips`: every clip's own values; `split`, `checkpoint`.
+        pairs, and for each generated video without a real one `{"clip", "reason"}`.
 
     Raises:
-        DataError: an unknown split or one without clips. CheckpointError: not a checkpoint.
+        DataError: a path is missing, a file is paired with a folder, two videos share a name, or nothing pairs.
+    """
+    for name, path in (("generated", generated), ("real", real)):
+        if not path.exists():
+            raise DataError(f"{name} {path}: no such file or folder; expected a video or a folder of videos")
+    if generated.is_file() and real.is_file():
+        return [Pair(generated.stem, generated, real)], []
+    if generated.is_file() or real.is_file():
+        raise DataError(
+            f"generated {generated}, real {real}: got a file and a folder, expected two files or two folders"
+        )
+    made, true = _videos(generated), _videos(real)
+    pairs = [Pair(name, made[name], true[name]) for name in sorted(made.keys() & true.keys())]
+    if not pairs:
+        raise DataError(
+            f"generated {generated}: none of its {len(made)} videos has the name of one of the {len(true)} in "
+            f"{real}; expected pairs by file name such as a.mp4 in both"
+        )
+    lone = [{"clip": name, "reason": f"no video of this name in {real}"} for name in sorted(made.keys() - true.keys())]
+    return pairs, lone
+
+
+def _videos(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file() or path.name.startswith("."):
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(
+                f"folder {folder}: {found[name].name} and {path.name} share a name; expected one video each"
+            )
+        found[name] = path
+    return found
+
+
+def measure_folders(
+    pairs: Iterable[Pair], backbones: Backbones, *, name: str, paired: bool = True, progress: Progress | None = None
+) -> Measured:
+    """Measure generated videos against real ones.
+
+    name: what the row of the generated videos is called. paired: self-driven videos, whose frames belong to the real
+    frames of the same time; False for cross-driven ones. A pair that cannot be measured is listed and left out.
+    """
+    pairs = list(pairs)
+    measured = _started([GROUND_TRUTH, STATIC_PHOTO, name], name, backbones)
+    with FaceTracker() as tracker:
+        for index, pair in enumerate(pairs):
+            if progress:
+                progress(index, len(pairs), pair.name)
+            try:
+                real = watch(pair.real, tracker)
+                rows = {GROUND_TRUTH: real, STATIC_PHOTO: hold_first(real), name: watch(pair.generated, tracker)}
+                figures = measure_clip(real, rows, backbones, measured.fid, paired=paired)
+            except AtlDiffError as error:
+                logger.warning("clip %s is left out: %s", pair.name, error)
+                measured.failed.append({"clip": pair.name, "reason": str(error)})
+                continue
+            _keep(measured, pair.name, Path(pair.name).parent.as_posix(), real, figures)
+    if progress:
+        progress(len(pairs), len(pairs), "")
+    return measured
+
+
+def measure_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    data: Path,
+    split: str,
+    source: Path,
+    videos: Path,
+    backbones: Backbones,
+    *,
+    name: str,
+    controls: Controls,
+    sampling: SampleConfig,
+    most_clips: int | None = None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Render every clip of a split, self-driven, and measure it against the real one.
+
+    data: prepared folder. source: folder of the raw videos it was prepared from. videos: where the rendered videos go:
+    `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`. The portrait is the clip's first frame with a face.
+    most_clips: takes this many, evenly spread over the split.
+
+    Raises:
+        DataError: an unknown split, one without clips, or raw videos that are not there. CheckpointError: not ours.
+    """
+    manifest = Manifest.load(data)
+    entries = split_entries(manifest, split, most_clips)
+    missing = [entry.record.path for entry in entries if not (source / entry.record.path).is_file()]
+    if missing:
+        raise DataError(
+            f"source {source}: {missing[0]} is not there ({len(missing)} of {len(entries)} clips are missing); "
+            "expected the folder that was prepared: name it with --source"
+        )
+    model = checkpoints.load_model(checkpoints.locate(checkpoint))
+    measured = _started([GROUND_TRUTH, STATIC_PHOTO, name, REAL_LANDMARKS], name, backbones)
+    measured.parameters = sum(parameter.numel() for parameter in model.parameters())
+    for index, entry in enumerate(entries):  # before the head casts the renderer's weights
+        if progress:
+            progress(index, 2 * len(entries), "networks")
+        measured.networks[entry.record.name] = network_figures(model, manifest, entry)
+    head = TalkingHead(model)
+    with FaceTracker() as tracker:
+        for index, entry in enumerate(entries):
+            clip = entry.record.name
+            if progress:
+                progress(len(entries) + index, 2 * len(entries), clip)
+            path = source / entry.record.path
+            try:
+                real = watch(path, tracker)
+                spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling)
+                driven = _render_driven(head, real, videos / f"{clip}.real-landmarks.mp4", sampling)
+                rows = {
+                    GROUND_TRUTH: real,
+                    STATIC_PHOTO: hold_first(real),
+                    name: watch(spoken, tracker),
+                    REAL_LANDMARKS: watch(driven, tracker),
+                }
+                figures = measure_clip(real, rows, backbones, measured.fid)
+            except AtlDiffError as error:
+                logger.warning("clip %s is left out: %s", clip, error)
+                measured.failed.append({"clip": clip, "reason": str(error)})
+                continue
+            figures.values[name]["rtf"] = seconds
+            _keep(measured, clip, entry.record.source, real, figures)
+    if progress:
+        progress(2 * len(entries), 2 * len(entries), "")
+    return measured
+
+
+def split_entries(manifest: Manifest, split: str, most_clips: int | None = None) -> list:
+    """Return the usable clips of a split, or `most_clips` of them evenly spread.
+
+    Raises:
+        DataError: an unknown split, or one without usable clips.
     """
     if split not in ("train", "val", "test"):
         raise DataError(f"split: got {split!r}, expected train, val or test")
-    manifest = Manifest.load(data)
     entries = manifest.usable(Split(split))
     if not entries:
-        raise DataError(f"data {data}: the split {split!r} has no usable clip; expected people held out by `prepare`")
-    model = checkpoints.load_model(checkpoints.locate(checkpoint))
-    clips = {}
-    for index, entry in enumerate(entries, 1):
-        record = entry.record
-        checked = record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES
-        clips[record.name] = {
-            "source": record.source,
-            "identity": entry.identity,
-            "sync_checked": checked,
-            "renderer": renderer_errors(model.renderer, manifest, entry),
-            "generator": generator_scores(model.generator, manifest, entry),
+        raise DataError(
+            f"data {manifest.folder}: the split {split!r} has no usable clip; expected people held out by `prepare`"
+        )
+    if most_clips is not None and most_clips < len(entries):
+        entries = [entries[i] for i in np.linspace(0, len(entries) - 1, most_clips).astype(int)]
+    return entries
+
+
+def _started(rows: list[str], main_row: str, backbones: Backbones) -> Measured:
+    fid = {} if backbones.inception is None else {row: Fid(backbones.inception.num_features) for row in rows}
+    return Measured(rows, main_row, fid)
+
+
+def _keep(measured: Measured, name: str, group: str, real: Footage, figures: ClipFigures) -> None:
+    measured.sights[name] = figures.sights
+    measured.clips.append(
+        {
+            "name": name,
+            "group": "" if group == "." else group,
+            "frames": len(real),
+            "notes": figures.notes,
+            "values": figures.values,
+            "series": {"lip_opening": {row: [round(float(v), 4) for v in o] for row, o in figures.opening.items()}},
         }
-        if progress:
-            progress(index, len(entries))
-    return {"checkpoint": str(checkpoint), "split": split, "table": _table(clips), "clips": clips}
+    )
 
 
-def _table(clips: dict[str, dict]) -> list[dict]:
-    rows = []
-    painted = [clip["renderer"] for clip in clips.values() if clip["renderer"]]
-    for preset in PRESETS:
-        if painted:
-            pooled = sum(sums[preset] for sums in painted) / sum(sums["prior"] for sums in painted)
-            median = float(np.median([sums[preset] / sums["prior"] for sums in painted]))
-            rows.append(_row(f"mouth error / warped prior, {preset}", "all, pooled", pooled, len(painted)))
-            rows.append(_row(f"mouth error / warped prior, {preset}", "all, median clip", median, len(painted)))
-    groups = {
-        "grid": lambda clip: clip["source"] == "grid",
-        "others, sync checked": lambda clip: clip["source"] != "grid" and clip["sync_checked"],
-        "all": lambda clip: True,
-    }
-    for measure in ("opening_correlation", "lip_error", "amplitude"):
-        for group, chosen in groups.items():
-            values = [clip["generator"][measure] for clip in clips.values() if clip["generator"] and chosen(clip)]
-            if values:
-                rows.append(_row(f"{measure}, median clip", group, float(np.median(values)), len(values)))
-    return rows
+def _render_spoken(
+    head: TalkingHead, real: Path, out: Path, controls: Controls, sampling: SampleConfig
+) -> tuple[Path, float]:
+    """Render a clip's first face speaking its own sound; return the file and the real-time factor."""
+    started = time.perf_counter()
+    video = head(real, real, controls=controls, sampling=sampling)
+    video.save(out)
+    return out, (time.perf_counter() - started) / float(video.duration)
 
 
-def _row(measure: str, group: str, value: float, clips: int) -> dict:
-    return {"measure": measure, "group": group, "value": round(value, 4), "clips": clips}
+def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig) -> Path:
+    """Render a clip's first face moved by its own landmarks: what the renderer adds to the errors."""
+    first = int(np.flatnonzero(real.found)[0])
+    image = next(frame for index, frame in enumerate(real.frames()) if index == first)
+    portrait = Portrait(image, real.points[first])
+    shapes, rotation, scale, translation = to_canonical(real.filled.astype(np.float64), mean_shape())
+    neutral = shapes[first]
+    track = LandmarkTrack(
+        neutral=neutral.astype(np.float32),
+        displacements=(shapes - neutral).astype(np.float32),
+        rotation=rotation.astype(np.float32),
+        translation=translation.astype(np.float32),
+        scale=scale.astype(np.float32),
+        fps=Fraction(FPS),
+        size=real.size,
+    )
+    sound = None if real.samples is None else real.samples[: len(track) * SAMPLE_RATE // FPS]
+    if sound is not None and frame_count(len(sound)) < len(track):
+        sound = np.pad(sound, (0, len(track) * SAMPLE_RATE // FPS - len(sound)))
+    head.render(portrait, track, audio=sound, sampling=sampling).save(out)
+    return out

@@ -13,6 +13,7 @@ import numpy as np
 
 from atldiff.data.manifest import Split
 from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.sync import best_lag
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIP_GAP_PAIRS
 
@@ -35,25 +36,12 @@ def opening_slopes(generator: Generator) -> np.ndarray:
     return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)
 
 
-def best_lag(predicted: np.ndarray, truth: np.ndarray) -> tuple[float, int]:
-    """Return the highest correlation of two (T,) series over lags, and its lag: positive when `truth` is later."""
-    best, best_at = -1.0, 0
-    for lag in sorted(range(-MAX_LAG_FRAMES, MAX_LAG_FRAMES + 1), key=abs):
-        first = predicted[max(0, -lag) : len(predicted) - max(0, lag)]
-        second = truth[max(0, lag) : len(truth) - max(0, -lag)]
-        if len(first) < MIN_FRAMES or first.std() < 1e-6 or second.std() < 1e-6:
-            continue
-        value = float(np.corrcoef(first, second)[0, 1])
-        if value > best:
-            best, best_at = value, lag
-    return best, best_at
-
-
 def measure(generator: Generator, clip: ClipSpeech) -> tuple[float, int]:
     """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does."""
     slopes = opening_slopes(generator)
     truth = coefficients(clip, generator.basis.cpu().numpy(), generator.scale.cpu().numpy()) @ slopes
-    return best_lag(predict_coefficients(generator, clip.mel, clip.neutral) @ slopes, truth)
+    predicted = predict_coefficients(generator, clip.mel, clip.neutral) @ slopes
+    return best_lag(predicted, truth, MAX_LAG_FRAMES, MIN_FRAMES)
 
 
 def align(

@@ -11,6 +11,7 @@ import torch
 from atldiff.data.manifest import Split
 from atldiff.data.speech import ClipSpeech, coefficients, fit_basis, fit_identity, in_step, load_speech
 from atldiff.errors import DataError
+from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS
 from atldiff.training.alignment import load_alignment, opening_slopes
@@ -132,11 +133,9 @@ def landmarks_task(
         return {"loss": 10 * total, "position": position, "velocity": velocity, "opening_correlation": agreement}
 
     def probe(module: nn.Module) -> Probe:
-        scores = [_score(generator, clip, opening_basis.numpy(), lip_basis.numpy()) for clip in held_out]
-        if not scores:
-            return Probe({})
-        correlation, error = np.array(scores).T
-        return Probe({"opening_correlation": float(np.nanmedian(correlation)), "lip_error": float(np.median(error))})
+        scores = [found for clip in held_out if (found := _score(generator, clip))]
+        names = ("opening_correlation", "lip_error") if scores else ()
+        return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
     return Task(config.model, generator, source, loss, probe, write)
 
@@ -154,14 +153,9 @@ def _correlation(first: torch.Tensor, second: torch.Tensor, weights: torch.Tenso
     return ((first * second).sum(1) / (norm + 1e-3)).mean()
 
 
-def _score(
-    generator: Generator, clip: ClipSpeech, opening_basis: np.ndarray, lip_basis: np.ndarray
-) -> tuple[float, float]:
-    """Return a clip's lip-opening correlation and its lip error over the resting shape's."""
-    truth = coefficients(clip, generator.basis.numpy(), generator.scale.numpy())
-    predicted = predict_coefficients(generator, clip.mel, clip.neutral)
-    correlation = float(np.corrcoef(predicted @ opening_basis, truth @ opening_basis)[0, 1])
-    lips = np.einsum("tm,mkd->tkd", predicted, lip_basis)
-    wanted = clip.displacements[:, LIPS]
-    error = np.linalg.norm(lips - wanted, axis=-1).mean() / np.linalg.norm(wanted, axis=-1).mean()
-    return correlation, float(error)
+def _score(generator: Generator, clip: ClipSpeech) -> dict[str, float] | None:
+    """Return a held-out clip's lip scores; None where its mouth stays still."""
+    basis, scale = generator.basis.numpy(), generator.scale.numpy()
+    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
+    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
+    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)

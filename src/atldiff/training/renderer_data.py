@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, crop, pick_reference, source_weights
+from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights, crop, pick_reference
 from atldiff.methods.atl_inputs import build_inputs
 from atldiff.video.window import WindowGeometry
 
@@ -24,7 +24,7 @@ class RendererSet:
         self, clips: list[ClipWindows], config: RendererConfig, *, clips_per_batch: int, frames: int, seed: int
     ) -> None:
         self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.weights = source_weights(self.clips)
+        self.weights = clip_weights(self.clips)
         self.config = config
         self.clips_per_batch = clips_per_batch
         self.frames = frames

@@ -1,0 +1,48 @@
+"""What a video costs from a cold start: a process of its own makes one, and the system says what it took."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from atldiff.errors import DataError
+
+POLL_S = 0.05
+
+
+def cold_start(checkpoint: str, clip: Path, out: Path, preset: str, steps: int) -> dict[str, float]:
+    """Make one video in a new process and return `cold_s`, its wall time, and `peak_memory_mb`, its resident peak.
+
+    checkpoint: name, folder or hub id. clip: the video whose first face speaks its sound. The peak is left out where
+    the system has no /proc: what `wait4` tells of a child includes its parent's memory at the moment of the fork.
+
+    Raises:
+        DataError: the process failed; its last line says why.
+    """
+    command = [sys.executable, "-m", "atldiff", "generate", str(clip), str(clip), "-o", str(out)]
+    command += ["--weights", checkpoint, "--preset", preset, "--steps", str(steps), "--quiet"]
+    peak_mb = 0.0
+    with tempfile.TemporaryFile() as said:
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process:
+            while process.poll() is None:
+                peak_mb = max(peak_mb, _resident_peak_mb(process.pid))
+                time.sleep(POLL_S)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise DataError(f"cost: `atldiff generate` on {clip} failed: {lines[-1] if lines else process.returncode}")
+    return {"cold_s": seconds, **({"peak_memory_mb": peak_mb} if peak_mb else {})}
+
+
+def _resident_peak_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 / 1e6 if found else 0.0

@@ -1,0 +1,210 @@
+"""A video as the ruler sees it: its landmarks and sound at 25 fps, its frames on demand, the crop it is measured in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from atldiff.audio.load import load_audio
+from atldiff.errors import DataError, MediaError
+from atldiff.evaluation.protocol import CROP, CROP_REACH
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import MESH_POINTS, lip_opening
+from atldiff.timebase import FPS, SAMPLE_RATE
+from atldiff.video.read import probe, read_frames_at
+from atldiff.video.window import apply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from atldiff.landmarks.detect import FaceTracker
+
+MIN_FRAMES = 16
+"""Fewest frames with a face; a shorter clip has no time course to speak of."""
+SAME_ASPECT = 0.02
+"""Sizes whose aspect ratios differ by less than this share show the same picture, only scaled."""
+FITTED_FRAMES = 100
+"""Frames, spread over the clip, that a similarity is fitted to."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """One video, measured once. Times are the frames' at 25 fps, from the first frame on.
+
+    path: the file. size: (height, width) in pixels. points: (T, 478, 3) float32 pixels, NaN where no face was seen.
+    samples: (N,) float32 16 kHz mono from the first frame on; None without a sound track. fps: the file's own.
+    picture_s, sound_s: the tracks' lengths in seconds, as far as the file states them. held: the frame that is shown
+    all the time; None for a video that plays.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    points: NDArray[np.float32]
+    samples: NDArray[np.float32] | None
+    fps: float
+    picture_s: float | None
+    sound_s: float | None
+    held: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @cached_property
+    def found(self) -> NDArray[np.bool_]:
+        """Which frames show a face, (T,)."""
+        return np.asarray(np.isfinite(self.points.reshape(len(self), -1)).all(axis=1))
+
+    @cached_property
+    def filled(self) -> NDArray[np.float32]:
+        """The points with frames without a face interpolated, (T, 478, 3)."""
+        if self.found.all():
+            return self.points
+        seen, flat = np.flatnonzero(self.found), self.points.reshape(len(self), -1)
+        times = np.arange(len(self))
+        columns = [np.interp(times, seen, column) for column in flat[seen].T]
+        return np.stack(columns, axis=1).reshape(self.points.shape).astype(np.float32)
+
+    @cached_property
+    def _canonical(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        shape, rotation, _, _ = to_canonical(self.filled.astype(np.float64), mean_shape())
+        return shape, rotation
+
+    @property
+    def shapes(self) -> NDArray[np.float64]:
+        """Pose-free landmarks, (T, 478, 3), in outer-eye-corner distances."""
+        return self._canonical[0]
+
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """Head rotations, (T, 3, 3)."""
+        return self._canonical[1]
+
+    @cached_property
+    def opening(self) -> NDArray[np.float64]:
+        """Lip opening, (T,), in outer-eye-corner distances."""
+        return lip_opening(self.shapes)
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the frames, (H, W, 3) uint8 RGB."""
+        for index, frame in enumerate(read_frames_at(self.path, FPS)):
+            if self.held is None:
+                yield frame
+            elif index == self.held:
+                for _ in range(len(self)):
+                    yield frame
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Where a clip's pictures are and how they are cropped: what is kept of a video once it is measured."""
+
+    path: Path
+    to_crop: NDArray[np.float64]
+    has_sound: bool
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the frames at 25 fps, (H, W, 3) uint8 RGB."""
+        yield from read_frames_at(self.path, FPS)
+
+
+def watch(path: Path, tracker: FaceTracker) -> Footage:
+    """Read a video once and return what is known of it; pixels are not kept.
+
+    Raises:
+        MediaError: not a video. DataError: fewer than 16 of its frames show a face.
+    """
+    tracker.reset()
+    points, size = [], (0, 0)
+    for frame in read_frames_at(path, FPS):
+        size = (frame.shape[0], frame.shape[1])
+        seen = tracker.track(frame)
+        points.append(np.full((MESH_POINTS + 10, 3), np.nan, np.float32) if seen is None else seen)
+    info = probe(path)
+    samples, sound_s = None, None
+    if info.has_audio:
+        try:
+            heard = load_audio(path).samples
+        except MediaError:  # a sound track of zero length, or one that does not decode
+            heard = None
+        if heard is not None:
+            shift = round(info.audio_offset_s * SAMPLE_RATE)
+            samples = np.pad(heard, (shift, 0)) if shift >= 0 else heard[-shift:]
+            sound_s = len(heard) / SAMPLE_RATE + float(info.audio_offset_s)
+    footage = Footage(
+        path=path,
+        size=size,
+        points=np.stack(points),
+        samples=samples,
+        fps=float(info.fps),
+        picture_s=None if info.duration_s is None else float(info.duration_s),
+        sound_s=sound_s,
+    )
+    found = int(footage.found.sum())
+    if found < MIN_FRAMES:
+        raise DataError(
+            f"video {path}: a face in {found} of {len(footage)} frames, expected at least {MIN_FRAMES}: "
+            "a longer clip, or one whose face is larger"
+        )
+    return footage
+
+
+def hold_first(real: Footage) -> Footage:
+    """Return the video that shows the first frame with a face all the time, with the same sound."""
+    first = int(np.flatnonzero(real.found)[0])
+    return replace(real, points=np.repeat(real.points[first : first + 1], len(real), axis=0), held=first)
+
+
+def crop_matrix(real: Footage) -> NDArray[np.float64]:
+    """Return the (2, 3) map from a video's pixels to its crop: one square for the whole clip, inside the picture.
+
+    The square is centred on the median of the landmarks' bounding boxes, 1.5 times as large as their larger side, and
+    moved or shrunk to lie inside the picture.
+    """
+    flat = real.points[real.found][:, :MESH_POINTS, :2]
+    low, high = np.median(flat.min(axis=1), axis=0), np.median(flat.max(axis=1), axis=0)
+    height, width = real.size
+    side = min(CROP_REACH * float((high - low).max()), height, width)
+    corner = np.clip((low + high) / 2 - side / 2, 0, [width - side, height - side])
+    scale = CROP / side
+    # Pixel centres: the square from `corner` to `corner + side` fills the crop from edge to edge.
+    offset = -corner * scale + (scale - 1) / 2
+    return np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+
+
+def match(generated: Footage, real: Footage, real_to_crop: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """Return the (2, 3) map from a generated video's pixels to the real one's crop, and whether it had to be fitted.
+
+    The same picture at another scale is scaled. A picture of another shape was cropped by its maker: one similarity
+    for the whole clip is fitted to the landmarks of all frames that show both faces.
+    """
+    if abs(generated.size[1] / generated.size[0] * real.size[0] / real.size[1] - 1) < SAME_ASPECT:
+        ratio = np.array([real.size[1] / generated.size[1], real.size[0] / generated.size[0]])
+        linear = real_to_crop[:, :2] * ratio
+        return np.concatenate([linear, real_to_crop[:, 2:] + real_to_crop[:, :2] @ (ratio - 1)[:, None] / 2], 1), False
+    frames = min(len(generated), len(real))
+    both = generated.found[:frames] & real.found[:frames]
+    if not both.any():
+        raise DataError(f"video {generated.path}: shows no face while {real.path} does; expected a pair of one clip")
+    chosen = np.flatnonzero(both)[:: max(1, int(both.sum()) // FITTED_FRAMES)]
+    source = generated.points[chosen][:, :MESH_POINTS, :2].reshape(-1, 2)
+    target = apply(real_to_crop, real.points[chosen][:, :MESH_POINTS, :2].reshape(-1, 2)).astype(np.float32)
+    matrix, _ = cv2.estimateAffinePartial2D(source, target, method=cv2.LMEDS)
+    if matrix is None:
+        raise DataError(f"video {generated.path}: its face cannot be laid over that of {real.path}; expected one clip")
+    return matrix.astype(np.float64), True
+
+
+def duration_error_ms(footage: Footage) -> float | None:
+    """Return by how many milliseconds picture and sound differ in length; None where one is unknown or missing."""
+    if footage.picture_s is None or footage.sound_s is None:
+        return None
+    return 1000 * abs(footage.picture_s - footage.sound_s)

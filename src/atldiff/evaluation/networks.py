@@ -1,0 +1,116 @@
+"""The figures of a checkpoint's two networks on prepared clips, each apart from the other and from the video around."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.config import PRESETS
+from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
+from atldiff.diffusion.noise import window_noise
+from atldiff.landmarks.scores import lip_scores
+from atldiff.landmarks.stream import predict_coefficients
+from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.video.window import WindowGeometry
+
+if TYPE_CHECKING:
+    from atldiff.data.manifest import Manifest, ManifestEntry
+    from atldiff.landmarks.generator import Generator
+    from atldiff.methods.atl import ATLModel, Renderer
+
+WINDOW_FRAMES = 16
+WINDOWS_A_CLIP = 3
+SEED = 7
+STILL = 1e-3
+"""A clip whose mouth does not move says nothing: squared error of the prior a window."""
+CHECKED_SYNC = 0.3
+CHECKED_LAG_FRAMES = 2
+
+
+def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
+    """Return summed squared errors in the mouth of one clip driven by its true landmarks; None if too short or still.
+
+    Keys: `prior` (the warped identity), and each preset. The identity frame is drawn, by a seed, from the clip's
+    frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px.
+    """
+    clip = load_clip(manifest, entry, NEEDED)
+    if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
+        return None
+    config = renderer.config
+    geometry = WindowGeometry(config.side, config.origin)
+    random = np.random.default_rng((SEED, *entry.record.name.encode()))
+    noise = window_noise(SEED, 3, config.side)
+    count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
+    sums: dict[str, float] = dict.fromkeys(("prior", *PRESETS), 0.0)
+    for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
+        frames = np.arange(start, start + WINDOW_FRAMES)
+        reference = random.choice(same_pose(clip, int(start) + WINDOW_FRAMES // 2))
+        images, source, target = crop(
+            clip, np.concatenate([[reference], frames]), geometry, np.zeros(2, int), flip=False
+        )
+        video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
+        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config)
+        real = video[:, :, 1:]
+
+        def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
+            return float((mouth * (frames - real).square()).sum())
+
+        sums["prior"] += error(inputs.prior)
+        for name, sampling in PRESETS.items():
+            with torch.inference_mode():
+                painted = renderer.render(inputs.prior, inputs.conditions, inputs.mask, noise, sampling.steps)
+            sums[name] += error(painted)
+    return sums if sums["prior"] > STILL * count else None
+
+
+def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
+    """Return the lip scores of one clip (`lip_scores`), or None where there is no sound or a mouth stays still."""
+    clip = load_speech(manifest, entry)
+    if clip is None:
+        return None
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
+    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
+    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)
+
+
+def network_figures(model: ATLModel, manifest: Manifest, entry: ManifestEntry) -> dict:
+    """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`."""
+    record = entry.record
+    return {
+        "source": record.source,
+        "identity": entry.identity,
+        "sync_checked": record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES,
+        "renderer": renderer_errors(model.renderer, manifest, entry),
+        "generator": generator_scores(model.generator, manifest, entry),
+    }
+
+
+def network_table(clips: dict[str, dict]) -> list[dict]:
+    """Return rows of (measure, group, value, clips) from the figures of clips."""
+    rows = []
+    painted = [clip["renderer"] for clip in clips.values() if clip["renderer"]]
+    for preset in PRESETS:
+        if painted:
+            pooled = sum(sums[preset] for sums in painted) / sum(sums["prior"] for sums in painted)
+            median = float(np.median([sums[preset] / sums["prior"] for sums in painted]))
+            rows.append(_row(f"mouth error / warped prior, {preset}", "all, pooled", pooled, len(painted)))
+            rows.append(_row(f"mouth error / warped prior, {preset}", "all, median clip", median, len(painted)))
+    groups = {
+        "grid": lambda clip: clip["source"] == "grid",
+        "others, sync checked": lambda clip: clip["source"] != "grid" and clip["sync_checked"],
+        "all": lambda clip: True,
+    }
+    for measure in ("opening_correlation", "lip_error", "amplitude"):
+        for group, chosen in groups.items():
+            values = [clip["generator"][measure] for clip in clips.values() if clip["generator"] and chosen(clip)]
+            if values:
+                rows.append(_row(f"{measure}, median clip", group, float(np.median(values)), len(values)))
+    return rows
+
+
+def _row(measure: str, group: str, value: float, clips: int) -> dict:
+    return {"measure": measure, "group": group, "value": round(value, 4), "clips": clips}

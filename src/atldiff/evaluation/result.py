@@ -1,0 +1,152 @@
+"""What was measured becomes the document of an evaluation: figures with intervals, and how they came about."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import atldiff
+from atldiff.backbones.weights import ALEXNET, INCEPTION, SFACE_WEIGHTS, SYNCNET, Published
+from atldiff.evaluation.measure import needs
+from atldiff.evaluation.networks import network_table
+from atldiff.evaluation.protocol import METRICS, PER_CLIP, PROTOCOL
+from atldiff.evaluation.report import FORMAT, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atldiff.evaluation.measure import Backbones
+    from atldiff.evaluation.run import Measured
+
+MIN_FID_PICTURES = 2
+
+_ENABLED_BY: dict[str, tuple[str, Published]] = {
+    "lpips": ("--lpips", ALEXNET),
+    "fid": ("--inception", INCEPTION),
+    **dict.fromkeys(("lse_d", "lse_c", "lse_offset_ms"), ("--syncnet", SYNCNET)),
+    "identity": ("--embedder", SFACE_WEIGHTS),
+}
+_OF_A_RUN = {"rtf": "the time it took to make a video is not in the video"}
+"""Measures that only a checkpoint of ours has, and why."""
+
+
+def assemble(
+    measured: Measured,
+    backbones: Backbones,
+    *,
+    config: Mapping[str, Any],
+    command: str,
+    seed: int,
+    paired: bool,
+    cost: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the document of an evaluation, as `report.save` writes it and docs/evaluation.md describes it.
+
+    config: what was measured and how. command: the command line that repeats it. seed: of the rendering and of the
+    intervals. paired: as in `measure_clip`. cost: figures of the system as a whole.
+    """
+    metrics = {metric.name: _described(metric) for metric in METRICS}
+    summary = summarise(measured.clips, measured.rows, {metric.name: metrics[metric.name] for metric in PER_CLIP}, seed)
+    sets = {}
+    for row, fid in measured.fid.items():
+        if min(fid.generated, fid.real) >= MIN_FID_PICTURES:
+            score = fid.score()
+            sets[row] = {"fid": {"value": score.fid, "generated": score.generated, "real": score.real}}
+    return {
+        "format": FORMAT,
+        "protocol": PROTOCOL,
+        "atldiff": atldiff.__version__,
+        "commit": commit(),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "seed": seed,
+        "config": dict(config),
+        "machine": machine(),
+        "metrics": metrics,
+        "rows": measured.rows,
+        "main_row": measured.main_row,
+        "clips": measured.clips,
+        "summary": summary,
+        "sets": sets,
+        "cost": dict(cost),
+        "skipped": _skipped(summary.get(measured.main_row, {}), sets, backbones, command, paired=paired),
+        "failed": measured.failed,
+        **({"networks": network_table(measured.networks)} if measured.networks else {}),
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the package's checkout, with a + where files differ from it; None outside of one."""
+    folder = Path(__file__).resolve().parents[3]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        run = lambda *args: subprocess.run(  # noqa: E731 - the same call twice
+            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "--", "src") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures of speed depend on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _described(metric: Any) -> dict[str, Any]:
+    known = asdict(metric)
+    return {name: known[name] for name in ("label", "unit", "better", "meaning", "source", "group")}
+
+
+def _skipped(
+    found: Mapping[str, Any], sets: Mapping[str, Any], backbones: Backbones, command: str, *, paired: bool
+) -> list[dict[str, str]]:
+    """Return every measure without a figure in the main row, why, and the command that brings it."""
+    there = needs(backbones)
+    skipped = []
+    for metric in METRICS:
+        name, reason, enable = metric.name, "", ""
+        if name in found or any(name in measures for measures in sets.values()):
+            continue
+        if not there.get(name, True):
+            option, published = _ENABLED_BY[name]
+            reason = f"needs {published.kind} weights ({published.licence})"
+            enable = _enabling(command, option, published)
+        elif metric.paired and not paired:
+            reason = "cross-driven: no real frame of the same moment"
+        elif name in _OF_A_RUN:
+            reason, enable = _OF_A_RUN[name], "atldiff evaluate --checkpoint NAME --data PREPARED"
+        else:
+            reason = "no clip has what it takes (a sound track, a silence, or enough frames)"
+        skipped.append({"metric": name, "reason": reason, "enable": enable})
+    return skipped
+
+
+def _enabling(command: str, option: str, published: Published) -> str:
+    if "://" in published.source:
+        return f"curl -LO {published.source} && {command} {option} {published.file}"
+    return f"{command} {option} {published.source}"
