@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import torch
 
 from atldiff.config import PRESETS, SampleConfig
 from atldiff.errors import AtlDiffError, FaceNotFound
+from atldiff.evaluation.metrics.motion import eye_opening
+from atldiff.landmarks.blink import blink_displacement
+from atldiff.landmarks.detect import detect
 from atldiff.methods.atl import ATLModel
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
@@ -116,6 +120,21 @@ def test_what_lies_outside_the_moving_box_is_untouched(head, portrait, speech) -
     difference = np.abs(frame.astype(int) - portrait.image.astype(int)).max(axis=2)
     eyes = portrait.landmarks[[33, 263, 10], :2].astype(int)
     assert difference[: eyes[:, 1].min() - 40].mean() < 1  # above the forehead next to nothing moves in a still video
+
+
+def test_a_blink_is_seen(head, portrait) -> None:
+    track = head.landmarks(portrait, np.full(3 * 640, 1e-4, np.float32), controls=Controls(still=True))
+    closure = np.array([0, 0.5, 1], np.float32)
+    open_eyes = np.zeros_like(track.displacements)
+    blink = blink_displacement(track.neutral, closure)
+    before, still = (frames_of(head.render(portrait, replace(track, displacements=d))) for d in (open_eyes, blink))
+    assert (before[0] == still[0]).all()
+    mouth = int(portrait.landmarks[2, 1])
+    assert (before[1:, mouth:] == still[1:, mouth:]).mean() > 0.99  # a blink is the eyes' own matter
+    wide, half, shut = eye_opening(np.stack([detect(frame) for frame in still]))
+    assert wide > 0.9 * eye_opening(portrait.landmarks[None])[0]
+    assert shut < 0.55 * wide
+    assert shut + 0.1 * wide < half < wide - 0.1 * wide
 
 
 @pytest.mark.parametrize(("fps", "frames"), [(30, 61), (Fraction(30000, 1001), 61), (12.5, 26), (50, 101)])

@@ -172,6 +172,7 @@ def _measure_checkpoint(
             name=options.name or Path(options.checkpoint).name,
             controls=Controls(seed=options.seed),
             sampling=sampling,
+            size=options.rendering.size,
             most_clips=options.clips,
             progress=progress,
         )
@@ -183,6 +184,7 @@ def _measure_checkpoint(
         "split": options.split,
         "preset": options.rendering.preset,
         "steps": sampling.steps,
+        "size": options.rendering.size,
     }
     cost: dict[str, float] = {"parameters": float(measured.parameters or 0)}
     if measured.clips:

@@ -31,12 +31,14 @@ VIDEO_QUALITY = 26
 
 
 def show(name: str, row: str, real: Sight, made: Sight, caption: str) -> GalleryItem:
-    """Return a strip of ten moments, real above generated, and a video of both with the generated one's sound."""
+    """Return what a page shows of a clip.
+
+    A strip of ten moments, real above generated, and a video with both side by side and the generated one's sound.
+    """
     frames = list(_pairs(real, made))
     times = np.linspace(0, len(frames) - 1, STRIP_FRAMES).astype(int)
     shrink = lambda crop: cv2.resize(crop, (STRIP_SIDE, STRIP_SIDE), interpolation=cv2.INTER_AREA)  # noqa: E731
     strip = np.vstack([np.hstack([shrink(frames[t][side]) for t in times]) for side in (0, 1)])
-    ok, jpeg = cv2.imencode(".jpg", strip[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "both.mp4"
         sound = made.path if made.has_sound else None
@@ -47,7 +49,13 @@ def show(name: str, row: str, real: Sight, made: Sight, caption: str) -> Gallery
             for pair in frames:
                 writer.write(np.hstack(pair))
         video = path.read_bytes()
-    return GalleryItem(name, row, jpeg.tobytes() if ok else b"", video, caption)
+    poster = frames[len(frames) // 3]
+    return GalleryItem(name, row, _jpeg(strip), video, caption, poster_jpeg=_jpeg(np.hstack(poster)))
+
+
+def _jpeg(image: NDArray[np.uint8]) -> bytes:
+    done, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return encoded.tobytes() if done else b""
 
 
 def _pairs(real: Sight, made: Sight) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

@@ -5,6 +5,7 @@ Frames are decoded once for all rows and dropped batch by batch, so memory does 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -114,6 +115,11 @@ def measure_clip(
     pictures = _watch_pictures(_View(real, real_to_crop), views, backbones, fid, paired=paired)
     for name, found in pictures.items():
         values[name] |= found
+    for name, row in values.items():
+        for measure, value in row.items():
+            if value is not None and math.isnan(value):  # one degenerate clip must not cost the whole report
+                row[measure] = None
+                notes.append(f"{name}: {measure} has no value on this clip")
     openings = {name: row.opening for name, row in rows.items()}
     sights = {name: Sight(v.footage.path, v.to_crop, v.footage.samples is not None) for name, v in views.items()}
     return ClipFigures(values, openings, sights, notes)

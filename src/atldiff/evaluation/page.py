@@ -59,6 +59,8 @@ class GalleryItem:
     """Some frames beside one another; empty for none."""
     video_mp4: bytes | None
     caption: str
+    poster_jpeg: bytes = b""
+    """What the video shows before it is played; empty for nothing."""
 
 
 def render_page(result: Mapping[str, Any], gallery: Sequence[GalleryItem] = ()) -> str:
@@ -247,10 +249,13 @@ def _sort_key(value: float | None) -> str:
 
 def _picture(result: Mapping[str, Any], item: GalleryItem, clip: Mapping[str, Any] | None) -> dict[str, Any]:
     picture: dict[str, Any] = {"name": item.name, "row": item.row, "caption": item.caption}
-    if item.strip_jpeg:
-        picture["strip"] = f"data:image/jpeg;base64,{base64.b64encode(item.strip_jpeg).decode()}"
-    if item.video_mp4:
-        picture["video"] = f"data:video/mp4;base64,{base64.b64encode(item.video_mp4).decode()}"
+    for part, kind, content in (
+        ("strip", "image/jpeg", item.strip_jpeg),
+        ("video", "video/mp4", item.video_mp4),
+        ("poster", "image/jpeg", item.poster_jpeg),
+    ):
+        if content:
+            picture[part] = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     if clip is not None:
         opening = clip.get("series", {}).get(LIP_OPENING, {})
         real, generated = ([number(v) for v in opening.get(row, ())] for row in (GROUND_TRUTH, item.row))

@@ -146,6 +146,7 @@ def measure_checkpoint(
     name: str,
     controls: Controls,
     sampling: SampleConfig,
+    size: int | None = None,
     most_clips: int | None = None,
     progress: Progress | None = None,
 ) -> Measured:
@@ -153,7 +154,7 @@ def measure_checkpoint(
 
     data: prepared folder. source: folder of the raw videos it was prepared from. videos: where the rendered videos go:
     `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`. The portrait is the clip's first frame with a face.
-    most_clips: takes this many, evenly spread over the split.
+    size: longest side of what is rendered; the clip's own when None. most_clips: takes this many, evenly spread.
 
     Raises:
         DataError: an unknown split, one without clips, or raw videos that are not there. CheckpointError: not ours.
@@ -182,8 +183,8 @@ def measure_checkpoint(
             path = source / entry.record.path
             try:
                 real = watch(path, tracker)
-                spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling)
-                driven = _render_driven(head, real, videos / f"{clip}.real-landmarks.mp4", sampling)
+                spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling, size)
+                driven = _render_driven(head, real, videos / f"{clip}.real-landmarks.mp4", sampling, size)
                 rows = {
                     GROUND_TRUTH: real,
                     STATIC_PHOTO: hold_first(real),
@@ -240,16 +241,16 @@ def _keep(measured: Measured, name: str, group: str, real: Footage, figures: Cli
 
 
 def _render_spoken(
-    head: TalkingHead, real: Path, out: Path, controls: Controls, sampling: SampleConfig
+    head: TalkingHead, real: Path, out: Path, controls: Controls, sampling: SampleConfig, size: int | None
 ) -> tuple[Path, float]:
     """Render a clip's first face speaking its own sound; return the file and the real-time factor."""
     started = time.perf_counter()
-    video = head(real, real, controls=controls, sampling=sampling)
+    video = head(real, real, controls=controls, sampling=sampling, size=size)
     video.save(out)
     return out, (time.perf_counter() - started) / float(video.duration)
 
 
-def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig) -> Path:
+def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig, size: int | None) -> Path:
     """Render a clip's first face moved by its own landmarks: what the renderer adds to the errors."""
     first = int(np.flatnonzero(real.found)[0])
     image = next(frame for index, frame in enumerate(real.frames()) if index == first)
@@ -268,5 +269,5 @@ def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: Sample
     sound = None if real.samples is None else real.samples[: len(track) * SAMPLE_RATE // FPS]
     if sound is not None and frame_count(len(sound)) < len(track):
         sound = np.pad(sound, (0, len(track) * SAMPLE_RATE // FPS - len(sound)))
-    head.render(portrait, track, audio=sound, sampling=sampling).save(out)
+    head.render(portrait, track, audio=sound, sampling=sampling, size=size).save(out)
     return out

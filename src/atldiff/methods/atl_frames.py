@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from atldiff.diffusion.noise import window_noise
+from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.raster import polygons
-from atldiff.landmarks.topology import LIPS_INNER, OVAL
+from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.video.composite import WindowResult, composite
+from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import WindowGeometry, apply, extract, fit_window, outline
 
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from atldiff.types import Portrait
 
 CAVITY_BLUR_PX = 1.0
+
+EYES = (
+    EyeLandmarks(np.array([33, 133]), LID_PAIRS_RIGHT[:, 0], LID_PAIRS_RIGHT[:, 1], FOLD_RIGHT),
+    EyeLandmarks(np.array([362, 263]), LID_PAIRS_LEFT[::-1, 0], LID_PAIRS_LEFT[::-1, 1], FOLD_LEFT[::-1]),
+)
+"""The eyes, their landmarks in the order of x."""
 
 
 class FrameStream:
@@ -39,7 +47,7 @@ class FrameStream:
         self._device = next(renderer.parameters()).device
         self._geometry = WindowGeometry(config.side, config.origin)
         points = portrait.landmarks[None]
-        self._portrait = portrait.image
+        self._portrait, self._landmarks = portrait.image, portrait.landmarks[:, :2]
         matrix = fit_window(points, self._geometry)[0]
         self._identity = extract(portrait.image, matrix, config.side)
         self._source = apply(matrix, points[0, NEEDED, :2])
@@ -102,7 +110,8 @@ class FrameStream:
 
     def _frame(self, points: np.ndarray, window: WindowResult) -> np.ndarray:
         detail = np.concatenate(outline(window.matrix, self._geometry.side))
-        moved = self._warp.warp(FACE_CONTROL.of(points[:, :2]), detail)
+        smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
+        moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
         x0, y0, x1, y1 = self._warp.box
         composite(moved, (x0, y0), window)
         frame = self._portrait.copy()

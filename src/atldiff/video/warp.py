@@ -6,10 +6,16 @@ A field is evaluated analytically on a grid of points, so the training window an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atldiff.video.eyelids import LidMotion
 
 SOFTENING_PX2 = 1.0
 """Added to squared distances, in squared template pixels. Smaller values show each control point as a bead, larger
@@ -140,11 +146,11 @@ class PortraitWarp:
         field = displacement_field(there, here, scaled(grid))
         return (field * self.unit_px).reshape(frames, rows, columns, 2).numpy()
 
-    def warp(self, target: np.ndarray, detail: np.ndarray | None = None) -> np.ndarray:
+    def warp(self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion] = ()) -> np.ndarray:
         """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
 
         target: (K, 2) pixels. detail: (4,) x0, y0, x1, y1 pixels of a part (the mouth) whose field is evaluated on
-        cells of two template pixels; elsewhere cells are coarser.
+        cells of two template pixels; elsewhere cells are coarser. lids: closed over the eyes of the moved portrait.
         """
         import cv2
 
@@ -160,9 +166,12 @@ class PortraitWarp:
             if dx1 - dx0 > 8 and dy1 - dy0 > 8:
                 self._refine(field, target, (dx0, dy0, dx1, dy1))
         columns, rows = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-        return cv2.remap(
-            self.image, columns + field[..., 0], rows + field[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        columns += field[..., 0]
+        rows += field[..., 1]
+        moved = cv2.remap(self.image, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        for motion in lids:
+            motion.paint(moved, self.image, (columns, rows), (x0, y0))
+        return moved
 
     def _refine(self, field: np.ndarray, target: np.ndarray, part: tuple[int, int, int, int]) -> None:
         """Replace a part of a full-resolution field by a finer evaluation, feathered at its border, in place."""

@@ -47,8 +47,8 @@ _GREY = (110, 110, 110)
 class SyncScore(NamedTuple):
     """SyncNet's verdict.
 
-    lse_d: distance at the best offset; lower is better, 6 to 8 on real speech. lse_c: median minus minimum of the
-    distances over the offsets; higher is better, 0 to about 10, near 0 where nothing agrees. offset_ms: how much later
+    lse_d: distance at the best offset; lower is better. lse_c: median minus minimum of the
+    distances over the offsets; higher is better, near 0 where nothing agrees. offset_ms: how much later
     to show the video for it to match the sound, a multiple of 40; negative where the video is late.
     """
 

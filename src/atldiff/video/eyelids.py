@@ -1,0 +1,253 @@
+"""Eyelids that cover the eyeball. A smooth warp can only squeeze it between lids that meet.
+
+The warp's field gets lids as open as the portrait's, carried along by the corners of their eye. How far the wanted
+lids are from those is painted afterwards: the skin around the eye is stretched over an eyeball that stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+SKIP_PX = 0.1
+"""Lids that differ by less than this from the portrait's are not painted."""
+
+# Shares of the eye's width, looked at on 14 portraits, paintings and a statue among them.
+LASHES = 0.06
+"""Height of the strip along a lid's edge that moves as it is, lashes and all; the skin behind it is stretched."""
+REACH = 0.35
+"""Height of the skin that gives way above the fold and below the lower lid."""
+SIDE = 0.15
+"""How far beyond the corners the skin of the fold moves."""
+EDGE = 0.03
+"""How far inside the visible edge the landmarks of the lids lie; the closed upper lid covers the lower by as much."""
+SOFT = 0.04
+"""Sigma of the blur of stretched skin: lashes that lie on it would become streaks."""
+SEAM = 0.03
+"""Height of the shade where the lids meet."""
+
+SEAM_SHADE = 0.35
+"""How much darker the seam of closed lids is."""
+ROWS_PER_PX = 4
+"""Resolution of the lids' curves along the eye."""
+
+
+@dataclass(frozen=True, slots=True)
+class EyeLandmarks:
+    """Indices of one eye's landmarks, in the order of x in the picture of an upright face.
+
+    corners: (2,). upper, lower, fold: (N,) the edges of the lids and the skin above the upper one.
+    """
+
+    corners: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+    fold: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class EyeFrame:
+    """Coordinates (u, v) of an eye in pixels: u from its first corner to the second, v from there to the chin.
+
+    origin: (2,) the first corner. axes: (2, 2), rows u and v in the picture. width: from corner to corner.
+    """
+
+    origin: np.ndarray
+    axes: np.ndarray
+    width: float
+
+    @classmethod
+    def of(cls, corners: np.ndarray) -> EyeFrame:
+        """Return the frame of two corners (2, 2)."""
+        x, y = corners[1] - corners[0]
+        width = max(float(np.hypot(x, y)), 1e-6)
+        return cls(corners[0], np.array([[x, y], [-y, x]]) / width, width)
+
+    def enter(self, points: np.ndarray) -> np.ndarray:
+        """Return picture points (..., 2) as (u, v)."""
+        return (points - self.origin) @ self.axes.T
+
+    def leave(self, points: np.ndarray) -> np.ndarray:
+        """Return (u, v) (..., 2) as picture points."""
+        return points @ self.axes + self.origin
+
+
+class LidCurves(NamedTuple):
+    """The lids along u, each (L,) float32 and, unless said otherwise, in v pixels.
+
+    From top to bottom: where moving skin begins, the fold, the end of the stretched skin, the edge of the upper lid,
+    that of the lower lid, and where the stretched skin below it begins and ends. by_*: how far these have moved down.
+    stretched: 0 for skin that keeps its height to 1 for skin of several times its height. closed: 0 to 1.
+    """
+
+    top: np.ndarray
+    fold: np.ndarray
+    skin: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+    cheek: np.ndarray
+    bottom: np.ndarray
+    by_fold: np.ndarray
+    by_upper: np.ndarray
+    by_lower: np.ndarray
+    stretched: np.ndarray
+    closed: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class LidMotion:
+    """What is painted on one eye. low, high: (2,) the box in (u, v) outside of which nothing moves.
+
+    curves: they start at u = low[0] and have `ROWS_PER_PX` rows a pixel.
+    """
+
+    frame: EyeFrame
+    low: np.ndarray
+    high: np.ndarray
+    curves: LidCurves
+
+    def paint(
+        self, canvas: np.ndarray, image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
+    ) -> None:
+        """Draw the lids in place over a warped picture.
+
+        canvas: (h, w, 3) uint8, the picture as warped without them; `corner` is its top left pixel (x, y).
+        image: (H, W, 3) uint8 that it was read from. lookup: x and y (h, w) float32, where it was read.
+        """
+        import cv2
+
+        (u0, v0), (u1, v1) = self.low, self.high
+        box = self.frame.leave(np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)])) - corner
+        x0, y0 = np.maximum(np.floor(box.min(0)).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(box.max(0)).astype(int) + 1, canvas.shape[1::-1])
+        if x0 >= x1 or y0 >= y1:
+            return
+        x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+        (ux, uy), (vx, vy) = self.frame.axes.astype(np.float32)
+        dx, dy = (np.asarray(corner) - self.frame.origin).astype(np.float32)
+        u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
+        row = np.rint((u - np.float32(u0)) * ROWS_PER_PX).astype(np.intp)
+        at = LidCurves(*(curve.take(row, mode="clip") for curve in self.curves))
+
+        def read(down: np.ndarray) -> np.ndarray:
+            # What has moved down is read further up, by way of the warp's own lookup: sampled once, never twice.
+            at_x, at_y = x - down * vx, y - down * vy
+            read_x, read_y = (
+                cv2.remap(axis, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in lookup
+            )
+            return cv2.remap(image, read_x, read_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+        along_skin = _ramp(v, at.fold, at.skin)
+        down = at.by_fold * _ramp(v, at.top, at.fold) + (at.by_upper - at.by_fold) * along_skin
+        over = read(down + np.maximum(v - at.upper, 0))  # beyond its edge a lid repeats it
+        under = read(at.by_lower * (1 - _ramp(v, at.cheek, at.bottom)) + np.minimum(v - at.lower, 0))
+        soft = cv2.GaussianBlur(over, (0, 0), SOFT * self.frame.width)
+        softness = (at.stretched * np.clip(3 * np.minimum(along_skin, 1 - along_skin), 0, 1))[..., None]
+        over = over + softness * (soft.astype(np.float32) - over)
+        # Each by the part of a pixel's height that it covers: edges are smooth, and closed lids leave no eyeball.
+        over_part = np.clip(at.upper - v + 0.5, 0, 1)[..., None]
+        under_part = np.minimum(np.clip(v + 0.5 - at.lower, 0, 1)[..., None], 1 - over_part)
+        part = canvas[y0:y1, x0:x1]
+        mixed = over_part * over + under_part * under + (1 - over_part - under_part) * part
+        shade = SEAM_SHADE * at.closed**2 * np.exp(-(((v - at.upper) / (SEAM * self.frame.width)) ** 2))
+        part[:] = np.clip(np.rint(mixed * (1 - shade[..., None])), 0, 255).astype(np.uint8)
+
+
+def part_lids(
+    source: np.ndarray, target: np.ndarray, eyes: tuple[EyeLandmarks, ...]
+) -> tuple[np.ndarray, list[LidMotion]]:
+    """Part wanted landmarks into those for a smooth field and what is painted on the eyes.
+
+    source, target: (K, 2) the portrait's landmarks and the wanted ones, in pixels.
+
+    Returns:
+        The wanted landmarks with lids as open as the portrait's or as wanted, whichever is wider; and the motions that
+        close them from there, none for an eye whose lids need none.
+    """
+    smooth = target.astype(np.float64)
+    motions = []
+    for eye in eyes:
+        frame = EyeFrame.of(smooth[eye.corners])
+        closing = []
+        for landmarks, wider in ((eye.fold, np.minimum), (eye.upper, np.minimum), (eye.lower, np.maximum)):
+            wanted = frame.enter(smooth[landmarks])
+            carried = frame.enter(_carried(source[landmarks], source[eye.corners], smooth[eye.corners]))
+            down = wanted[:, 1] - wider(wanted[:, 1], carried[:, 1])
+            smooth[landmarks] -= down[:, None] * frame.axes[1]
+            closing.append((wanted, down))
+        if max(np.abs(down).max() for _, down in closing[1:]) > SKIP_PX:
+            motions.append(_motion(frame, *closing))
+    return smooth.astype(target.dtype), motions
+
+
+def _carried(points: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Move points (N, 2) by the similarity that takes two points (2, 2) to two others."""
+    points, source = points.astype(np.float64), source.astype(np.float64)
+    (x, y), (to_x, to_y) = source[1] - source[0], target[1] - target[0]
+    square = max(x * x + y * y, 1e-12)
+    # As a displacement: without motion it is exactly 0.
+    scale, turn = (x * to_x + y * to_y) / square - 1, (x * to_y - y * to_x) / square
+    linear = np.array([[scale, turn], [-turn, scale]])
+    return points + (points - source[0]) @ linear + (target[0] - source[0])
+
+
+def _motion(
+    frame: EyeFrame,
+    fold: tuple[np.ndarray, np.ndarray],
+    upper: tuple[np.ndarray, np.ndarray],
+    lower: tuple[np.ndarray, np.ndarray],
+) -> LidMotion:
+    """Lay the curves of a motion.
+
+    fold, upper, lower: wanted points (N, 2) in the eye's frame, and how far each is below the open one (N,).
+    """
+    width = frame.width
+    side, lashes, reach = SIDE * width, LASHES * width, REACH * width
+    u = np.arange(0, width + 2 * side + 1, 1 / ROWS_PER_PX) - side
+
+    def curve(line: tuple[np.ndarray, np.ndarray], beyond: float, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points, down = line
+        inner = np.maximum.accumulate(np.clip(points[:, 0], -beyond, width + beyond))
+        knots = np.concatenate([[-beyond], inner, [width + beyond]])
+        heights = np.concatenate([ends[:1], points[:, 1], ends[1:]])
+        return np.interp(u, knots, heights), np.interp(u, knots, np.pad(down, 1))
+
+    fold_v, by_fold = curve(fold, side, fold[0][[0, -1], 1])
+    upper_v, by_upper = curve(upper, 0.0, np.zeros(2))
+    lower_v, by_lower = curve(lower, 0.0, np.zeros(2))
+    crossed = np.maximum(upper_v - lower_v, 0) / 2
+    upper_v, by_upper = upper_v - crossed, by_upper - crossed
+    lower_v, by_lower = lower_v + crossed, by_lower + crossed
+    bottom = lower_v - by_lower + lashes + reach
+    fold_v = np.minimum(fold_v, upper_v - 1e-3)
+    top = np.minimum(fold_v - by_fold - reach, fold_v - 1e-3)
+
+    gap = np.maximum(lower_v - upper_v + by_upper - by_lower, 1e-3)  # of the open eye
+    share = (by_upper - by_lower) / gap
+    closed = _ease(share)
+    edge = np.minimum(EDGE * width, gap / 5)
+    # Soon no moving lid shows the eyeball that lies within its landmarks; late the upper one covers the lower's edge.
+    within, cover = edge * _ease(3 * share), edge * closed
+    upper_v, by_upper, by_lower = upper_v + cover, by_upper + cover + within, by_lower - within
+    skin = np.maximum(upper_v - lashes, (fold_v + upper_v) / 2)
+    height = np.maximum(skin - fold_v, 1e-3)
+    open_height = np.maximum(height - by_upper + by_fold, 1e-3)
+    stretched = _ramp(height / open_height, 1.25, 2.75)
+    curves = LidCurves(*(values.astype(np.float32) for values in (
+        top, fold_v, fold_v + height, upper_v, lower_v, lower_v + lashes, bottom,
+        by_fold, by_upper, by_lower, stretched, closed * np.minimum(8 * gap / width, 1),
+    )))  # fmt: skip
+    return LidMotion(frame, np.array([-side, top.min()]), np.array([width + side, bottom.max()]), curves)
+
+
+def _ramp(value: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
+    """Return 0 up to `low`, 1 from `high`, and a straight line between."""
+    return np.clip((value - low) / (high - low), 0, 1)
+
+
+def _ease(value: np.ndarray) -> np.ndarray:
+    """Return the ramp from 0 to 1 over [0, 1] whose slope is zero at both ends."""
+    value = np.clip(value, 0.0, 1.0)
+    return value * value * (3 - 2 * value)
