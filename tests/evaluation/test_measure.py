@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from atldiff.evaluation.footage import Footage, watch
-from atldiff.evaluation.measure import Backbones, measure_clip
+from atldiff.evaluation.measure import measure_clip
+from atldiff.evaluation.pictures import Backbones
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.video.read import read_frames_at
 from atldiff.video.write import VideoWriter

@@ -15,7 +15,7 @@ from atldiff.data.clip import prepare_clip
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation import report
-from atldiff.evaluation.measure import Backbones
+from atldiff.evaluation.pictures import Backbones
 from atldiff.evaluation.protocol import GROUND_TRUTH, METRICS, PER_CLIP, PROTOCOL, REAL_LANDMARKS, STATIC_PHOTO
 from atldiff.evaluation.result import assemble
 from atldiff.evaluation.run import Pair, find_pairs, measure_checkpoint, measure_folders, split_entries

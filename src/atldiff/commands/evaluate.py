@@ -17,7 +17,7 @@ from atldiff.commands.progress import Progress, say
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
-    from atldiff.evaluation.measure import Backbones
+    from atldiff.evaluation.pictures import Backbones
     from atldiff.evaluation.run import Measured
 
 PREPARED_DEFAULT = "runs/prepared"
@@ -141,7 +141,7 @@ def _check(options: Evaluate) -> None:
 
 def _open(options: BackboneOptions) -> Backbones:
     from atldiff.backbones import alexnet, embedder, inception, syncnet
-    from atldiff.evaluation.measure import Backbones
+    from atldiff.evaluation.pictures import Backbones
 
     return Backbones(
         lpips=alexnet.load(options.lpips) if options.lpips else None,

@@ -6,59 +6,27 @@ Frames are decoded once for all rows and dropped batch by batch, so memory does 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from itertools import zip_longest
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.evaluation.footage import Footage, Sight, crop_matrix, duration_error_ms, match
-from atldiff.evaluation.metrics import image, landmarks, motion, sync
-from atldiff.evaluation.metrics.identity import identity_cosine
-from atldiff.evaluation.metrics.perceptual import lpips
+from atldiff.evaluation.metrics import landmarks, motion, sync
 from atldiff.evaluation.metrics.syncnet import crop_face, face_boxes, lse
-from atldiff.evaluation.protocol import (
-    CROP,
-    FID_STRIDE,
-    IDENTITY_FRAMES,
-    METRICS,
-    MOUTH_MARGIN,
-    PER_CLIP,
-    SEAM_WINDOW_ORIGIN,
-    SEAM_WINDOW_SIDE,
-    SYNCNET_FRAMES,
-)
-from atldiff.landmarks.topology import LIPS, MESH_POINTS, OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
+from atldiff.evaluation.pictures import Values, View, watch_pictures
+from atldiff.evaluation.protocol import METRICS, PER_CLIP, SYNCNET_FRAMES
+from atldiff.landmarks.topology import OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
 from atldiff.timebase import FPS, SAMPLES_PER_FRAME
-from atldiff.video.window import WindowGeometry, apply, extract, fit_window, invert
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from atldiff.backbones.alexnet import LpipsAlexNet
-    from atldiff.backbones.embedder import Embedder
-    from atldiff.backbones.inception import InceptionV3
     from atldiff.backbones.syncnet import SyncNet
     from atldiff.evaluation.metrics.fid import Fid
-
-Values = dict[str, float | None]
-
-BATCH_FRAMES = 16
-SEAM_WINDOW = WindowGeometry(SEAM_WINDOW_SIDE, SEAM_WINDOW_ORIGIN)
-SEAM_SMOOTH_FRAMES = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class Backbones:
-    """The networks of others that some measures need; a measure without its network is not computed."""
-
-    lpips: LpipsAlexNet | None = None
-    inception: InceptionV3 | None = None
-    syncnet: SyncNet | None = None
-    embedder: Embedder | None = None
+    from atldiff.evaluation.pictures import Backbones
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +62,13 @@ def measure_clip(
     """
     notes: list[str] = []
     real_to_crop = crop_matrix(real)
-    views: dict[str, _View] = {}
+    views: dict[str, View] = {}
     for name, row in rows.items():
         if not paired and row is not real:
-            views[name] = _View(row, crop_matrix(row))
+            views[name] = View(row, crop_matrix(row))
             continue
         matrix, fitted = match(row, real, real_to_crop)
-        views[name] = _View(row, matrix)
+        views[name] = View(row, matrix)
         if fitted:
             notes.append(f"{name}: {row.size[1]}x{row.size[0]} is another crop; laid over the real face by landmarks")
         if abs(len(row) - len(real)) > 1:
@@ -112,7 +80,7 @@ def measure_clip(
             values[name] |= _paired_track_values(view, real, real_to_crop)
         if backbones.syncnet is not None:
             values[name] |= _syncnet_values(view.footage, backbones.syncnet)
-    pictures = _watch_pictures(_View(real, real_to_crop), views, backbones, fid, paired=paired)
+    pictures = watch_pictures(View(real, real_to_crop), views, backbones, fid, paired=paired)
     for name, found in pictures.items():
         values[name] |= found
     for name, row in values.items():
@@ -125,19 +93,7 @@ def measure_clip(
     return ClipFigures(values, openings, sights, notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """A video and the map from its pixels to the crop."""
-
-    footage: Footage
-    to_crop: NDArray[np.float64]
-
-    def points(self, subset: NDArray[np.int_]) -> NDArray[np.float64]:
-        """Return a subset of the landmarks in crop pixels, (T, K, 2), with lost frames filled."""
-        return apply(self.to_crop, self.footage.filled[:, subset, :2].astype(np.float64))
-
-
-def _track_values(view: _View) -> Values:
+def _track_values(view: View) -> Values:
     footage = view.footage
     found = footage.found
     values: Values = {
@@ -156,13 +112,13 @@ def _track_values(view: _View) -> Values:
     return values
 
 
-def _paired_track_values(view: _View, real: Footage, real_to_crop: NDArray[np.float64]) -> Values:
+def _paired_track_values(view: View, real: Footage, real_to_crop: NDArray[np.float64]) -> Values:
     row = view.footage
     frames = min(len(row), len(real))
     both = row.found[:frames] & real.found[:frames]
     if not both.any():
         return {}
-    real_view = _View(real, real_to_crop)
+    real_view = View(real, real_to_crop)
     generated, wanted = view.points(SIXTY_EIGHT)[:frames][both], real_view.points(SIXTY_EIGHT)[:frames][both]
     eyes = real_view.points(OUTER_EYE_CORNERS)
     unit_px = float(np.median(np.linalg.norm(eyes[:, 1] - eyes[:, 0], axis=-1)))  # of canonical space, in the crop
@@ -194,189 +150,6 @@ def _syncnet_values(row: Footage, network: SyncNet) -> Values:
     except ValueError:  # shorter than SyncNet's search for the offset
         return {}
     return {"lse_d": score.lse_d, "lse_c": score.lse_c, "lse_offset_ms": score.offset_ms}
-
-
-@dataclass
-class _Sums:
-    """What is added up over the frames of one row."""
-
-    frames: int = 0
-    squares: float = 0.0
-    mouth_squares: float = 0.0
-    mouth_values: int = 0
-    ssim: float = 0.0
-    lpips: float | None = None
-    flicker: float = 0.0
-    still: int = 0
-    last: NDArray[np.uint8] | None = None
-    steps: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    embeddings: list[NDArray[np.floating]] = field(default_factory=list)
-
-
-def _watch_pictures(
-    real: _View, rows: Mapping[str, _View], backbones: Backbones, fid: Mapping[str, Fid], *, paired: bool
-) -> dict[str, Values]:
-    """Decode all videos side by side and return the figures that need pixels."""
-    sums = {name: _Sums() for name in rows}
-    truth = _Sums()
-    mouths = _mouth_boxes(real)
-    borders = {name: _borders(view) for name, view in rows.items()} if paired else {}
-    real_borders = _borders(real)
-    chosen = {name: _spread(view.footage) for name, view in rows.items()}
-    chosen_real = _spread(real.footage)
-    batch: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in rows}
-    real_batch: list[NDArray[np.uint8]] = []
-    start = 0
-
-    def measure_batch() -> None:
-        nonlocal start
-        if paired and real_batch:
-            wanted = np.stack(real_batch)
-            _add_steps(truth, wanted, real_borders, start)
-            for name, frames in batch.items():
-                if frames:
-                    same = rows[name].footage is real.footage
-                    shown = wanted if same else np.stack(frames)
-                    _add(
-                        sums[name],
-                        shown,
-                        wanted if same else wanted[: len(shown)],
-                        truth.last,
-                        mouths[start:],
-                        backbones,
-                    )
-                    _add_steps(sums[name], shown, borders[name], start)
-            truth.last = wanted[-1]
-        if backbones.inception is not None:
-            _add_features(real_batch, batch, start, backbones.inception, fid)
-        start += max(len(real_batch), *(len(frames) for frames in batch.values()))
-        real_batch.clear()
-        for frames in batch.values():
-            frames.clear()
-
-    everything = [real.footage.frames(), *(view.footage.frames() for view in rows.values())]
-    for index, (real_frame, *frames) in enumerate(zip_longest(*everything)):
-        if real_frame is None and paired:
-            break
-        if real_frame is not None:
-            real_batch.append(extract(real_frame, real.to_crop, CROP))
-            if backbones.embedder is not None and index in chosen_real:
-                truth.embeddings.append(backbones.embedder.embed(real_frame, real.footage.points[index]))
-        for (name, view), frame in zip(rows.items(), frames, strict=True):
-            if frame is None:
-                continue
-            same = view.footage is real.footage and real_frame is not None
-            batch[name].append(real_batch[-1] if same else extract(frame, view.to_crop, CROP))
-            if backbones.embedder is not None and index in chosen[name]:
-                sums[name].embeddings.append(backbones.embedder.embed(frame, view.footage.points[index]))
-        if (index + 1) % BATCH_FRAMES == 0:
-            measure_batch()
-    if real_batch or any(batch.values()):
-        measure_batch()
-    return {name: _pixel_values(row, truth) for name, row in sums.items()}
-
-
-def _add(
-    sums: _Sums,
-    shown: NDArray[np.uint8],
-    wanted: NDArray[np.uint8],
-    real_before: NDArray[np.uint8] | None,
-    mouths: NDArray[np.int_],
-    backbones: Backbones,
-) -> None:
-    sums.frames += len(shown)
-    sums.squares += float(image.mean_squared_error(shown, wanted).sum())
-    sums.ssim += float(image.ssim(shown, wanted).sum())
-    for frame, real, (left, top, right, bottom) in zip(shown, wanted, mouths, strict=False):
-        difference = frame[top:bottom, left:right].astype(np.float32) - real[top:bottom, left:right]
-        sums.mouth_squares += float(np.square(difference).sum(dtype=np.float64))
-        sums.mouth_values += difference.size
-    if backbones.lpips is not None and shown is wanted:
-        sums.lpips = sums.lpips or 0.0  # the distance of a picture from itself: no need to ask the network
-    elif backbones.lpips is not None:
-        pair = [torch.from_numpy(v).permute(0, 3, 1, 2).float() / 127.5 - 1 for v in (shown, wanted)]
-        sums.lpips = (sums.lpips or 0.0) + float(lpips(pair[0], pair[1], backbones.lpips).sum())
-    if sums.last is not None and real_before is not None:
-        shown, wanted = np.concatenate([sums.last[None], shown]), np.concatenate([real_before[None], wanted])
-    total, count = image.flicker_sums(shown, wanted)
-    sums.flicker += total
-    sums.still += count
-    sums.last = shown[-1]
-
-
-def _add_steps(sums: _Sums, frames: NDArray[np.uint8], borders: Mapping[str, NDArray[np.float64]], start: int) -> None:
-    for name, border in borders.items():
-        part = border[start : start + len(frames)]
-        sums.steps.setdefault(name, []).append(image.seam_steps(frames[: len(part)], part))
-
-
-def _add_features(
-    real_batch: list[NDArray[np.uint8]],
-    batch: Mapping[str, list[NDArray[np.uint8]]],
-    start: int,
-    network: InceptionV3,
-    fid: Mapping[str, Fid],
-) -> None:
-    def features(frames: list[NDArray[np.uint8]]) -> torch.Tensor | None:
-        kept = [frame for index, frame in enumerate(frames, start) if index % FID_STRIDE == 0]
-        if not kept:
-            return None
-        with torch.inference_mode():
-            return network(torch.from_numpy(np.stack(kept)).permute(0, 3, 1, 2))
-
-    of_real = features(real_batch)
-    for name, frames in batch.items():
-        of_row = features(frames)
-        if of_row is not None:
-            fid[name].add_generated(of_row)
-        if of_real is not None:
-            fid[name].add_real(of_real)
-
-
-def _pixel_values(sums: _Sums, truth: _Sums) -> Values:
-    values: Values = {}
-    if sums.frames:
-        values = {
-            "psnr": image.psnr(sums.squares / sums.frames),
-            "psnr_mouth": image.psnr(sums.mouth_squares / sums.mouth_values) if sums.mouth_values else None,
-            "ssim": sums.ssim / sums.frames,
-            "lpips": None if sums.lpips is None else sums.lpips / sums.frames,
-            "flicker": image.flicker(sums.flicker, sums.still),
-        }
-        for name, steps in sums.steps.items():
-            own, real = np.concatenate(steps), np.concatenate(truth.steps[name])
-            frames = min(len(own), len(real))
-            values[f"seam_{name}"] = image.seam_energy(own[:frames], real[:frames])
-    if sums.embeddings and truth.embeddings:
-        values["identity"] = identity_cosine(np.stack(sums.embeddings), np.stack(truth.embeddings))
-    return values
-
-
-def _mouth_boxes(real: _View) -> NDArray[np.int_]:
-    """Return left, top, right, bottom of each frame's mouth in crop pixels, (T, 4)."""
-    lips = real.points(LIPS)
-    low, high = lips.min(axis=1), lips.max(axis=1)
-    margin = MOUTH_MARGIN * (high - low)[:, :1]
-    corners = np.concatenate([np.floor(low - margin), np.ceil(high + margin)], axis=1)
-    return np.clip(corners, 0, CROP).astype(int)
-
-
-def _borders(view: _View) -> dict[str, NDArray[np.float64]]:
-    """Return the closed borders at which seams are looked for, in crop pixels, (T, 4, 2) each."""
-    points = view.footage.filled
-    side = SEAM_WINDOW.side
-    square = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64)
-    window = apply(invert(fit_window(points, SEAM_WINDOW, SEAM_SMOOTH_FRAMES)), square)  # (T, 4, 2)
-    flat = points[:, :MESH_POINTS, :2].astype(np.float64)
-    (left, top), (right, bottom) = flat.min(axis=1).T, flat.max(axis=1).T
-    box = np.stack([np.stack(c, -1) for c in ((left, top), (right, top), (right, bottom), (left, bottom))], axis=1)
-    return {"window": apply(view.to_crop, window), "box": apply(view.to_crop, box)}
-
-
-def _spread(footage: Footage) -> frozenset[int]:
-    """Return the frames whose faces are embedded."""
-    seen = np.flatnonzero(footage.found)
-    return frozenset(seen[np.linspace(0, len(seen) - 1, min(IDENTITY_FRAMES, len(seen))).astype(int)].tolist())
 
 
 def needs(backbones: Backbones) -> dict[str, bool]:

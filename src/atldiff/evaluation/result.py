@@ -22,7 +22,7 @@ from atldiff.evaluation.report import FORMAT, summarise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from atldiff.evaluation.measure import Backbones
+    from atldiff.evaluation.pictures import Backbones
     from atldiff.evaluation.run import Measured
 
 MIN_FID_PICTURES = 2

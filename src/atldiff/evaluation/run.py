@@ -21,9 +21,10 @@ from atldiff.data.manifest import Manifest, Split
 from atldiff.data.prepare import VIDEO_SUFFIXES
 from atldiff.errors import AtlDiffError, DataError
 from atldiff.evaluation.footage import Footage, Sight, hold_first, watch
-from atldiff.evaluation.measure import Backbones, ClipFigures, measure_clip
+from atldiff.evaluation.measure import ClipFigures, measure_clip
 from atldiff.evaluation.metrics.fid import Fid
 from atldiff.evaluation.networks import network_figures
+from atldiff.evaluation.pictures import Backbones
 from atldiff.evaluation.protocol import GROUND_TRUTH, REAL_LANDMARKS, STATIC_PHOTO
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.geometry import to_canonical

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atldiff.backbones.alexnet import LpipsAlexNet
 
 MIN_SIDE_PX = 64
@@ -30,8 +32,16 @@ def lpips(prediction: torch.Tensor, target: torch.Tensor, network: LpipsAlexNet)
     if min(prediction.shape[2:]) < MIN_SIDE_PX:
         raise ValueError(f"pictures: got {tuple(prediction.shape[2:])} px, expected at least {MIN_SIDE_PX} px a side")
     with torch.inference_mode():
-        total = torch.zeros(len(prediction), device=prediction.device)
-        for one, other, weigh in zip(network(prediction), network(target), network.linear, strict=True):
+        return feature_distance(network(prediction), network(target), network)
+
+
+def feature_distance(
+    prediction: Sequence[torch.Tensor], target: Sequence[torch.Tensor], network: LpipsAlexNet
+) -> torch.Tensor:
+    """Return the same of features that the network has given, (T,): those of one target serve several predictions."""
+    total = torch.zeros(len(prediction[0]), device=prediction[0].device)
+    with torch.inference_mode():
+        for one, other, weigh in zip(prediction, target, network.linear, strict=True):
             apart = (F.normalize(one, eps=1e-10) - F.normalize(other, eps=1e-10)).square()  # (T, C, h, w)
             total += weigh(apart).mean(dim=(1, 2, 3))  # (T,)
     return total
