@@ -14,7 +14,7 @@ from atldiff.config import SampleConfig
 from atldiff.data.clip import prepare_clip
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.errors import CheckpointError, DataError
-from atldiff.evaluation import report
+from atldiff.evaluation import report, run
 from atldiff.evaluation.pictures import Backbones
 from atldiff.evaluation.protocol import GROUND_TRUTH, METRICS, PER_CLIP, PROTOCOL, REAL_LANDMARKS, STATIC_PHOTO
 from atldiff.evaluation.result import assemble
@@ -176,6 +176,32 @@ class TestFolders:
         assert {item["metric"] for item in result["skipped"]} == {"lse_d", "lse_c", "lse_offset_ms", "rtf"} | (
             {"silent_mouth"} - result["summary"]["ours"].keys()
         )
+
+    def test_an_interruption_keeps_what_was_measured(
+        self, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made, real = (tmp_path / folder.name for folder in folders)
+        for folder, source in zip((made, real), folders, strict=True):
+            folder.mkdir()
+            for name in ("a.mp4", "b.mp4", "c.mp4"):
+                shutil.copy(source / "same.mp4", folder / name)
+        look = run.watch
+
+        def interrupted(path: Path, tracker: FaceTracker):
+            if path.name == "b.mp4":
+                raise KeyboardInterrupt
+            return look(path, tracker)
+
+        monkeypatch.setattr(run, "watch", interrupted)
+        command = ["evaluate", "--generated", str(made), "--real", str(real), "--json", str(tmp_path / "e.json")]
+        assert cli.run(command) == 130
+        result = report.load(tmp_path / "e.json")
+        assert [clip["name"] for clip in result["clips"]] == ["a"]
+        assert result["failed"] == [{"clip": "b", "reason": "interrupted: this and the clips after it, 2 in all"}]
+        (made / "a.mp4").unlink()
+        (tmp_path / "e.json").unlink()
+        assert cli.run(command) == 130  # before anything was measured: there is nothing to report
+        assert not (tmp_path / "e.json").exists()
 
     def test_nothing_measurable_is_an_error(self, folders: tuple[Path, Path], capsys) -> None:
         made, real = folders

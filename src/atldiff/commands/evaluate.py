@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atldiff.evaluation.pictures import Backbones
     from atldiff.evaluation.run import Measured
 
+INTERRUPTED = 130
 PREPARED_DEFAULT = "runs/prepared"
 
 
@@ -80,7 +81,7 @@ class Evaluate:
 
 
 def run(args: list[str]) -> int:
-    """Run the sub-command."""
+    """Run the sub-command; 130 when it was interrupted and reports the clips measured until then."""
     options = read(Evaluate, "evaluate", args)
     _check(options)
     command = shlex.join(["atldiff", "evaluate", *args])
@@ -116,7 +117,7 @@ def run(args: list[str]) -> int:
         if options.html is not None:
             _write_page(result, measured, options)
     show_evaluation(result)
-    return 0
+    return INTERRUPTED if measured.interrupted else 0
 
 
 def _check(options: Evaluate) -> None:
@@ -187,7 +188,7 @@ def _measure_checkpoint(
         "size": options.rendering.size,
     }
     cost: dict[str, float] = {"parameters": float(measured.parameters or 0)}
-    if measured.clips:
+    if measured.clips and not measured.interrupted:
         longest = max(measured.clips, key=lambda clip: clip["frames"])
         clip = measured.sights[longest["name"]]["ground truth"].path
         cost |= cold_start(options.checkpoint, clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)

@@ -63,6 +63,8 @@ class Measured:
     networks: dict[str, dict] = field(default_factory=dict)
     sights: dict[str, dict[str, Sight]] = field(default_factory=dict)
     parameters: int | None = None
+    interrupted: bool = False
+    """The user stopped it: what was measured until then is reported."""
 
 
 def find_pairs(generated: Path, real: Path) -> tuple[list[Pair], list[dict]]:
@@ -114,7 +116,8 @@ def measure_folders(
     """Measure generated videos against real ones.
 
     name: what the row of the generated videos is called. paired: self-driven videos, whose frames belong to the real
-    frames of the same time; False for cross-driven ones. A pair that cannot be measured is listed and left out.
+    frames of the same time; False for cross-driven ones. A pair that cannot be measured is listed and left out; an
+    interruption (Ctrl-C) ends the measuring and keeps what there is.
     """
     pairs = list(pairs)
     measured = _started([GROUND_TRUTH, STATIC_PHOTO, name], name, backbones)
@@ -127,9 +130,11 @@ def measure_folders(
                 rows = {GROUND_TRUTH: real, STATIC_PHOTO: hold_first(real), name: watch(pair.generated, tracker)}
                 figures = measure_clip(real, rows, backbones, measured.fid, paired=paired)
             except AtlDiffError as error:
-                logger.warning("clip %s is left out: %s", pair.name, error)
-                measured.failed.append({"clip": pair.name, "reason": str(error)})
+                _leave_out(measured, pair.name, str(error))
                 continue
+            except KeyboardInterrupt:
+                _stop(measured, pair.name, len(pairs) - index)
+                break
             _keep(measured, pair.name, Path(pair.name).parent.as_posix(), real, figures)
     if progress:
         progress(len(pairs), len(pairs), "")
@@ -194,9 +199,11 @@ def measure_checkpoint(
                 }
                 figures = measure_clip(real, rows, backbones, measured.fid)
             except AtlDiffError as error:
-                logger.warning("clip %s is left out: %s", clip, error)
-                measured.failed.append({"clip": clip, "reason": str(error)})
+                _leave_out(measured, clip, str(error))
                 continue
+            except KeyboardInterrupt:
+                _stop(measured, clip, len(entries) - index)
+                break
             figures.values[name]["rtf"] = seconds
             _keep(measured, clip, entry.record.source, real, figures)
     if progress:
@@ -225,6 +232,19 @@ def split_entries(manifest: Manifest, split: str, most_clips: int | None = None)
 def _started(rows: list[str], main_row: str, backbones: Backbones) -> Measured:
     fid = {} if backbones.inception is None else {row: Fid(backbones.inception.num_features) for row in rows}
     return Measured(rows, main_row, fid)
+
+
+def _leave_out(measured: Measured, clip: str, reason: str) -> None:
+    logger.warning("clip %s is left out: %s", clip, reason)
+    measured.failed.append({"clip": clip, "reason": reason})
+
+
+def _stop(measured: Measured, clip: str, left: int) -> None:
+    """Note that the user stopped at a clip; without any clip measured there is nothing to report."""
+    if not measured.clips:
+        raise KeyboardInterrupt
+    measured.interrupted = True
+    measured.failed.append({"clip": clip, "reason": f"interrupted: this and the clips after it, {left} in all"})
 
 
 def _keep(measured: Measured, name: str, group: str, real: Footage, figures: ClipFigures) -> None:
