@@ -31,6 +31,7 @@ MIN_FRAMES = 16
 """Fewest frames with a face; a shorter clip has no time course to speak of."""
 SAME_ASPECT = 0.02
 """Sizes whose aspect ratios differ by less than this share show the same picture, only scaled."""
+FITTED_AT_ONCE = 250
 FITTED_FRAMES = 100
 """Frames, spread over the clip, that a similarity is fitted to."""
 
@@ -73,12 +74,16 @@ class Footage:
         return np.stack(columns, axis=1).reshape(self.points.shape).astype(np.float32)
 
     @cached_property
-    def _canonical(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        shape, rotation, _, _ = to_canonical(self.filled.astype(np.float64), mean_shape())
-        return shape, rotation
+    def _canonical(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        # A part at a time: in double precision a minute of a face is 17 MB, and the fit holds several of it.
+        shapes, rotations = np.empty_like(self.filled), np.empty((len(self), 3, 3))
+        for start in range(0, len(self), FITTED_AT_ONCE):
+            part = slice(start, start + FITTED_AT_ONCE)
+            shapes[part], rotations[part], _, _ = to_canonical(self.filled[part].astype(np.float64), mean_shape())
+        return shapes, rotations
 
     @property
-    def shapes(self) -> NDArray[np.float64]:
+    def shapes(self) -> NDArray[np.float32]:
         """Pose-free landmarks, (T, 478, 3), in outer-eye-corner distances."""
         return self._canonical[0]
 
@@ -90,7 +95,7 @@ class Footage:
     @cached_property
     def opening(self) -> NDArray[np.float64]:
         """Lip opening, (T,), in outer-eye-corner distances."""
-        return lip_opening(self.shapes)
+        return lip_opening(self.shapes).astype(np.float64)
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames, (H, W, 3) uint8 RGB."""
@@ -160,7 +165,7 @@ def watch(path: Path, tracker: FaceTracker) -> Footage:
 def hold_first(real: Footage) -> Footage:
     """Return the video that shows the first frame with a face all the time, with the same sound."""
     first = int(np.flatnonzero(real.found)[0])
-    return replace(real, points=np.repeat(real.points[first : first + 1], len(real), axis=0), held=first)
+    return replace(real, points=np.broadcast_to(real.points[first], real.points.shape), held=first)
 
 
 def crop_matrix(real: Footage) -> NDArray[np.float64]:
