@@ -10,6 +10,7 @@ import torch
 from atldiff import cli
 from atldiff.backbones.alexnet import LpipsAlexNet
 from atldiff.checkpoint import save_model
+from atldiff.commands.report import show_evaluation
 from atldiff.config import SampleConfig
 from atldiff.data.clip import prepare_clip
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
@@ -142,7 +143,7 @@ class TestFolders:
         assert values["audio_lip_correlation"] is not None
         assert {"cross-driven: no real frame of the same moment"} <= {item["reason"] for item in result["skipped"]}
 
-    def test_with_networks(self, folders: tuple[Path, Path]) -> None:
+    def test_with_networks(self, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
         """Random weights, of course: what they see of a video against itself does not depend on them."""
         torch.manual_seed(0)
         made, real = folders
@@ -172,6 +173,8 @@ class TestFolders:
         assert values[STATIC_PHOTO]["lpips"] > 0
         assert values["ours"]["identity"] == pytest.approx(1, abs=1e-3)
         result = assemble(measured, backbones, config={}, command="", seed=0, paired=True, cost={})
+        show_evaluation(result)
+        assert "FID of ours: 8 frames against 8 real" in capsys.readouterr().out
         assert result["sets"]["ours"]["fid"] == {"value": pytest.approx(0, abs=1e-4), "generated": 8, "real": 8}
         assert {item["metric"] for item in result["skipped"]} == {"lse_d", "lse_c", "lse_offset_ms", "rtf"} | (
             {"silent_mouth"} - result["summary"]["ours"].keys()

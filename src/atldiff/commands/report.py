@@ -72,6 +72,7 @@ def show_evaluation(result: Mapping[str, Any], rows: Sequence[str] = ()) -> None
         figure,
         interval_text,
         number,
+        set_text,
         skipped_together,
     )
 
@@ -94,6 +95,10 @@ def show_evaluation(result: Mapping[str, Any], rows: Sequence[str] = ()) -> None
             lines.append((_measure(about.get("label", name), about.get("unit"), ARROWS[about.get("better")]), *cells))
     title = f"{result['main_row']}, {len(result['clips'])} clips, protocol {result['protocol']}"
     _table(title, ("measure", *rows), lines)
+    for row in rows:
+        for name, measure in sets.get(row, {}).items():
+            line = f"{metrics.get(name, {}).get('label', name)} of {row}: {set_text(measure)}"
+            console().print(line, markup=False, highlight=False)
     for name, value in result.get("cost", {}).items():
         console().print(f"{cost_label(name)}: {figure(number(value))}", markup=False, highlight=False)
     if result.get("networks"):
