@@ -258,6 +258,20 @@ class TestCheckpoint:
         assert {row["measure"] for row in result["networks"]} >= {"opening_correlation, median clip"}
         assert "real-time factor" in capsys.readouterr().out
 
+    def test_a_cold_start_that_fails_costs_no_figures(
+        self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path, monkeypatch, capsys
+    ) -> None:
+        data, source = prepared
+
+        def refuse(*arguments) -> dict:
+            raise DataError("cost: `atldiff generate` failed")
+
+        monkeypatch.setattr("atldiff.evaluation.cost.cold_start", refuse)
+        command = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--source", str(source)]
+        assert cli.run([*command, "--json", str(tmp_path / "e.json"), "--preset", "fast"]) == 0
+        assert set(report.load(tmp_path / "e.json")["cost"]) == {"parameters"}
+        assert "warning: cost: `atldiff generate` failed" in capsys.readouterr().err
+
     def test_bad_input(self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path) -> None:
         data, source = prepared
         arguments = dict(name="ours", controls=Controls(), sampling=SampleConfig())

@@ -191,7 +191,10 @@ def _measure_checkpoint(
     if measured.clips and not measured.interrupted:
         longest = max(measured.clips, key=lambda clip: clip["frames"])
         clip = measured.sights[longest["name"]]["ground truth"].path
-        cost |= cold_start(options.checkpoint, clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
+        try:
+            cost |= cold_start(options.checkpoint, clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
+        except DataError as error:  # the figures of the clips are worth more than that of the start
+            say(f"atldiff: warning: {error}", quiet=options.report.quiet)
         (videos / ".cold.mp4").unlink(missing_ok=True)
     return measured, config, cost
 
