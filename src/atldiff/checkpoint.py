@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from atldiff.config import ATLConfig, from_dict, to_dict
 from atldiff.errors import CheckpointError
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     import os
@@ -144,6 +145,4 @@ def save_model(model: ATLModel, folder: Path, card: str | None = None) -> None:
     temporary.replace(folder / WEIGHTS_FILE)
     for name, text in ((CONFIG_FILE, json.dumps(to_dict(model.config), indent=2) + "\n"), (CARD_FILE, card)):
         if text is not None:
-            temporary = folder / f".{name}.partial"
-            temporary.write_text(text)
-            temporary.replace(folder / name)
+            write_text(folder / name, text)

@@ -10,11 +10,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from atldiff.config import PRESETS, ATLConfig, GeneratorConfig, RendererConfig
+from atldiff.data import speech
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import fit_identity, load_speech, lower_face, point_weights
+from atldiff.data.speech import fit_identity, generator_scores, load_speech, lower_face, point_weights
 from atldiff.data.synthetic import make_synthetic
 from atldiff.evaluation import networks
-from atldiff.evaluation.networks import generator_scores, network_figures, network_table, renderer_errors
+from atldiff.evaluation.networks import network_figures, network_table, renderer_errors
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.atl import ATLModel, Renderer
 
@@ -192,9 +193,11 @@ class TestRendererErrors:
 class TestGeneratorScores:
     def test_a_mouth_that_rests_has_an_error_of_one(self, model: ATLModel, prepared: Manifest, monkeypatch) -> None:
         monkeypatch.setattr(
-            networks, "predict_coefficients", lambda generator, mel, neutral: self.ramp(len(mel) // 4, 1e-9)
+            speech, "predict_coefficients", lambda generator, mel, neutral: self.ramp(len(mel) // 4, 1e-9)
         )
-        scores = generator_scores(model.generator, prepared, prepared.usable(Split.TEST)[0])
+        clip = load_speech(prepared, prepared.usable(Split.TEST)[0])
+        assert clip is not None
+        scores = generator_scores(model.generator, clip)
         assert scores is not None
         assert scores["lip_error"] == pytest.approx(1, abs=1e-4)
         assert scores["amplitude"] == pytest.approx(0, abs=1e-4)
@@ -210,9 +213,9 @@ class TestGeneratorScores:
         clip = load_speech(prepared, entry)
         assert clip is not None
         basis, scale = model.generator.basis.numpy(), model.generator.scale.numpy()
-        truth = networks.coefficients(clip, basis, scale)
-        monkeypatch.setattr(networks, "predict_coefficients", lambda generator, mel, neutral: gain * truth)
-        scores = generator_scores(model.generator, prepared, entry)
+        truth = speech.coefficients(clip, basis, scale)
+        monkeypatch.setattr(speech, "predict_coefficients", lambda generator, mel, neutral: gain * truth)
+        scores = generator_scores(model.generator, clip)
         assert scores is not None
         assert scores["opening_correlation"] == pytest.approx(1, abs=1e-4)
         assert scores["amplitude"] == pytest.approx(gain, abs=1e-3)
@@ -226,4 +229,4 @@ class TestGeneratorScores:
         del tensors["mel"]
         mute = Manifest((entry,), tmp_path)
         save_file(tensors, mute.tensors(entry))
-        assert generator_scores(model.generator, mute, entry) is None
+        assert network_figures(model, mute, entry)["generator"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from atldiff.commands import door
 from atldiff.commands.options import EmbedderName, LogOptions, RenderOptions, optional, read
 from atldiff.commands.progress import Progress, say
 from atldiff.errors import DataError
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     from atldiff.evaluation.pictures import Backbones
@@ -157,6 +158,7 @@ def _measure_checkpoint(
 ) -> tuple[Measured, dict[str, Any], dict[str, float]]:
     from atldiff.data.prepare import source_of
     from atldiff.evaluation.cost import cold_start
+    from atldiff.evaluation.protocol import GROUND_TRUTH
     from atldiff.evaluation.run import measure_checkpoint
     from atldiff.types import Controls
 
@@ -190,7 +192,7 @@ def _measure_checkpoint(
     cost: dict[str, float] = {"parameters": float(measured.parameters or 0)}
     if measured.clips and not measured.interrupted:
         longest = max(measured.clips, key=lambda clip: clip["frames"])
-        clip = measured.sights[longest["name"]]["ground truth"].path
+        clip = measured.sights[longest["name"]][GROUND_TRUTH].path
         try:
             cost |= cold_start(options.checkpoint, clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
         except DataError as error:  # the figures of the clips are worth more than that of the start
@@ -220,17 +222,18 @@ def _measure_folders(options: Evaluate, backbones: Backbones) -> tuple[Measured,
 def _settings(options: Evaluate) -> dict[str, Any]:
     from atldiff.evaluation.protocol import CROP
 
-    named = {"lpips": options.backbones.lpips, "inception": options.backbones.inception}
-    named |= {"syncnet": options.backbones.syncnet, "embedder": options.backbones.embedder}
-    networks = {kind: Path(source).name for kind, source in named.items() if source}
-    if options.backbones.embedder:
-        networks["embedder_kind"] = options.backbones.embedder_kind
+    given = asdict(options.backbones)
+    kind = given.pop("embedder_kind")
+    networks = {name: Path(source).name for name, source in given.items() if source}
+    if "embedder" in networks:
+        networks["embedder_kind"] = kind
     return {"driving": options.driving, "crop": CROP, "backbones": networks}
 
 
 def _write_page(result: dict[str, Any], measured: Measured, options: Evaluate) -> None:
     from atldiff.evaluation.gallery import show
     from atldiff.evaluation.page import render_page
+    from atldiff.evaluation.protocol import GROUND_TRUTH
     from atldiff.evaluation.report import worst_first
 
     assert options.html is not None  # noqa: S101 - for the type checker
@@ -241,10 +244,8 @@ def _write_page(result: dict[str, Any], measured: Measured, options: Evaluate) -
         for index, clip in enumerate(worst):
             progress(index, len(worst), clip["name"])
             sights = measured.sights[clip["name"]]
-            items.append(show(clip["name"], row, sights["ground truth"], sights[row], "real above, generated below"))
-    temporary = options.html.with_name(f".{options.html.name}.partial")
-    temporary.write_text(render_page(result, items), encoding="utf-8")
-    temporary.replace(options.html)
+            items.append(show(clip["name"], row, sights[GROUND_TRUTH], sights[row], "real above, generated below"))
+    write_text(options.html, render_page(result, items))
     say(f"The page: {options.html}", quiet=options.report.quiet)
 
 

@@ -12,6 +12,7 @@ from atldiff.commands import door
 from atldiff.commands.options import LogOptions, optional, read
 from atldiff.commands.progress import console
 from atldiff.errors import MediaError
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,7 +126,7 @@ def _report_one(result: dict[str, Any], options: Report) -> None:
     if options.html is not None:
         from atldiff.evaluation.page import render_page
 
-        _write(render_page(result), options.html)
+        write_text(options.html, render_page(result))
     show_evaluation(result, rows)
 
 
@@ -141,14 +142,8 @@ def _report_two(a: dict[str, Any], b: dict[str, Any], options: Report) -> None:
     if options.html is not None:
         from atldiff.evaluation.page import render_comparison
 
-        _write(render_comparison(comparison), options.html)
+        write_text(options.html, render_comparison(comparison))
     _show_two(comparison)
-
-
-def _write(text: str, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(target)
 
 
 def _show_two(comparison: Comparison) -> None:

@@ -14,6 +14,7 @@ from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio
 from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
+from atldiff.files import write_text
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, lip_opening
@@ -61,10 +62,8 @@ class ClipRecord:
         return self.path.partition("/")[0] if "/" in self.path else ""
 
     def save(self, path: Path) -> None:
-        """Write the record as JSON through a temporary name."""
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(json.dumps(asdict(self)))
-        temporary.replace(path)
+        """Write the record as JSON."""
+        write_text(path, json.dumps(asdict(self)))
 
 
 def longest_run(points: list[np.ndarray | None]) -> tuple[int, int]:
@@ -155,7 +154,7 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
 
     sync, lag = 0.0, 0
     try:
-        samples = _from_first_frame(load_audio(path).samples, probe(path).audio_offset_s)
+        samples = from_first_frame(load_audio(path).samples, probe(path).audio_offset_s)
     except AtlDiffError:
         samples = np.zeros(0, np.float32)
     if len(samples):
@@ -179,7 +178,7 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
     return record, tensors
 
 
-def _from_first_frame(samples: np.ndarray, offset_s: Fraction) -> np.ndarray:
+def from_first_frame(samples: np.ndarray, offset_s: Fraction) -> np.ndarray:
     """Return samples that start with the first frame: sound that starts `offset_s` later is preceded by silence."""
     shift = round(offset_s * SAMPLE_RATE)
     return np.pad(samples, (shift, 0)) if shift >= 0 else samples[-shift:]

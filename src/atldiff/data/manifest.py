@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from atldiff.data.clip import ClipRecord
 from atldiff.errors import DataError
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -55,14 +56,12 @@ class Manifest:
         return self.folder / "clips" / f"{entry.record.name}.safetensors"
 
     def save(self) -> None:
-        """Write `manifest.jsonl` through a temporary name."""
+        """Write `manifest.jsonl`."""
         lines = []
         for entry in self.entries:
             fields = {"identity": entry.identity, "split": entry.split.value}
             lines.append(json.dumps({**asdict(entry.record), **fields}, sort_keys=True))
-        temporary = self.folder / f".{FILE_NAME}.partial"
-        temporary.write_text("\n".join(lines) + "\n")
-        temporary.replace(self.folder / FILE_NAME)
+        write_text(self.folder / FILE_NAME, "\n".join(lines) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:

@@ -18,6 +18,7 @@ from atldiff.data.clip import ClipRecord, prepare_clip
 from atldiff.data.identity import assign_identities, embed_clips, identities_by_face
 from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
 from atldiff.errors import DataError
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -138,9 +139,7 @@ def prepare(
         )
     manifest = Manifest(entries=tuple(entries), folder=out)
     manifest.save()
-    temporary = out / f".{SOURCE_FILE}.partial"
-    temporary.write_text(json.dumps({"folder": str(folder.resolve())}) + "\n", encoding="utf-8")
-    temporary.replace(out / SOURCE_FILE)
+    write_text(out / SOURCE_FILE, json.dumps({"folder": str(folder.resolve())}) + "\n")
     return manifest
 
 

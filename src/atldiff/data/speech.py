@@ -9,12 +9,15 @@ import numpy as np
 from safetensors import safe_open
 
 from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, MESH_POINTS, POINTS, lip_opening
 from atldiff.timebase import COLUMNS_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
+    from atldiff.landmarks.generator import Generator
 
 CLOSED_SHARE = 0.15
 """Share of a clip's frames, those with the most closed lips, whose median is the neutral shape."""
@@ -133,6 +136,14 @@ def coefficients(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.n
     directions = (basis * points).reshape(len(basis), -1)  # orthonormal
     rows = (clip.displacements * points).reshape(len(clip), -1)
     return (rows @ directions.T / scale).astype(np.float32)
+
+
+def generator_scores(generator: Generator, clip: ClipSpeech) -> dict[str, float] | None:
+    """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still."""
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
+    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
+    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)
 
 
 def fit_identity(neutrals: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atldiff.errors import DataError
+from atldiff.evaluation.protocol import GROUND_TRUTH
 from atldiff.evaluation.report import (
-    GROUND_TRUTH,
     badness,
     cost_label,
     decimals,

@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from atldiff.audio.load import load_audio
+from atldiff.data.clip import from_first_frame
 from atldiff.errors import DataError, MediaError
 from atldiff.evaluation.protocol import CROP, CROP_REACH
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.topology import MESH_POINTS, lip_opening
+from atldiff.landmarks.topology import MESH_POINTS, POINTS, lip_opening
 from atldiff.timebase import FPS, SAMPLE_RATE
 from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import apply
@@ -132,7 +133,7 @@ def watch(path: Path, tracker: FaceTracker) -> Footage:
     for frame in read_frames_at(path, FPS):
         size = (frame.shape[0], frame.shape[1])
         seen = tracker.track(frame)
-        points.append(np.full((MESH_POINTS + 10, 3), np.nan, np.float32) if seen is None else seen)
+        points.append(np.full((POINTS, 3), np.nan, np.float32) if seen is None else seen)
     info = probe(path)
     samples, sound_s = None, None
     if info.has_audio:
@@ -141,8 +142,7 @@ def watch(path: Path, tracker: FaceTracker) -> Footage:
         except MediaError:  # a sound track of zero length, or one that does not decode
             heard = None
         if heard is not None:
-            shift = round(info.audio_offset_s * SAMPLE_RATE)
-            samples = np.pad(heard, (shift, 0)) if shift >= 0 else heard[-shift:]
+            samples = from_first_frame(heard, info.audio_offset_s)
             sound_s = len(heard) / SAMPLE_RATE + float(info.audio_offset_s)
     footage = Footage(
         path=path,

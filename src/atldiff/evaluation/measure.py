@@ -16,7 +16,7 @@ from atldiff.evaluation.footage import Footage, Sight, crop_matrix, duration_err
 from atldiff.evaluation.metrics import landmarks, motion, sync
 from atldiff.evaluation.metrics.syncnet import crop_face, face_boxes, lse
 from atldiff.evaluation.pictures import Values, View, watch_pictures
-from atldiff.evaluation.protocol import METRICS, PER_CLIP, SYNCNET_FRAMES
+from atldiff.evaluation.protocol import PER_CLIP, SYNCNET_FRAMES
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
 from atldiff.timebase import FPS, SAMPLES_PER_FRAME
 
@@ -151,14 +151,3 @@ def _syncnet_values(row: Footage, network: SyncNet) -> Values:
     except ValueError:  # shorter than SyncNet's search for the offset
         return {}
     return {"lse_d": score.lse_d, "lse_c": score.lse_c, "lse_offset_ms": score.offset_ms}
-
-
-def needs(backbones: Backbones) -> dict[str, bool]:
-    """Return for each measure that needs a network whether it is there."""
-    there = {
-        "lpips": backbones.lpips is not None,
-        "fid": backbones.inception is not None,
-        **dict.fromkeys(("lse_d", "lse_c", "lse_offset_ms"), backbones.syncnet is not None),
-        "identity": backbones.embedder is not None,
-    }
-    return {metric.name: there[metric.name] for metric in METRICS if metric.name in there}

@@ -8,17 +8,14 @@ import numpy as np
 import torch
 
 from atldiff.config import PRESETS
-from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.speech import generator_scores, load_speech
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.diffusion.noise import window_noise
-from atldiff.landmarks.scores import lip_scores
-from atldiff.landmarks.stream import predict_coefficients
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
-    from atldiff.landmarks.generator import Generator
     from atldiff.methods.atl import ATLModel, Renderer
 
 WINDOW_FRAMES = 16
@@ -66,26 +63,15 @@ def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry
     return sums if sums["prior"] > STILL * count else None
 
 
-def generator_scores(generator: Generator, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
-    """Return the lip scores of one clip (`lip_scores`), or None where there is no sound or a mouth stays still."""
-    clip = load_speech(manifest, entry)
-    if clip is None:
-        return None
-    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
-    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
-    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)
-
-
 def network_figures(model: ATLModel, manifest: Manifest, entry: ManifestEntry) -> dict:
     """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`."""
-    record = entry.record
+    record, clip = entry.record, load_speech(manifest, entry)
     return {
         "source": record.source,
         "identity": entry.identity,
         "sync_checked": record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES,
         "renderer": renderer_errors(model.renderer, manifest, entry),
-        "generator": generator_scores(model.generator, manifest, entry),
+        "generator": None if clip is None else generator_scores(model.generator, clip),
     }
 
 

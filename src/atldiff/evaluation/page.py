@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from atldiff.evaluation.comparison import notes, sentences
 from atldiff.evaluation.plots import ForestRow, IntervalRow, forest_plot, interval_plot, time_plot
+from atldiff.evaluation.protocol import GROUND_TRUTH
 from atldiff.evaluation.report import (
     ARROWS,
-    GROUND_TRUTH,
     cost_label,
     decimals,
     decimals_of,

@@ -95,6 +95,8 @@ def watch_pictures(
     real_borders = _borders(real)
     chosen = {name: _spread(view.footage) for name, view in rows.items()}
     chosen_real = _spread(real.footage)
+    itself = {name for name, view in rows.items() if view.footage is real.footage}
+    others = {name: view for name, view in rows.items() if name not in itself}
     batch: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in rows}
     real_batch: list[NDArray[np.uint8]] = []
     start = 0
@@ -107,39 +109,41 @@ def watch_pictures(
             seen = None if backbones.lpips is None else _features(wanted, backbones.lpips)
             for name, frames in batch.items():
                 if frames:
-                    same = rows[name].footage is real.footage
-                    shown = wanted if same else np.stack(frames)
+                    shown = wanted if name in itself else np.stack(frames)
                     _add(sums[name], shown, wanted, truth.last, mouths[start:])
                     if seen is not None and backbones.lpips is not None:
                         sums[name].lpips = (sums[name].lpips or 0.0) + _lpips(shown, wanted, seen, backbones.lpips)
                     _add_steps(sums[name], shown, borders[name], start)
             truth.last = wanted[-1]
         if backbones.inception is not None:
-            _add_features(real_batch, batch, start, backbones.inception, fid)
+            _add_features(real_batch, batch, itself, start, backbones.inception, fid)
         start += max(len(real_batch), *(len(frames) for frames in batch.values()))
         real_batch.clear()
         for frames in batch.values():
             frames.clear()
 
-    everything = [real.footage.frames(), *(view.footage.frames() for view in rows.values())]
+    everything = [real.footage.frames(), *(view.footage.frames() for view in others.values())]
     for index, (real_frame, *frames) in enumerate(zip_longest(*everything)):
         if real_frame is None and paired:
             break
         if real_frame is not None:
             real_batch.append(extract(real_frame, real.to_crop, CROP))
+            for name in itself:
+                batch[name].append(real_batch[-1])
             if backbones.embedder is not None and index in chosen_real:
                 truth.embeddings.append(backbones.embedder.embed(real_frame, real.footage.points[index]))
-        for (name, view), frame in zip(rows.items(), frames, strict=True):
+        for (name, view), frame in zip(others.items(), frames, strict=True):
             if frame is None:
                 continue
-            same = view.footage is real.footage and real_frame is not None
-            batch[name].append(real_batch[-1] if same else extract(frame, view.to_crop, CROP))
+            batch[name].append(extract(frame, view.to_crop, CROP))
             if backbones.embedder is not None and index in chosen[name]:
                 sums[name].embeddings.append(backbones.embedder.embed(frame, view.footage.points[index]))
         if (index + 1) % BATCH_FRAMES == 0:
             measure_batch()
     if real_batch or any(batch.values()):
         measure_batch()
+    for name in itself:
+        sums[name].embeddings = truth.embeddings
     return {name: _pixel_values(row, truth) for name, row in sums.items()}
 
 
@@ -190,6 +194,7 @@ def _add_steps(sums: _Sums, frames: NDArray[np.uint8], borders: Mapping[str, NDA
 def _add_features(
     real_batch: list[NDArray[np.uint8]],
     batch: Mapping[str, list[NDArray[np.uint8]]],
+    itself: set[str],
     start: int,
     network: InceptionV3,
     fid: Mapping[str, Fid],
@@ -203,7 +208,7 @@ def _add_features(
 
     of_real = features(real_batch)
     for name, frames in batch.items():
-        of_row = features(frames)
+        of_row = of_real if name in itself else features(frames)
         if of_row is not None:
             fid[name].add_generated(of_row)
         if of_real is not None:

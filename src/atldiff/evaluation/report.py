@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atldiff.errors import DataError
+from atldiff.evaluation.protocol import GROUND_TRUTH
 from atldiff.evaluation.statistics import bootstrap_mean
+from atldiff.files import write_text
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
 FORMAT = 1
-GROUND_TRUTH = "ground truth"
-"""The row of the real clips, which a metric whose best value is `closer` is measured against."""
 WORST_BY = "mouth_lmd_aligned"
 """The metric that orders clips; the first one with a direction where a result lacks it."""
 ARROWS = {"higher": "↑", "lower": "↓", "closer": "≈", None: ""}
@@ -32,16 +32,12 @@ def number(value: object) -> float | None:
 
 
 def save(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write a result as JSON through a temporary name; infinities become strings.
+    """Write a result as JSON; infinities become strings.
 
     Raises:
         ValueError: a value is not a number (NaN), or nothing that JSON has.
     """
-    target = Path(path)
-    text = json.dumps(_with_infinities_as_text(result), indent=1, allow_nan=False)
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(target)
+    write_text(Path(path), json.dumps(_with_infinities_as_text(result), indent=1, allow_nan=False) + "\n")
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:

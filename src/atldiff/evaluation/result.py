@@ -14,7 +14,7 @@ import torch
 
 import atldiff
 from atldiff.backbones.weights import ALEXNET, INCEPTION, SFACE_WEIGHTS, SYNCNET, Published
-from atldiff.evaluation.measure import needs
+from atldiff.evaluation.metrics.fid import MIN_PICTURES
 from atldiff.evaluation.networks import network_table
 from atldiff.evaluation.protocol import METRICS, PER_CLIP, PROTOCOL
 from atldiff.evaluation.report import FORMAT, summarise
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
     from atldiff.evaluation.pictures import Backbones
     from atldiff.evaluation.run import Measured
 
-MIN_FID_PICTURES = 2
-
-_ENABLED_BY: dict[str, tuple[str, Published]] = {
-    "lpips": ("--lpips", ALEXNET),
-    "fid": ("--inception", INCEPTION),
-    **dict.fromkeys(("lse_d", "lse_c", "lse_offset_ms"), ("--syncnet", SYNCNET)),
-    "identity": ("--embedder", SFACE_WEIGHTS),
+_NEEDS: dict[str, tuple[str, Published]] = {
+    "lpips": ("lpips", ALEXNET),
+    "fid": ("inception", INCEPTION),
+    **dict.fromkeys(("lse_d", "lse_c", "lse_offset_ms"), ("syncnet", SYNCNET)),
+    "identity": ("embedder", SFACE_WEIGHTS),
 }
+"""Measures that need a network: its field of `Backbones`, which is also the option's name, and where it is had."""
 _OF_A_RUN = {"rtf": "the time it took to make a video is not in the video"}
 """Measures that only a checkpoint of ours has, and why."""
 
@@ -56,7 +55,7 @@ def assemble(
     summary = summarise(measured.clips, measured.rows, {metric.name: metrics[metric.name] for metric in PER_CLIP}, seed)
     sets = {}
     for row, fid in measured.fid.items():
-        if min(fid.generated, fid.real) >= MIN_FID_PICTURES:
+        if min(fid.generated, fid.real) >= MIN_PICTURES:
             score = fid.score()
             sets[row] = {"fid": {"value": score.fid, "generated": score.generated, "real": score.real}}
     return {
@@ -126,16 +125,15 @@ def _skipped(
     found: Mapping[str, Any], sets: Mapping[str, Any], backbones: Backbones, command: str, *, paired: bool
 ) -> list[dict[str, str]]:
     """Return every measure without a figure in the main row, why, and the command that brings it."""
-    there = needs(backbones)
     skipped = []
     for metric in METRICS:
         name, reason, enable = metric.name, "", ""
         if name in found or any(name in measures for measures in sets.values()):
             continue
-        if not there.get(name, True):
-            option, published = _ENABLED_BY[name]
+        network, published = _NEEDS.get(name, ("", None))
+        if published is not None and getattr(backbones, network) is None:
             reason = f"needs {published.kind} weights ({published.licence})"
-            enable = _enabling(command, option, published)
+            enable = _enabling(command, f"--{network}", published)
         elif metric.paired and not paired:
             reason = "cross-driven: no real frame of the same moment"
         elif name in _OF_A_RUN:

@@ -14,6 +14,7 @@ import numpy as np
 from atldiff.data.manifest import Split
 from atldiff.data.speech import coefficients, load_speech
 from atldiff.data.sync import best_lag
+from atldiff.files import write_text
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIP_GAP_PAIRS
 
@@ -61,9 +62,7 @@ def align(
             measured[entry.record.name] = (round(correlation, 3), lag)
         if progress:
             progress(index, len(entries))
-    temporary = manifest.folder / f".{FILE_NAME}.partial"
-    temporary.write_text(json.dumps(measured, indent=0, sort_keys=True))
-    temporary.replace(manifest.folder / FILE_NAME)
+    write_text(manifest.folder / FILE_NAME, json.dumps(measured, indent=0, sort_keys=True))
     return measured
 
 

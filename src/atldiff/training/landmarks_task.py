@@ -9,10 +9,15 @@ import numpy as np
 import torch
 
 from atldiff.data.manifest import Split
-from atldiff.data.speech import ClipSpeech, coefficients, fit_basis, fit_identity, in_step, load_speech
+from atldiff.data.speech import (
+    ClipSpeech,
+    fit_basis,
+    fit_identity,
+    generator_scores,
+    in_step,
+    load_speech,
+)
 from atldiff.errors import DataError
-from atldiff.landmarks.scores import lip_scores
-from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS
 from atldiff.training.alignment import load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
@@ -133,7 +138,7 @@ def landmarks_task(
         return {"loss": 10 * total, "position": position, "velocity": velocity, "opening_correlation": agreement}
 
     def probe(module: nn.Module) -> Probe:
-        scores = [found for clip in held_out if (found := _score(generator, clip))]
+        scores = [found for clip in held_out if (found := generator_scores(generator, clip))]
         names = ("opening_correlation", "lip_error") if scores else ()
         return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
@@ -151,11 +156,3 @@ def _correlation(first: torch.Tensor, second: torch.Tensor, weights: torch.Tenso
     second = (second - (second * weights).sum(1, keepdim=True) / total) * weights
     norm = (first.square().sum(1) * second.square().sum(1)).clamp_min(1e-12).sqrt()
     return ((first * second).sum(1) / (norm + 1e-3)).mean()
-
-
-def _score(generator: Generator, clip: ClipSpeech) -> dict[str, float] | None:
-    """Return a held-out clip's lip scores; None where its mouth stays still."""
-    basis, scale = generator.basis.numpy(), generator.scale.numpy()
-    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
-    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
-    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)
