@@ -8,6 +8,8 @@ import pytest
 
 if TYPE_CHECKING:
     from atldiff.methods.atl import ATLModel
+    from atldiff.methods.build import Model
+    from atldiff.methods.paper import PaperModel
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -74,6 +76,41 @@ def random_model() -> ATLModel:
         model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
         model.generator.identity_basis.normal_(0, 0.1)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def random_paper_model() -> PaperModel:
+    """The same for the published method: log-mel columns instead of wav2vec 2.0, a window of 64 px."""
+    import torch
+
+    from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PaperConfig
+    from atldiff.data.speech import lower_face
+    from atldiff.methods.paper import PaperModel
+
+    torch.manual_seed(0)
+    model = PaperModel(
+        PaperConfig(
+            generator=KFLMConfig(
+                features="log-mel", speech_model="", feature_width=16, feed_forward=16, frames=25, hop_frames=20,
+                fusion_width=8, mouth_fusion_width=8, kan_width=8, components=4, residual=True,
+            ),
+            renderer=IdentityDiffusionConfig(side=64, widths=(16, 32), blocks=(1, 1)),
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.05)
+        model.generator.basis.normal_(0, 0.02)
+        model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
+        model.generator.kflm.emotion_embedding.weight.normal_()
+    return model.eval()
+
+
+@pytest.fixture(scope="session", params=["atl-diff", "atl-diff-paper"])
+def random_any_model(request: pytest.FixtureRequest) -> Model:
+    """The small random model of each method in turn."""
+    return request.getfixturevalue("random_model" if request.param == "atl-diff" else "random_paper_model")
 
 
 @pytest.fixture(scope="session")

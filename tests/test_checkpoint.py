@@ -4,16 +4,22 @@ import ast
 import io
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from atldiff.checkpoint import BUNDLED, load_into, load_model, locate, read_config, save_model
-from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig
+from atldiff.config import ATLConfig, GeneratorConfig, IdentityDiffusionConfig, KFLMConfig, PaperConfig, RendererConfig
 from atldiff.errors import CheckpointError
 from atldiff.methods.atl import ATLModel
+from atldiff.methods.paper import PaperModel
+
+if TYPE_CHECKING:
+    from atldiff.methods.build import Model
 
 torch.set_num_threads(1)
 
@@ -21,6 +27,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "atldiff"
 TINY = ATLConfig(
     generator=GeneratorConfig(components=4, identity_components=2, width=16, blocks=1),
     renderer=RendererConfig(widths=(16, 32), blocks=(1, 1)),
+)
+PAPER = PaperConfig(
+    generator=KFLMConfig(features="log-mel", speech_model="", feature_width=16, feed_forward=16, components=4),
+    renderer=IdentityDiffusionConfig(side=32, widths=(16, 32), blocks=(1, 1)),
 )
 
 
@@ -103,6 +113,55 @@ class TestRoundTrip:
         save_model(other, tmp_path / "other")
         loaded = load_model(tmp_path / "other").renderer.unet.stem.weight
         assert torch.equal(loaded, other.renderer.unet.stem.weight.half().float())
+
+
+class TestBothMethods:
+    def test_values_and_config(self, random_any_model: Model, tmp_path: Path) -> None:
+        save_model(random_any_model, tmp_path / "weights", card="# A model\n")
+        loaded = load_model(tmp_path / "weights")
+        assert type(loaded) is type(random_any_model)
+        assert loaded.config == random_any_model.config
+        assert not loaded.training
+        buffers, wanted = dict(random_any_model.named_buffers()), random_any_model.state_dict()
+        assert loaded.state_dict().keys() == wanted.keys()
+        for name, tensor in loaded.state_dict().items():
+            assert torch.equal(tensor, wanted[name] if name in buffers else wanted[name].half().float()), name
+
+    def test_in_full_precision_nothing_is_rounded(self, random_any_model: Model, tmp_path: Path) -> None:
+        save_model(random_any_model, tmp_path / "weights", half=False)
+        stored = load_file(tmp_path / "weights" / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+        loaded, wanted = load_model(tmp_path / "weights").state_dict(), random_any_model.state_dict()
+        assert all(torch.equal(tensor, wanted[name]) for name, tensor in loaded.items())
+
+    def test_a_frozen_identity_keeps_its_running_statistics(self, tmp_path: Path) -> None:
+        """ResNet-50 of the released renderer: its buffers are counted in whole numbers and in float32."""
+        renderer = replace(PAPER.renderer, identity="resnet50", identity_tokens=64, identity_width=32)
+        model = PaperModel(replace(PAPER, renderer=renderer))
+        network: Any = model.renderer.identity.network
+        network.bn1.running_mean.normal_()
+        network.bn1.num_batches_tracked.fill_(4097)
+        save_model(model, tmp_path / "weights")
+        again: Any = load_model(tmp_path / "weights")
+        loaded = again.renderer.identity.network
+        assert torch.equal(loaded.bn1.running_mean, network.bn1.running_mean)
+        assert int(loaded.bn1.num_batches_tracked) == 4097
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+    def test_weights_of_one_method_under_the_other_s_config(
+        self, random_model: ATLModel, random_paper_model: PaperModel, tmp_path: Path
+    ) -> None:
+        save_model(random_model, tmp_path / "atl")
+        save_model(random_paper_model, tmp_path / "paper")
+        (tmp_path / "atl" / "config.json").write_bytes((tmp_path / "paper" / "config.json").read_bytes())
+        refused(tmp_path / "atl", "missing tensor", "expected exactly the tensors its config.json describes")
+
+    def test_a_nested_field_is_named(self, random_paper_model: PaperModel, tmp_path: Path) -> None:
+        save_model(random_paper_model, tmp_path)
+        edit_config(tmp_path, lambda values: values["renderer"]["schedule"].update(prediction="noise"))
+        refused(tmp_path, "config field prediction: got 'noise', expected 'sample', 'epsilon' or 'v_prediction'")
+        edit_config(tmp_path, lambda values: values["renderer"]["schedule"].update(prediction="sample", wings=2))
+        refused(tmp_path, "config schedule: unknown field 'wings'")
 
 
 class TestConfigFile:

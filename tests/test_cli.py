@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from atldiff.commands import aliases, generate, landmarks, render, train
 from atldiff.commands.options import parse_fps
 from atldiff.commands.prepare import summarise
 from atldiff.commands.progress import Progress
-from atldiff.config import TRAIN_PRESETS
+from atldiff.config import TRAIN_PRESETS, ATLConfig
 from atldiff.errors import CheckpointError, FaceNotFound
 from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
 
@@ -67,6 +68,7 @@ class FakeHead:
 
     calls: list[tuple[str, dict]]
     error: Exception | None
+    model = SimpleNamespace(config=ATLConfig())
 
     @classmethod
     def from_pretrained(cls, name, *, revision=None, device="auto", dtype="auto") -> FakeHead:
@@ -201,7 +203,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in cli.COMMANDS)
     modules = {path.stem for path in (SOURCE / "atldiff" / "commands").glob("*.py")}
-    assert set(cli.COMMANDS) <= modules
+    assert {name.replace("-", "_") for name in cli.COMMANDS} <= modules
 
 
 def test_no_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +243,13 @@ BAD = {
     "render to a track": (["render", FACE, TRACK, "-o", "out.npz"], "out.mp4"),
     "render gain": (["render", FACE, TRACK, "--expression-scale", "-1"], "gain"),
     "prepare nothing": (["prepare", "none"], "none"),
+    "prepare unknown source": (["prepare", "maed", "../inputs"], "did you mean 'mead'?"),
+    "prepare source alone": (["prepare", "mead"], "expected mead FOLDER"),
+    "prepare another layout": (["prepare", "mead", "../clips"], "such as M003/video/front/angry/level_1/001.mp4"),
+    "prepare without a folder": (["prepare"], "expected [SOURCE] FOLDER"),
+    "prepare a named corpus by face": (["prepare", "mead", "..", "--identity", "folder"], "names its speakers"),
+    "prepare train-only of one": (["prepare", "hdtf", "..", "--train-only", "inputs"], "leave it out"),
+    "prepare workers": (["prepare", "../inputs", "--workers", "-1"], "0 or more, or ray"),
     "prepare no videos": (["prepare", "../inputs"], "no videos"),
     "prepare unknown corpus": (["prepare", "..", "--train-only", "input"], "did you mean 'inputs'?"),
     "train unknown preset": (["train", "rendrer", "--data", "synthetic", "--out", "run"], "did you mean 'renderer'?"),
@@ -269,6 +278,8 @@ def test_bad_input_is_one_line(
     from PIL import Image
 
     inputs = folder.parent / "inputs"
+    (folder.parent / "clips").mkdir()
+    (folder.parent / "clips" / "a.mp4").touch()
     (inputs / "empty.wav").touch()
     (inputs / "e.json").write_text('{"format": 9, "protocol": "p"}')
     (inputs / "text.wav").write_text("hello\n" * 50)
@@ -538,7 +549,7 @@ def make_manifest(folder: Path):
     from atldiff.data.manifest import Manifest, ManifestEntry, Split
 
     entries = [
-        ManifestEntry(ClipRecord(path=f"g/{i}.mp4", name=f"g-{i}"), identity, split)
+        ManifestEntry(ClipRecord(path=f"g/{i}.mp4", name=f"g-{i}", note="" if i else "silent"), identity, split)
         for i, (identity, split) in enumerate(
             [("a", Split.TRAIN), ("a", Split.TRAIN), ("b", Split.TRAIN), ("c", Split.TEST)]
         )
@@ -553,8 +564,8 @@ def test_prepare_reports_people_and_reasons(
 ) -> None:
     seen = {}
 
-    def prepare(source, out, **options):
-        seen.update(source=source, out=out, **options)
+    def prepare(folder, out, **options):
+        seen.update(folder=folder, out=out, **options)
         options["progress"](7, 7)
         return make_manifest(out)
 
@@ -563,11 +574,17 @@ def test_prepare_reports_people_and_reasons(
     assert (seen["workers"], seen["identity_from"], seen["out"]) == (1, "folder", Path("inputs-prepared"))
     out = capsys.readouterr().out
     assert "rejected: too short: N frames" in out
+    assert "of these silent" in out
+    assert cli.run(["prepare", "crema_d", "../inputs", "--workers", "ray", "-o", "c"]) == 0
+    assert (seen["source"].name, seen["workers"], seen["identity_from"]) == ("crema-d", "ray", "speaker")
+    assert seen["folder"] == Path("../inputs")
+    capsys.readouterr()
     assert cli.run(["prepare", "../inputs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "output": "inputs-prepared",
         "videos": 7,
         "usable": 4,
+        "noted": {"silent": 1},
         "rejected": {"too short: N frames": 2, "video VIDEO: damaged": 1},
         "splits": {"train": {"clips": 3, "people": 2}, "test": {"clips": 1, "people": 1}},
     }

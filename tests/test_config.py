@@ -1,22 +1,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import FrozenInstanceError, fields, replace
-from typing import get_args
+from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass, replace
+from typing import Any, get_args
 
 import pytest
 
 from atldiff.config import (
     FORMAT_VERSION,
+    PAPER_PRESETS,
+    PAPER_SAMPLING,
     PRESETS,
     TRAIN_PRESETS,
     ATLConfig,
+    ConditionUNetConfig,
     GeneratorConfig,
+    IdentityDiffusionConfig,
+    KFLMConfig,
+    Method,
+    MethodConfig,
+    PaperConfig,
     Preset,
     RendererConfig,
     SampleConfig,
+    ScheduleConfig,
     TrainConfig,
     from_dict,
+    method_of,
+    sampling_presets,
     to_dict,
 )
 
@@ -76,6 +87,8 @@ WRONG: list[tuple[type, dict, str]] = [
     (TrainConfig, {"steps": 10_000_001}, "steps"),
     (TrainConfig, {"clips_per_batch": 0}, "clips_per_batch"),
     (TrainConfig, {"clips_per_batch": 4097}, "clips_per_batch"),
+    (TrainConfig, {"accumulate": 0}, "accumulate"),
+    (TrainConfig, {"accumulate": 4097}, "accumulate"),
     (TrainConfig, {"frames": 1}, "frames"),
     (TrainConfig, {"frames": 65}, "frames"),
     (TrainConfig, {"stage": "landmarks", "frames": 15}, "frames"),
@@ -100,6 +113,84 @@ WRONG: list[tuple[type, dict, str]] = [
     (TrainConfig, {"min_agreement": -0.1}, "min_agreement"),
     (TrainConfig, {"max_lag_frames": -1}, "max_lag_frames"),
     (TrainConfig, {"max_lag_frames": 9}, "max_lag_frames"),
+    (KFLMConfig, {"features": "hubert"}, "features"),
+    (KFLMConfig, {"feature_width": 12}, "feature_width"),
+    (KFLMConfig, {"feature_width": 4100}, "feature_width"),
+    (KFLMConfig, {"feature_width": 258}, "feature_width"),
+    (KFLMConfig, {"feature_width": 256, "speech_model": ""}, "feature_width"),
+    (KFLMConfig, {"frames": 4}, "frames"),
+    (KFLMConfig, {"frames": 61}, "frames"),
+    (KFLMConfig, {"hop_frames": 14}, "hop_frames"),
+    (KFLMConfig, {"hop_frames": 31}, "hop_frames"),
+    (KFLMConfig, {"attention_over": "space"}, "attention_over"),
+    (KFLMConfig, {"emotion": "none"}, "emotion"),
+    (KFLMConfig, {"emotions": 0}, "emotions"),
+    (KFLMConfig, {"emotions": 65}, "emotions"),
+    (KFLMConfig, {"coordinates": "pixels"}, "coordinates"),
+    (KFLMConfig, {"feed_forward": 15}, "feed_forward"),
+    (KFLMConfig, {"feed_forward": 8193}, "feed_forward"),
+    (KFLMConfig, {"fusion_width": 7}, "fusion_width"),
+    (KFLMConfig, {"fusion_width": 2049}, "fusion_width"),
+    (KFLMConfig, {"mouth_fusion_width": 7}, "mouth_fusion_width"),
+    (KFLMConfig, {"mouth_fusion_width": 2049}, "mouth_fusion_width"),
+    (KFLMConfig, {"kan_width": 7}, "kan_width"),
+    (KFLMConfig, {"kan_width": 4097}, "kan_width"),
+    (KFLMConfig, {"kan_grid": 0}, "kan_grid"),
+    (KFLMConfig, {"kan_grid": 33}, "kan_grid"),
+    (KFLMConfig, {"kan_order": 0}, "kan_order"),
+    (KFLMConfig, {"kan_order": 6}, "kan_order"),
+    (KFLMConfig, {"dropout": -0.1}, "dropout"),
+    (KFLMConfig, {"dropout": 0.91}, "dropout"),
+    (KFLMConfig, {"dropout": NAN}, "dropout"),
+    (KFLMConfig, {"mouth_weight": -0.1}, "mouth_weight"),
+    (KFLMConfig, {"mouth_weight": 1.1}, "mouth_weight"),
+    (KFLMConfig, {"components": 3}, "components"),
+    (KFLMConfig, {"components": 65}, "components"),
+    (ScheduleConfig, {"train_steps": 1}, "train_steps"),
+    (ScheduleConfig, {"train_steps": 10_001}, "train_steps"),
+    (ScheduleConfig, {"beta_start": 0.0}, "beta_start"),
+    (ScheduleConfig, {"beta_start": 0.03}, "beta_start"),
+    (ScheduleConfig, {"beta_start": NAN}, "beta_start"),
+    (ScheduleConfig, {"beta_end": NAN}, "beta_end"),
+    (ScheduleConfig, {"beta_end": 1.0}, "beta_end"),
+    (ScheduleConfig, {"beta_end": 0.0}, "beta_end"),
+    (ScheduleConfig, {"beta_schedule": "cosine"}, "beta_schedule"),
+    (ScheduleConfig, {"prediction": "x0"}, "prediction"),
+    (ScheduleConfig, {"spacing": "random"}, "spacing"),
+    (ScheduleConfig, {"steps_offset": -1}, "steps_offset"),
+    (ScheduleConfig, {"steps_offset": 101}, "steps_offset"),
+    (ScheduleConfig, {"clip_sample": -1.0}, "clip_sample"),
+    (ScheduleConfig, {"clip_sample": 101.0}, "clip_sample"),
+    (IdentityDiffusionConfig, {"side": 16}, "side"),
+    (IdentityDiffusionConfig, {"side": 120}, "side"),
+    (IdentityDiffusionConfig, {"side": 528}, "side"),
+    (IdentityDiffusionConfig, {"clip_frames": 3}, "clip_frames"),
+    (IdentityDiffusionConfig, {"clip_frames": 65}, "clip_frames"),
+    (IdentityDiffusionConfig, {"blur_kernel": 1}, "blur_kernel"),
+    (IdentityDiffusionConfig, {"blur_kernel": 12}, "blur_kernel"),
+    (IdentityDiffusionConfig, {"blur_kernel": 65}, "blur_kernel"),
+    (IdentityDiffusionConfig, {"mask_scale": "video"}, "mask_scale"),
+    (IdentityDiffusionConfig, {"noise_floor": -0.1}, "noise_floor"),
+    (IdentityDiffusionConfig, {"noise_floor": 1.1}, "noise_floor"),
+    (IdentityDiffusionConfig, {"noise_over_time": "none"}, "noise_over_time"),
+    (IdentityDiffusionConfig, {"noise": "none"}, "noise"),
+    (IdentityDiffusionConfig, {"prior": "mean"}, "prior"),
+    (IdentityDiffusionConfig, {"identity": "clip"}, "identity"),
+    (IdentityDiffusionConfig, {"identity_tokens": 0}, "identity_tokens"),
+    (IdentityDiffusionConfig, {"identity_tokens": 60}, "identity_tokens"),
+    (IdentityDiffusionConfig, {"identity_tokens": 1089}, "identity_tokens"),
+    (IdentityDiffusionConfig, {"identity": "resnet50", "identity_width": 16}, "identity_tokens"),
+    (IdentityDiffusionConfig, {"identity_width": 3}, "identity_width"),
+    (IdentityDiffusionConfig, {"identity_width": 1025}, "identity_width"),
+    (IdentityDiffusionConfig, {"emotions": 0}, "emotions"),
+    (IdentityDiffusionConfig, {"emotions": 65}, "emotions"),
+    (IdentityDiffusionConfig, {"network": "unet2d"}, "network"),
+    (IdentityDiffusionConfig, {"axes": "thwbc"}, "axes"),
+    (IdentityDiffusionConfig, {"stem": 3}, "stem"),
+    (IdentityDiffusionConfig, {"widths": (24, 48, 64)}, "widths"),
+    (IdentityDiffusionConfig, {"widths": ()}, "widths"),
+    (IdentityDiffusionConfig, {"blocks": (1, 2)}, "blocks"),
+    (IdentityDiffusionConfig, {"blocks": (1, 0, 1)}, "blocks"),
 ]
 
 EDGES: list[tuple[type, dict]] = [
@@ -117,6 +208,21 @@ EDGES: list[tuple[type, dict]] = [
                    "decay_share": 1.0, "ema": 0.0, "seed": 2**32 - 1, "save_every": 1, "probe_every": 1}),
     (TrainConfig, {"stage": "landmarks", "frames": 16, "max_lag_frames": 8, "min_sync": 1.0}),
     (TrainConfig, {"stage": "landmarks", "frames": 256, "max_lag_frames": 0, "decay_share": 0.0}),
+    (KFLMConfig, {"features": "log-mel", "feature_width": 16, "feed_forward": 16, "frames": 5, "hop_frames": 3,
+                  "emotions": 1, "fusion_width": 8, "mouth_fusion_width": 8, "kan_width": 8, "kan_grid": 1,
+                  "kan_order": 1, "dropout": 0.0, "mouth_weight": 0.0, "components": 4}),
+    (KFLMConfig, {"feature_width": 4096, "feed_forward": 8192, "frames": 60, "hop_frames": 60, "emotions": 64,
+                  "fusion_width": 2048, "mouth_fusion_width": 2048, "kan_width": 4096, "kan_grid": 32, "kan_order": 5,
+                  "dropout": 0.9, "mouth_weight": 1.0, "components": 64}),
+    (ScheduleConfig, {"train_steps": 2, "beta_start": 0.02, "steps_offset": 0, "clip_sample": 0.0}),
+    (ScheduleConfig, {"train_steps": 10_000, "beta_end": 0.999, "steps_offset": 100, "clip_sample": 100.0}),
+    (IdentityDiffusionConfig, {"side": 32, "stem": 1, "widths": (16,), "blocks": (1,), "clip_frames": 4,
+                               "blur_kernel": 3, "noise_floor": 0.0, "identity_tokens": 1, "identity_width": 4,
+                               "emotions": 1}),
+    (IdentityDiffusionConfig, {"side": 512, "stem": 8, "widths": (16,) * 5, "blocks": (1,) * 5, "clip_frames": 64,
+                               "blur_kernel": 63, "noise_floor": 1.0, "identity_tokens": 1024, "identity_width": 1024,
+                               "emotions": 64}),
+    (IdentityDiffusionConfig, {"identity": "resnet50", "identity_tokens": 8, "identity_width": 256}),
 ]  # fmt: skip
 
 
@@ -136,13 +242,22 @@ def test_every_checked_field_has_a_failing_example() -> None:
     tried = {(kind, name) for kind, _, name in WRONG}
     unchecked = {
         (TrainConfig, "model"), (TrainConfig, "bfloat16"), (TrainConfig, "exclude_sources"),
+        (KFLMConfig, "speech_model"), (KFLMConfig, "positions"), (KFLMConfig, "residual"),
+        (ScheduleConfig, "end_at_one"),
+        (IdentityDiffusionConfig, "unet"), (IdentityDiffusionConfig, "schedule"),
     }  # fmt: skip
-    for kind in (GeneratorConfig, RendererConfig, SampleConfig, TrainConfig):
+    for kind in (
+        GeneratorConfig, RendererConfig, SampleConfig, TrainConfig, KFLMConfig, ScheduleConfig, IdentityDiffusionConfig,
+    ):  # fmt: skip
         for field in fields(kind):
             assert (kind, field.name) in tried | unchecked
 
 
-@pytest.mark.parametrize("kind", [GeneratorConfig, RendererConfig, ATLConfig, SampleConfig, TrainConfig])
+@pytest.mark.parametrize(
+    "kind",
+    [GeneratorConfig, RendererConfig, ATLConfig, SampleConfig, TrainConfig, KFLMConfig, ScheduleConfig,
+     ConditionUNetConfig, IdentityDiffusionConfig, PaperConfig],
+)  # fmt: skip
 def test_frozen_keyword_only_and_valid_by_default(kind: type) -> None:
     config = kind()
     name = fields(kind)[0].name
@@ -151,6 +266,11 @@ def test_frozen_keyword_only_and_valid_by_default(kind: type) -> None:
     with pytest.raises(TypeError):
         kind(getattr(config, name))
     assert hash(config) == hash(kind())
+
+
+def is_nested(kind: type) -> bool:
+    """Whether a configuration is part of the published method's."""
+    return kind in (KFLMConfig, ScheduleConfig, IdentityDiffusionConfig)
 
 
 class TestDictionaries:
@@ -199,7 +319,121 @@ class TestDictionaries:
             from_dict({**to_dict(self.CONFIG), **change})
 
 
+def leaves(values: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    """Every value of nested dictionaries with the way to it."""
+    return [
+        leaf
+        for name, value in values.items()
+        for leaf in (leaves(value, (*path, name)) if isinstance(value, dict) else [((*path, name), value)])
+    ]
+
+
+def changed(values: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
+    """The dictionaries with one value changed, or added."""
+    name, *rest = path
+    return {**values, name: changed(values[name], tuple(rest), value) if rest else value}
+
+
+MODELS: dict[str, MethodConfig] = {
+    **{name: config for name, config in PAPER_PRESETS.items()},
+    **{f"train {name}": config.model for name, config in TRAIN_PRESETS.items()},
+    "atl-diff": ATLConfig(),
+}
+
+
+class TestBothMethods:
+    @pytest.mark.parametrize("name", MODELS)
+    def test_round_trip_through_json(self, name: str) -> None:
+        config = MODELS[name]
+        values = json.loads(json.dumps(to_dict(config)))
+        again = from_dict(values)
+        assert again == config
+        assert type(again) is type(config)
+        assert hash(again) == hash(config)
+        assert values["format_version"] == FORMAT_VERSION
+        assert values["method"] == method_of(config)
+        assert values["method"] in get_args(Method)
+        assert {key: values[key] for key in asdict(config)} == json.loads(json.dumps(asdict(config)))
+
+    @pytest.mark.parametrize("part", [("generator",), ("renderer",), ("renderer", "schedule"), ("renderer", "unet")])
+    def test_an_unknown_field_is_named_at_any_depth(self, part: tuple[str, ...]) -> None:
+        values = changed(to_dict(PaperConfig()), (*part, "wings"), 2)
+        with pytest.raises(ValueError, match=rf"^config {part[-1]}: unknown field 'wings'; expected fields ") as caught:
+            from_dict(values)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match=rf"^config {part[-1]}: got list, expected an object"):
+            from_dict(changed(to_dict(PaperConfig()), part, []))
+
+    @pytest.mark.parametrize("method", ["atl-diff", "atl-diff-paper"])
+    def test_every_value_of_another_type_is_named(self, method: str) -> None:
+        values = to_dict(PaperConfig() if method == "atl-diff-paper" else ATLConfig())
+        found = leaves({name: part for name, part in values.items() if isinstance(part, dict)})
+        assert len(found) > 15
+        for path, value in found:
+            for wrong in (None, {}, 3 if isinstance(value, (str, bool, tuple)) else "3", not isinstance(value, bool)):
+                if wrong is False:
+                    wrong = 1  # a number where a truth value belongs
+                with pytest.raises(ValueError, match=rf"^config (field )?{path[-1]}: got ") as caught:
+                    from_dict(changed(values, path, wrong))
+                assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(("kind", "wrong", "name"), [case for case in WRONG if is_nested(case[0])])
+    def test_a_value_out_of_range_is_named_when_it_is_read(self, kind: type, wrong: dict, name: str) -> None:
+        part = {KFLMConfig: ("generator",), IdentityDiffusionConfig: ("renderer",)}.get(kind, ("renderer", "schedule"))
+        values = to_dict(PaperConfig())
+        for field, value in wrong.items():
+            values = changed(values, (*part, field), list(value) if isinstance(value, tuple) else value)
+        with pytest.raises(ValueError, match=rf"^config field {name}: got .*, expected "):
+            from_dict(values)
+
+    def test_a_whole_number_is_a_number(self) -> None:
+        values = changed(to_dict(PaperConfig()), ("renderer", "noise_floor"), 1)
+        assert from_dict(values) == PaperConfig(renderer=IdentityDiffusionConfig(noise_floor=1))
+
+    def test_methods_are_not_mixed_up(self) -> None:
+        values = {**to_dict(PAPER_PRESETS["compact"]), "method": "atl-diff"}
+        with pytest.raises(ValueError, match="unknown field"):
+            from_dict(values)
+        with pytest.raises(ValueError, match="method: got 'paper', expected 'atl-diff' or 'atl-diff-paper'"):
+            from_dict({**values, "method": "paper"})
+
+    def test_every_field_has_a_description(self) -> None:
+        """The tables of the documentation and the help are made of them."""
+        import inspect
+
+        for kind in (KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig):
+            source = inspect.getsource(kind)
+            for field in fields(kind):
+                after = source[source.index(f"\n    {field.name}: ") :]
+                assert '"""' in after[: after.index("\n    def ") if "\n    def " in after else None].split("\n\n")[0]
+                assert is_dataclass(kind)
+
+
 class TestPresets:
+    def test_sampling_belongs_to_the_method(self) -> None:
+        assert sampling_presets(PaperConfig()) == PAPER_SAMPLING
+        assert sampling_presets(ATLConfig()) is PRESETS
+        short = sampling_presets(PaperConfig(renderer=IdentityDiffusionConfig(clip_frames=8)))
+        assert {(c.window_frames, c.shared_frames) for c in short.values()} == {(8, 2)}
+        assert set(PAPER_SAMPLING) == set(get_args(Preset))
+        assert PAPER_SAMPLING["fast"].steps < PAPER_SAMPLING["balanced"].steps < PAPER_SAMPLING["best"].steps == 8
+        assert {c.window_frames for c in PAPER_SAMPLING.values()} == {IdentityDiffusionConfig().clip_frames} == {32}
+        levels = {config.renderer.schedule.train_steps for config in PAPER_PRESETS.values()}
+        assert max(c.steps for c in PAPER_SAMPLING.values()) <= min(levels)
+
+    def test_what_the_paper_states(self) -> None:
+        """papers.md 1.2 to 1.6: a second of 30 frames, 8 emotions, a window of 128, 64 tokens of 32, the 0.1."""
+        for name in ("fixed", "released"):
+            generator, renderer = PAPER_PRESETS[name].generator, PAPER_PRESETS[name].renderer
+            assert (generator.features, generator.feature_width, generator.frames) == ("wav2vec2", 768, 30)
+            assert generator.emotions == renderer.emotions == 8
+            assert generator.mouth_weight == 0.8
+            assert (renderer.side, renderer.clip_frames, renderer.noise_floor) == (128, 32, 0.1)
+            assert (renderer.identity_tokens, renderer.identity_width) == (64, 32)
+            assert renderer.unet.cross_attention_dim == renderer.identity_width
+        assert PAPER_PRESETS["released"].generator.attention_over == "batch"
+        assert PAPER_PRESETS["fixed"].generator.attention_over == "time"
+
     def test_sampling(self) -> None:
         assert set(PRESETS) == set(get_args(Preset))
         assert PRESETS["fast"].steps < PRESETS["balanced"].steps < PRESETS["best"].steps
@@ -212,4 +446,7 @@ class TestPresets:
             if name in ("renderer", "landmarks"):
                 assert config.stage == name
                 assert config.model == ATLConfig()  # both stages train parts of one model
+            if name.startswith("paper-"):
+                assert config.stage == name.removeprefix("paper-")
+                assert config.model == PAPER_PRESETS["compact"]
         assert TRAIN_PRESETS["debug"].steps < 10

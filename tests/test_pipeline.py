@@ -1,4 +1,7 @@
-"""The whole pipeline on a random model and the bundled portrait: equality, seeds, conditions, doors, files."""
+"""The whole pipeline on random models and the bundled portrait: equality, seeds, conditions, doors, files.
+
+Tests that take `head` run for each method; `atl_head` is for what only the default one promises.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from atldiff.config import PRESETS, SampleConfig
+from atldiff.config import PAPER_SAMPLING, PRESETS, SampleConfig
 from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
@@ -25,18 +29,34 @@ from atldiff.methods.atl import ATLModel
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
+if TYPE_CHECKING:
+    from atldiff.methods.build import Model
+    from atldiff.methods.paper import PaperModel
+
+torch.set_num_threads(1)
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def head(random_model: ATLModel) -> TalkingHead:
+def head(random_any_model: Model) -> TalkingHead:
+    return TalkingHead(random_any_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def atl_head(random_model: ATLModel) -> TalkingHead:
     return TalkingHead(random_model, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="module")
-def portrait(head: TalkingHead) -> Portrait:
-    return head.open_portrait(EXAMPLES / "portrait.jpg")
+def paper_head(random_paper_model: PaperModel) -> TalkingHead:
+    return TalkingHead(random_paper_model, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def portrait(atl_head: TalkingHead) -> Portrait:
+    return atl_head.open_portrait(EXAMPLES / "portrait.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +85,20 @@ def test_length_is_exact(head, portrait) -> None:
         assert len(head(portrait, np.full(samples, 0.01, np.float32))) == frames
 
 
-def test_frames_come_before_the_end_of_the_stream(head, portrait, speech) -> None:
+def test_frames_come_before_the_end_of_the_stream(atl_head, portrait, speech) -> None:
+    assert packets_before_a_frame(atl_head, portrait, speech) <= 26
+    # a window of 16 frames, four frames of look-ahead, and the blocks of eight frames that features come in
+
+
+def test_the_published_method_streams_by_the_second(paper_head, portrait, speech) -> None:
+    short = SampleConfig(steps=1, window_frames=8, shared_frames=2)
+    # a second of sound, and two frames more for the silence gate and the features
+    assert 25 <= packets_before_a_frame(paper_head, portrait, speech, sampling=short) <= 34
+    # a window of 32 frames needs a second second
+    assert packets_before_a_frame(paper_head, portrait, speech) < 50
+
+
+def packets_before_a_frame(head, portrait, speech, **settings) -> int:
     taken = []
 
     def packets():
@@ -73,10 +106,8 @@ def test_frames_come_before_the_end_of_the_stream(head, portrait, speech) -> Non
             taken.append(start)
             yield speech[start : start + 640]
 
-    stream = head.stream(portrait, packets())
-    next(stream)
-    # a window of 16 frames, four frames of look-ahead, and the blocks of eight frames that features come in
-    assert len(taken) <= 26
+    next(head.stream(portrait, packets(), **settings))
+    return len(taken)
 
 
 def test_same_seed_same_frames_other_seed_others(head, portrait, speech) -> None:
@@ -99,7 +130,7 @@ def test_every_condition_matters(head, portrait, speech) -> None:
     edited = LandmarkTrack(track.neutral, moved, track.rotation, track.translation, track.scale, track.fps, track.size)
     assert (frames_of(head.render(portrait, edited)) != frames_of(head.render(portrait, track))).any()  # landmarks
     assert (frames_of(head.render(portrait, track, seed=3)) != frames_of(head.render(portrait, track))).any()  # noise
-    more = frames_of(head(portrait, speech, controls=still, sampling=SampleConfig(steps=4)))
+    more = frames_of(head(portrait, speech, controls=still, sampling=replace(head.sampling("balanced"), steps=3)))
     assert (more != base).any()  # steps
 
 
@@ -115,14 +146,15 @@ def test_silence_holds_the_mouth_still(head, portrait) -> None:
     assert np.abs(track.displacements - track.displacements[0]).max() < 1e-6
 
 
-def test_what_lies_outside_the_moving_box_is_untouched(head, portrait, speech) -> None:
-    frame = next(iter(head(portrait, speech, controls=Controls(still=True))))
+def test_what_lies_outside_the_moving_box_is_untouched(atl_head, portrait, speech) -> None:
+    frame = next(iter(atl_head(portrait, speech, controls=Controls(still=True))))
     difference = np.abs(frame.astype(int) - portrait.image.astype(int)).max(axis=2)
     eyes = portrait.landmarks[[33, 263, 10], :2].astype(int)
     assert difference[: eyes[:, 1].min() - 40].mean() < 1  # above the forehead next to nothing moves in a still video
 
 
-def test_a_blink_is_seen(head, portrait) -> None:
+def test_a_blink_is_seen(atl_head, portrait) -> None:
+    head = atl_head
     track = head.landmarks(portrait, np.full(3 * 640, 1e-4, np.float32), controls=Controls(still=True))
     closure = np.array([0, 0.5, 1], np.float32)
     open_eyes = np.zeros_like(track.displacements)
@@ -171,7 +203,8 @@ def test_saved_video_has_exact_duration_and_sound(head, portrait, speech, tmp_pa
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_video_as_portrait(head, portrait, speech, tmp_path) -> None:
+def test_video_as_portrait(atl_head, portrait, speech, tmp_path) -> None:
+    head = atl_head
     path = head(portrait, speech[:6400]).save(tmp_path / "portrait.mp4")
     opened = head.open_portrait(path, frame=3)
     assert np.abs(opened.landmarks[4, :2] - portrait.landmarks[4, :2]).max() < 10
@@ -206,11 +239,11 @@ def test_doors(head, portrait, speech, tmp_path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.wav", "text.wav"]
 
 
-def test_device_and_dtype_are_checked(random_model) -> None:
+def test_device_and_dtype_are_checked(random_any_model) -> None:
     with pytest.raises(ValueError, match="device"):
-        TalkingHead(random_model, device="abacus")
+        TalkingHead(random_any_model, device="abacus")
     with pytest.raises(ValueError, match="dtype"):
-        TalkingHead(random_model, dtype="float7")
+        TalkingHead(random_any_model, dtype="float7")
 
 
 def test_face_at_the_border_and_partly_outside(head, speech) -> None:
@@ -224,17 +257,56 @@ def test_face_at_the_border_and_partly_outside(head, speech) -> None:
 
 def test_presets_are_sample_configs() -> None:
     assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
+    assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [2, 4, 8]
+
+
+def test_each_method_has_its_own_presets(head) -> None:
+    own = PRESETS if isinstance(head.model, ATLModel) else PAPER_SAMPLING
+    assert head.sampling() == own["balanced"]
+    for name, sampling in own.items():
+        assert head.sampling(name) == sampling
+    chosen = SampleConfig(steps=3)
+    assert head.sampling(chosen) is chosen
+    with pytest.raises(ValueError, match="sampling: got 'quick', expected fast, balanced, best or a SampleConfig"):
+        head.sampling("quick")
+
+
+def test_emotions_belong_to_the_published_method(atl_head, paper_head, portrait, speech) -> None:
+    still, short = Controls(still=True), SampleConfig(steps=1, window_frames=8, shared_frames=2)
+    happy = replace(still, emotion="happy")
+    with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions") as caught:
+        atl_head(portrait, speech, controls=happy)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="emotion: got 'merry', expected one of angry, fear"):
+        Controls(emotion="merry")  # type: ignore[arg-type]
+    plain, felt = (paper_head.landmarks(portrait, speech, controls=controls) for controls in (still, happy))
+    assert np.abs(plain.displacements - felt.displacements).max() > 1e-4  # the generator hears it
+    drawn = [
+        frames_of(paper_head.render(portrait, plain.slice(0, 8), sampling=short, emotion=e)) for e in (None, "sad")
+    ]
+    assert (drawn[0] != drawn[1]).any()  # and so does the renderer
+    whole = frames_of(paper_head(portrait, speech[:6400], controls=happy, sampling=short))
+    streamed = np.stack(list(paper_head.stream(portrait, [speech[:6400]], controls=happy, sampling=short)))
+    assert (whole == streamed).all()
+    assert (whole != frames_of(paper_head(portrait, speech[:6400], controls=still, sampling=short))).any()
+
+
+def test_an_unknown_emotion_is_refused_before_any_work(head, portrait, speech) -> None:
+    track = head.landmarks(portrait, speech[:6400])
+    with pytest.raises(ValueError, match="emotion: got 'merry'"):
+        head.render(portrait, track, emotion="merry")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_killed_generation_leaves_no_broken_file(tmp_path, random_model) -> None:
-    TalkingHead(random_model, device="cpu", dtype="float32").save_pretrained(tmp_path / "weights")
+def test_killed_generation_leaves_no_broken_file(tmp_path, random_any_model) -> None:
+    TalkingHead(random_any_model, device="cpu", dtype="float32").save_pretrained(tmp_path / "weights")
     code = (
-        "import sys, numpy as np\n"
+        "import sys, numpy as np, torch\n"
+        "torch.set_num_threads(1)\n"
         "from atldiff.pipeline import TalkingHead\n"
         "head = TalkingHead.from_pretrained(sys.argv[1], device='cpu')\n"
-        "audio = np.random.default_rng(0).normal(0, .1, 16000 * 60).astype(np.float32)\n"
-        "video = head(sys.argv[2], audio)\n"
+        "audio = np.random.default_rng(0).normal(0, .1, 16000 * 20).astype(np.float32)\n"
+        "video = head(sys.argv[2], audio, size=256)\n"
         "video.save(sys.argv[3], progress=lambda done, total: print(done, flush=True))\n"
     )
     out = tmp_path / "out.mp4"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atldiff.landmarks.geometry import rotation_from_euler
-from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
+from atldiff.types import EMOTIONS, POINTS, Controls, LandmarkTrack, Portrait, emotion_label
 
 
 def make_track(frames: int = 5, seed: int = 0) -> LandmarkTrack:
@@ -193,3 +193,27 @@ class TestControls:
         assert (controls.expression_scale, controls.head_motion, controls.still) == (1.0, 1.0, False)
         with pytest.raises(TypeError):
             Controls(1.0)  # pyright: ignore[reportCallIssue]
+
+
+class TestEmotions:
+    def test_labels_are_those_of_the_released_code(self) -> None:
+        """papers.md 1.3: the label map of the released code, in its order."""
+        assert EMOTIONS == ("angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral")
+        assert [emotion_label(emotion) for emotion in EMOTIONS] == list(range(8))
+
+    @pytest.mark.parametrize("nothing", [None, ""])
+    def test_none_is_the_last(self, nothing: str | None) -> None:
+        assert emotion_label(nothing) == len(EMOTIONS)
+
+    @pytest.mark.parametrize("word", ["merry", "Happy", "happy ", "7"])
+    def test_other_words(self, word: str) -> None:
+        for make in (emotion_label, lambda emotion: Controls(emotion=emotion)):
+            with pytest.raises(
+                ValueError, match=rf"^emotion: got '{word}', expected one of angry, .*neutral$"
+            ) as caught:
+                make(word)
+            assert "\n" not in str(caught.value)
+
+    def test_controls_take_every_emotion(self) -> None:
+        for emotion in (None, *EMOTIONS):
+            assert Controls(emotion=emotion).emotion == emotion

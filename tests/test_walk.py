@@ -23,7 +23,7 @@ from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, OVAL
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs
-from atldiff.methods.atl_speech import TrackStream
+from atldiff.methods.speech import TrackStream
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
 from atldiff.video.composite import WindowResult, composite

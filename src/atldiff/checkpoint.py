@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.config import ATLConfig, from_dict, to_dict
+from atldiff.config import from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import write_text
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from atldiff.methods.atl import ATLModel
+    from atldiff.config import MethodConfig
+    from atldiff.methods.build import Model
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-BUNDLED = ("atl-diff",)
+BUNDLED = ("atl-diff", "atl-diff-paper")
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -62,7 +63,7 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
         raise CheckpointError(f"checkpoint {hub_id}: cannot be fetched from the hub ({reason})") from None
 
 
-def read_config(folder: Path) -> ATLConfig:
+def read_config(folder: Path) -> MethodConfig:
     """Read a checkpoint's configuration.
 
     Raises:
@@ -79,20 +80,20 @@ def read_config(folder: Path) -> ATLConfig:
         raise CheckpointError(f"checkpoint {path}: {error}") from None
 
 
-def load_model(folder: Path) -> ATLModel:
+def load_model(folder: Path) -> Model:
     """Load a checkpoint strictly, as float32 on the CPU, in evaluation mode.
 
     Raises:
         CheckpointError: files are missing or not ours; a missing, unknown or wrongly shaped tensor is named.
     """
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.build import build
 
-    model = ATLModel(read_config(folder))
+    model = build(read_config(folder))
     load_into(model, folder)
     return model.eval()
 
 
-def load_into(model: ATLModel, folder: Path) -> None:
+def load_into(model: Model, folder: Path) -> None:
     """Copy a checkpoint's tensors into a model of the same configuration, strictly."""
     import torch
     from safetensors import SafetensorError
@@ -127,8 +128,8 @@ def load_into(model: ATLModel, folder: Path) -> None:
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
 
 
-def save_model(model: ATLModel, folder: Path, card: str | None = None) -> None:
-    """Write a checkpoint: weights in half precision, bases in float32, through temporary names."""
+def save_model(model: Model, folder: Path, card: str | None = None, *, half: bool = True) -> None:
+    """Write a checkpoint through temporary names: weights in half precision, unless `half` is off, bases in float32."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def save_model(model: ATLModel, folder: Path, card: str | None = None) -> None:
 
     def stored(name: str, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.detach().cpu().contiguous()
-        return tensor.float() if name in buffers else tensor.half()
+        return tensor.half() if half and name not in buffers else tensor.float()
 
     tensors = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
     temporary = folder / f".{WEIGHTS_FILE}.partial"

@@ -18,11 +18,13 @@ COMMANDS = {
     "prepare": "folder of videos -> training clips, manifest and a split by people",
     "align": "measure the lag between sound and lips of prepared clips",
     "train": "train the landmark generator or the renderer; the same command resumes",
+    "import-weights": "the authors' published files -> checkpoint",
     "evaluate": "measure a checkpoint on people it was not trained on",
+    "ablate": "published prior and noise against ours, trained alike and measured",
     "report": "compare the figures of evaluations, with intervals",
     "doctor": "look at this machine and the installation",
 }
-"""Sub-commands and what each does; the module `atldiff.commands.NAME` has its `run(args) -> exit code`."""
+"""Sub-commands and what each does; `atldiff.commands.NAME`, with `_` for `-`, has its `run(args) -> exit code`."""
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -93,7 +95,7 @@ def _dispatch(args: list[str]) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
         raise ValueError(f"command: got {name!r}; {hint} (see `atldiff --help`)")
-    return import_module(f"atldiff.commands.{name}").run(args[1:])
+    return import_module(f"atldiff.commands.{name.replace('-', '_')}").run(args[1:])
 
 
 def _help() -> str:

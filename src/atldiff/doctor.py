@@ -33,7 +33,7 @@ PACKAGES = {
 }
 """Required distributions and the module each provides."""
 
-OPTIONAL = {"tensorboard": "train"}
+OPTIONAL = {"tensorboard": "train", "ray": "ray"}
 """Optional distributions and the extra that brings them."""
 
 REFERENCE_GFLOPS = 2800.0

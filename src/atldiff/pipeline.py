@@ -3,8 +3,8 @@
     head = TalkingHead.from_pretrained("atl-diff")
     head("portrait.jpg", "speech.wav").save("out.mp4")
 
-The walk: portrait -> landmarks; samples -> landmark track (`methods/atl_speech.py`) -> frames
-(`methods/atl_frames.py`). Offline is streaming with everything pushed at once: there is one path.
+The walk: portrait -> landmarks; samples -> landmark track (`methods/speech.py`) -> frames
+(`methods/build.py`). Offline is streaming with everything pushed at once: there is one path.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import torch
 
 from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
-from atldiff.config import PRESETS, SampleConfig
+from atldiff.config import Preset, SampleConfig, sampling_presets
 from atldiff.errors import FaceNotFound, MediaError
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.edit import at_fps, retarget
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
-from atldiff.methods.atl_frames import FrameStream
-from atldiff.methods.atl_speech import TrackStream
+from atldiff.methods.build import open_frames
+from atldiff.methods.paper import PaperRenderer
+from atldiff.methods.speech import TrackStream
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
-from atldiff.types import Controls, LandmarkTrack, Portrait
+from atldiff.types import Controls, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.read import is_video, read_frames, read_image
 from atldiff.video.write import VideoWriter, check_output
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.build import Model
 
     PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
@@ -82,13 +83,15 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 class TalkingHead:
     """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
 
-    def __init__(self, model: ATLModel, *, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, model: Model, *, device: str = "auto", dtype: str = "auto") -> None:
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
         # The generator stays in float32: it is tiny, and its landmarks are a product.
-        self.model.renderer.to(self.dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        renderer = self.model.renderer.to(self.dtype)
+        if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
+            renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @classmethod
     def from_pretrained(
@@ -110,6 +113,19 @@ class TalkingHead:
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Write the checkpoint to a folder."""
         checkpoint.save_model(self.model, Path(folder), card)
+
+    def sampling(self, chosen: SampleConfig | Preset = "balanced") -> SampleConfig:
+        """Return a sampling preset of this method, or the configuration as it is.
+
+        Raises:
+            ValueError: no such preset.
+        """
+        if isinstance(chosen, SampleConfig):
+            return chosen
+        presets = sampling_presets(self.model.config)
+        if chosen not in presets:
+            raise ValueError(f"sampling: got {chosen!r}, expected {', '.join(presets)} or a SampleConfig")
+        return presets[chosen]
 
     def open_portrait(self, source: PortraitSource, *, face: int | None = None, frame: int | None = None) -> Portrait:
         """Return a portrait with its landmarks.
@@ -164,18 +180,26 @@ class TalkingHead:
         audio: AudioSource | None = None,
         face: int | None = None,
         frame: int | None = None,
-        sampling: SampleConfig = PRESETS["balanced"],
+        sampling: SampleConfig | Preset = "balanced",
         seed: int = 0,
         size: int | None = None,
         sample_rate: int | None = None,
+        emotion: str | None = None,
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
         size: longest side of the output in pixels; None keeps the portrait's. audio: the sound of the saved file.
+        emotion: as in `Controls`.
+
+        Raises:
+            FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
+        emotion_label(emotion)
+        if emotion is not None and not isinstance(self.model.renderer, PaperRenderer):
+            raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
         opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
         recording = None if audio is None else load_audio(audio, sample_rate=sample_rate)
-        return Video(self, opened, self._fitted(track, opened), recording, sampling, seed)
+        return Video(self, opened, self._fitted(track, opened), recording, self.sampling(sampling), seed, emotion)
 
     def __call__(
         self,
@@ -185,7 +209,7 @@ class TalkingHead:
         face: int | None = None,
         frame: int | None = None,
         controls: Controls = Controls(),  # noqa: B008 - frozen
-        sampling: SampleConfig = PRESETS["balanced"],
+        sampling: SampleConfig | Preset = "balanced",
         fps: Fraction | float | None = None,
         size: int | None = None,
         sample_rate: int | None = None,
@@ -200,7 +224,7 @@ class TalkingHead:
         recording = load_audio(audio, sample_rate=sample_rate)
         opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
         track = self.landmarks(opened, recording, controls=controls, fps=fps)
-        return Video(self, opened, track, recording, sampling, controls.seed)
+        return Video(self, opened, track, recording, self.sampling(sampling), controls.seed, controls.emotion)
 
     def stream(
         self,
@@ -210,7 +234,7 @@ class TalkingHead:
         sample_rate: int = SAMPLE_RATE,
         face: int | None = None,
         controls: Controls = Controls(),  # noqa: B008 - frozen
-        sampling: SampleConfig = PRESETS["balanced"],
+        sampling: SampleConfig | Preset = "balanced",
         size: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
@@ -221,7 +245,7 @@ class TalkingHead:
         opened = _resized(self.open_portrait(portrait, face=face), size)
         resampler = PacketResampler(sample_rate)
         tracks = TrackStream(self.model.generator, opened, controls)
-        frames = FrameStream(self.model.renderer, opened, sampling, controls.seed)
+        frames = open_frames(self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion)
         for chunk in chunks:
             yield from frames.push(tracks.push(resampler.feed(np.asarray(chunk))).points())
         yield from frames.push(tracks.push(resampler.flush()).points())
@@ -302,9 +326,10 @@ class Video:
         audio: Audio | None,
         sampling: SampleConfig,
         seed: int,
+        emotion: str | None = None,
     ) -> None:
         self._head, self._portrait, self._audio = head, portrait, audio
-        self._sampling, self._seed = sampling, seed
+        self._sampling, self._seed, self._emotion = sampling, seed, emotion
         self.track = track
         self.fps = track.fps
         self.size = (portrait.image.shape[0], portrait.image.shape[1])
@@ -314,7 +339,8 @@ class Video:
         return len(self.track)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        stream = FrameStream(self._head.model.renderer, self._portrait, self._sampling, self._seed)
+        renderer = self._head.model.renderer
+        stream = open_frames(renderer, self._portrait, self._sampling, self._seed, self._emotion)
         for start in range(0, len(self.track), SLICE_FRAMES):
             yield from stream.push(self.track.slice(start, min(start + SLICE_FRAMES, len(self.track))).points())
         yield from stream.flush()

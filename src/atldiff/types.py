@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -21,6 +21,25 @@ POINTS = 478
 """Points of the dense topology: MediaPipe Face Mesh's 468 and 10 iris points."""
 
 TRACK_FORMAT = 1
+
+Emotion = Literal["angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral"]
+EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
+"""Emotion labels in the order of the released ATL-Diff; a label's number is its place here."""
+
+
+def emotion_label(emotion: str | None, known: int = len(EMOTIONS)) -> int:
+    """Return an emotion's number; None and the empty word, of clips and users that name none, are the one after all.
+
+    known: how many of the labels a model was trained with.
+
+    Raises:
+        ValueError: not an emotion, or none of the known ones.
+    """
+    if not emotion:
+        return known
+    if emotion not in EMOTIONS[:known]:
+        raise ValueError(f"emotion: got {emotion!r}, expected one of {', '.join(EMOTIONS[:known])}")
+    return EMOTIONS.index(emotion)
 
 
 def _require(condition: bool, name: str, got: object, expected: str) -> None:
@@ -177,8 +196,11 @@ class Controls:
     """Close the mouth while the audio is silent."""
     seed: int = 0
     """Seed of blinks, head motion and noise. Range 0 to 2**32 - 1."""
+    emotion: Emotion | None = None
+    """One of `EMOTIONS`, for methods that were trained with them; None leaves it open."""
 
     def __post_init__(self) -> None:
+        emotion_label(self.emotion)
         for name, low, high in (
             ("expression_scale", 0.0, 3.0),
             ("blink_rate_hz", 0.0, 2.0),

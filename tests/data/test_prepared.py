@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 from atldiff.data.clip import MIN_FRAMES, ClipRecord, from_first_frame, longest_run, prepare_clip, thumbnail_matrix
 from atldiff.data.identity import EMBEDDINGS_FILE, assign_identities, describe, embed_clips, group, identities_by_face
 from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
-from atldiff.data.prepare import clip_name, find_videos, prepare
+from atldiff.data.prepare import Job, clip_name, prepare
+from atldiff.data.sources.raw import find_videos
 from atldiff.data.speech import (
     ClipSpeech,
     coefficients,
@@ -43,7 +44,7 @@ from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, OUTER_EYE_CORNERS, POINTS, lip_opening
 from atldiff.methods.atl_inputs import NEEDED
-from atldiff.video.window import STORED_WINDOW, WindowGeometry, apply
+from atldiff.video.window import STORED_FACE_SIDE, STORED_WINDOW, WindowGeometry, apply
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,7 @@ class TestSynthetic:
         for entry in synthetic.entries:
             tensors = load_file(synthetic.tensors(entry))
             shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
+            assert shapes.pop("faces")[1] == "uint8"  # as many bytes as the pictures need
             assert shapes == {
                 "windows": ((24, 96, 96, 3), "uint8"),
                 "matrix": ((24, 2, 3), "float32"),
@@ -65,6 +67,9 @@ class TestSynthetic:
                 "thumbnail": ((64, 64, 3), "uint8"),
                 "mel": ((96, 80), "float16"),
                 "levels": ((96, 2), "float16"),
+                "samples": ((24 * 640,), "int16"),
+                "face_sizes": ((24,), "int32"),
+                "face_matrix": ((2, 3), "float32"),
             }
             record = json.loads((synthetic.folder / "clips" / f"{entry.record.name}.json").read_text())
             assert ClipRecord(**record) == entry.record
@@ -577,7 +582,9 @@ class TestPrepare:
         manifest = folders[2]
         (entry,) = manifest.usable(Split.TRAIN)
         tensors = load_file(manifest.tensors(entry))
-        assert set(tensors) == {"windows", "matrix", "points", "thumbnail"}  # there is no sound
+        pictures = {"windows", "matrix", "points", "thumbnail", "faces", "face_sizes", "face_matrix"}
+        assert set(tensors) == pictures  # there is no sound
+        assert entry.record.note.startswith("silent: no sound")
         assert entry.record.frames == len(tensors["windows"]) == FRAMES
         assert entry.record.sync == 0
         assert abs(entry.record.yaw_deg) < 20
@@ -589,19 +596,27 @@ class TestPrepare:
         placed = apply(tensors["matrix"].astype(float), tensors["points"][..., :2].astype(float))
         assert np.abs(placed[5:15] - placed[5:15].mean(axis=0)).max() < 2
         assert tensors["thumbnail"].std() > 20
+        stops = tensors["face_sizes"].cumsum()
+        assert len(stops) == FRAMES
+        assert stops[-1] == len(tensors["faces"])
+        last = cv2.imdecode(tensors["faces"][stops[-2] :], cv2.IMREAD_COLOR)[..., ::-1]
+        assert last.shape == (STORED_FACE_SIDE, STORED_FACE_SIDE, 3)
+        # The whole-face window stands still over the clip, with the face in its middle on the average.
+        middle = apply(tensors["face_matrix"], np.median(tensors["points"][:, :468, :2], axis=(0, 1)))
+        assert np.abs(middle - STORED_FACE_SIDE / 2).max() < 20
 
     def test_a_second_run_does_nothing(self, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
         raw, out, manifest = folders
-        before = {path: path.stat().st_mtime_ns for path in (out / "clips").iterdir()}
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
 
-        def refuse(*job: str) -> ClipRecord:
+        def refuse(job: Job) -> ClipRecord:
             raise AssertionError(f"worked on {job}")
 
         monkeypatch.setattr("atldiff.data.prepare._work", refuse)
         seen: list[tuple[int, int]] = []
         again = prepare(raw, out, workers=0, progress=lambda done, total: seen.append((done, total)))
         assert again == manifest
-        assert {path: path.stat().st_mtime_ns for path in (out / "clips").iterdir()} == before
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
         assert seen == [(5, 5)]
 
     def test_rejected_videos_belong_to_no_split_whatever_the_identity(
@@ -632,7 +647,9 @@ class TestPrepare:
         with pytest.raises(DataError, match=r"no videos found; expected files such as .*\.mp4"):
             find_videos(tmp_path)
         (tmp_path / "a.mp4").touch()
-        with pytest.raises(DataError, match="identity_from: got 'voice', expected appearance, face, folder or file"):
+        with pytest.raises(
+            DataError, match="identity_from: got 'voice', expected speaker, appearance, face, folder, file"
+        ):
             prepare(tmp_path, tmp_path / "out", identity_from="voice")
 
     def test_videos_are_found_in_order_and_by_suffix(self, tmp_path: Path) -> None:

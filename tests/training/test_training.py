@@ -60,7 +60,7 @@ _fitted: dict[tuple, tuple] = {}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit the basis of the same clips only once (an eigenproblem of a thousand rows), and write no curves."""
+    """Fit the basis of the same clips only once (a thousand rows), write no curves, and probe on few clips."""
 
     def fit_once(clips: list, components: int, weights: np.ndarray) -> tuple:
         key = (components, *((clip.name, len(clip), float(clip.displacements.sum())) for clip in clips))
@@ -70,6 +70,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
+    monkeypatch.setattr("atldiff.training.renderer_task.PROBE_BATCHES", 1)
+    monkeypatch.setattr("atldiff.training.renderer_task.PROBE_CLIPS", 2)
 
 
 def run(config: TrainConfig, manifest: Manifest, out: Path, **settings) -> int:
@@ -326,17 +328,18 @@ class TestOptimiser:
 
 class TestRendererSet:
     def make(self, manifest: Manifest, **changes) -> RendererSet:
-        settings = {"clips_per_batch": 3, "frames": 2, "seed": 5} | changes
+        settings = {"frames": 2, "seed": 5} | changes
         clips = [load_clip(manifest, entry, NEEDED) for entry in manifest.usable(Split.TRAIN)]
         return RendererSet(clips, TINY.renderer, **settings)
 
     def test_shapes_and_ranges(self, prepared: Manifest) -> None:
         source = self.make(prepared)
-        batch = source.batch(0)
+        batch = source.batch(0, range(3))
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         assert shapes == {
             "target": (3, 3, 2, 80, 80), "prior": (3, 3, 2, 80, 80), "conditions": (3, CONDITION_CHANNELS, 2, 80, 80),
-            "mask": (3, 1, 2, 80, 80), "mouth": (3, 1, 2, 80, 80), "clips": (3,),
+            "mask": (3, 1, 2, 80, 80), "mouth": (3, 1, 2, 80, 80), "noise": (3, 3, 1, 80, 80), "time": (3,),
+            "clips": (3,),
         }  # fmt: skip
         for name in ("target", "prior"):
             assert batch[name].dtype == torch.float16
@@ -349,14 +352,17 @@ class TestRendererSet:
     def test_a_batch_is_a_function_of_seed_and_step(self, prepared: Manifest) -> None:
         first, again, other_seed = (self.make(prepared, seed=seed) for seed in (5, 5, 6))
         for step in (3, 0):  # in any order
-            one, two = first.batch(step), again.batch(step)
+            one, two = first.batch(step, range(3)), again.batch(step, range(3))
             assert all(torch.equal(one[name], two[name]) for name in one)
-        assert not torch.equal(first.batch(0)["target"], first.batch(1)["target"])
-        assert not torch.equal(first.batch(0)["target"], other_seed.batch(0)["target"])
+        here, later, elsewhere = (
+            source.batch(step, range(3))["target"] for source, step in ((first, 0), (first, 1), (other_seed, 0))
+        )
+        assert not torch.equal(here, later)
+        assert not torch.equal(here, elsewhere)
 
     def test_the_prior_is_near_the_target(self, prepared: Manifest) -> None:
         """References are of the same person and pose: outside the mouth a warp explains nearly all."""
-        batch = self.make(prepared, clips_per_batch=6).batch(0)
+        batch = self.make(prepared).batch(0, range(6))
         error = (batch["prior"].float() - batch["target"].float()).abs().mean(dim=1, keepdim=True)
         shuffled = batch["target"].float().roll(1, 0)
         wrong = (batch["prior"].float() - shuffled).abs().mean()
@@ -371,12 +377,12 @@ class TestRendererSet:
     def test_the_loss_falls_on_a_fixed_batch(self, prepared: Manifest) -> None:
         torch.manual_seed(0)
         renderer = ATLModel(TINY).renderer
-        batch = self.make(prepared, clips_per_batch=2).batch(0)
+        batch = self.make(prepared).batch(0, range(2))
         config = replace(RENDERER, learning_rate=3e-3, steps=1000, warmup_steps=5)
         optimiser = MasterOptimiser(renderer, config)
         losses = []
         for step in range(30):
-            result = renderer.loss(batch, torch.Generator().manual_seed(0))
+            result = renderer.loss(batch)
             result["loss"].backward()
             optimiser.step(step)
             losses.append(result)
@@ -392,12 +398,12 @@ class TestLandmarksSet:
         fill_buffers(generator, clips)
         return LandmarksSet(
             clips, np.zeros((len(clips), 2)), generator.basis.numpy(), generator.scale.numpy(),
-            clips_per_batch=5, frames=16, seed=seed,
+            frames=16, seed=seed,
         )  # fmt: skip
 
     def test_shapes(self, prepared: Manifest) -> None:
         source = self.make(prepared)
-        batch = source.batch(0)
+        batch = source.batch(0, range(5))
         assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
             "mel": (5, 64, MEL_BANDS), "coefficients": (5, 16, 6), "valid": (5, 16), "identity": (5, 2), "clips": (5,),
         }  # fmt: skip
@@ -409,10 +415,13 @@ class TestLandmarksSet:
     def test_a_batch_is_a_function_of_seed_and_step(self, prepared: Manifest) -> None:
         first, again, other_seed = self.make(prepared), self.make(prepared), self.make(prepared, 6)
         for step in (3, 0):
-            one, two = first.batch(step), again.batch(step)
+            one, two = first.batch(step, range(3)), again.batch(step, range(3))
             assert all(torch.equal(one[name], two[name]) for name in one)
-        assert not torch.equal(first.batch(0)["mel"], first.batch(1)["mel"])
-        assert not torch.equal(first.batch(0)["mel"], other_seed.batch(0)["mel"])
+        here, later, elsewhere = (
+            source.batch(step, range(3))["mel"] for source, step in ((first, 0), (first, 1), (other_seed, 0))
+        )
+        assert not torch.equal(here, later)
+        assert not torch.equal(here, elsewhere)
 
     def test_sound_and_mouth_stay_in_step(self, prepared: Manifest) -> None:
         """With sound whose bands hold the frame's number, each valid target is that of the frame heard."""

@@ -3,13 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from atldiff.landmarks.shape import mean_shape
 from atldiff.video.window import (
+    FACE_EXTENT,
+    FACE_ORIGIN,
     RIGID_POINTS,
     STORED_WINDOW,
     TEMPLATE,
     WindowGeometry,
     apply,
     extract,
+    face_window,
+    fit_still_window,
     fit_window,
     invert,
 )
@@ -152,3 +157,56 @@ def test_only_the_seen_part_matters() -> None:
     changed[:, :100] = 0
     changed[:60] = 0
     assert np.array_equal(extract(picture, matrix, 64), extract(changed, matrix, 64))
+
+
+class TestWholeFaces:
+    """The whole-face window: hair to chin, at any side, standing still over a clip."""
+
+    @pytest.mark.parametrize("side", [64, 128, 256])
+    def test_its_scale_follows_its_side(self, side: int) -> None:
+        geometry = face_window(side)
+        assert geometry.side == side
+        fitted = fit_still_window(face_at(similarity(1, 0, (0, 0))), geometry)
+        corners = apply(fitted, np.array([FACE_ORIGIN, (FACE_ORIGIN[0] + FACE_EXTENT, FACE_ORIGIN[1] + FACE_EXTENT)]))
+        assert np.allclose(corners, [[0, 0], [side, side]], atol=1e-6)
+        eyes = apply(fitted, TEMPLATE[[0, 3]])
+        assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(72 * side / FACE_EXTENT)
+
+    def test_at_128_the_outer_eye_corners_are_41_px_apart(self) -> None:
+        assert 72 * face_window(128).scale == pytest.approx(41, abs=0.5)
+
+    def test_windows_of_different_sides_show_the_same_part(self) -> None:
+        points = face_at(similarity(2.3, 11, (300, 250)))
+        small, large = (fit_still_window(points, face_window(side)) for side in (64, 256))
+        assert np.allclose(4 * small, large, atol=1e-9)
+
+    def test_a_face_lies_in_it_from_hair_to_chin(self) -> None:
+        for scale, shift in ((40.0, 100.0), (300.0, 900.0)):
+            points = mean_shape() * scale + shift
+            matrix = fit_still_window(points[None], face_window(128))
+            placed = apply(matrix, points[:468, :2])
+            assert placed.min() > 8
+            assert placed.max() < 120
+            assert np.ptp(placed[:, 1]) > 70
+            assert np.abs(placed.mean(axis=0) - 64).max() < 20
+
+    def test_stands_still_over_a_clip(self) -> None:
+        """One map, that of the median; a few frames gone astray do not move it."""
+        placement = similarity(2, 10, (100, 60))
+        points = face_at(placement, 21)
+        drift = np.linspace(-9, 9, 21)[:, None, None]
+        points += drift
+        matrix = fit_still_window(points, face_window(128))
+        assert matrix.shape == (2, 3)
+        assert np.allclose(matrix, fit_window(face_at(placement), face_window(128))[0], atol=1e-6)
+        points[:4] += 5000
+        points[-4:] -= 5000
+        assert np.allclose(fit_still_window(points, face_window(128)), matrix, atol=1e-6)
+        head = apply(matrix, points[4:-4, list(RIGID_POINTS)])
+        assert np.ptp(head[:, 0, 0]) > 1  # so the head moves inside it
+
+    def test_a_scaled_window_of_any_geometry(self) -> None:
+        placement = similarity(1.7, -20, (50, 80))
+        whole = fit_window(face_at(placement), WindowGeometry(96, (16, 16)))[0]
+        half = fit_window(face_at(placement), WindowGeometry(48, (16, 16), 0.5))[0]
+        assert np.allclose(half, 0.5 * whole)

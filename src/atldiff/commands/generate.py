@@ -51,7 +51,8 @@ def run(args: list[str]) -> int:
     options = read(Generate, "generate", args, ALIASES)
     watch = Stopwatch()
     quiet = options.report.quiet
-    sampling, fps = options.render.sampling(), parse_fps(options.fps)
+    options.render.check()
+    fps = parse_fps(options.fps)
     output = door.default_output(
         options.portrait, options.audio, ".mp4", output=options.output, folder=options.output_dir
     )
@@ -71,6 +72,7 @@ def run(args: list[str]) -> int:
         if door.is_track(output):
             video, track = None, head.landmarks(opened, audio, controls=options.controls, fps=fps)
         else:
+            sampling = options.render.sampling(head.model.config)
             video = head(opened, audio, controls=options.controls, sampling=sampling, fps=fps, size=options.render.size)
             track = video.track
     for path in (output if video is None else None, options.landmarks):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from atldiff.commands.aliases import Aliases, rewrite
-from atldiff.config import PRESETS, Method, Preset, SampleConfig
+from atldiff.config import Method, MethodConfig, Preset, SampleConfig, sampling_presets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,15 +60,20 @@ class RenderOptions:
     """How frames are made."""
 
     preset: Preset = "balanced"
-    """Speed against quality: 1, 2 or 4 steps."""
+    """Speed against quality: 1, 2 or 4 steps; 2, 4 or 8 with atl-diff-paper."""
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     size: Annotated[int | None, optional("PIXELS")] = None
     """Longest side of the output. The portrait's own when left out."""
 
-    def sampling(self) -> SampleConfig:
-        """Return the preset with the steps that were asked for."""
-        chosen = PRESETS[self.preset]
+    def check(self) -> None:
+        """Raise ValueError for a number of steps that no method takes, before anything is loaded."""
+        if self.steps is not None:
+            SampleConfig(steps=self.steps)
+
+    def sampling(self, config: MethodConfig) -> SampleConfig:
+        """Return the method's preset with the steps that were asked for."""
+        chosen = sampling_presets(config)[self.preset]
         return chosen if self.steps is None else replace(chosen, steps=self.steps)
 
 

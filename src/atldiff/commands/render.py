@@ -12,6 +12,7 @@ from atldiff.commands import aliases, door
 from atldiff.commands.generate import finish, save_video
 from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
 from atldiff.commands.progress import Stopwatch
+from atldiff.types import Emotion
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, ("--track", "--landmarks")),
@@ -47,6 +48,8 @@ class Render:
     """Frames a second, such as 30 or 30000/1001. 1 to 120; the track's own when left out."""
     seed: int = 0
     """Seed of the noise. Range 0 to 2**32 - 1."""
+    emotion: Annotated[Emotion | None, optional("EMOTION")] = None
+    """Emotion to show, with methods that were trained with labels."""
     face: FaceOptions = field(default_factory=FaceOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -62,7 +65,8 @@ def run(args: list[str]) -> int:
     options = read(Render, "render", args, ALIASES)
     watch = Stopwatch()
     quiet = options.report.quiet
-    sampling, fps = options.render.sampling(), parse_fps(options.fps)
+    options.render.check()
+    fps = parse_fps(options.fps)
     output = door.default_output(
         options.portrait, options.track, ".mp4", output=options.output, folder=options.output_dir
     )
@@ -98,9 +102,10 @@ def run(args: list[str]) -> int:
         audio=audio,
         face=options.face.face,
         frame=options.face.frame,
-        sampling=sampling,
+        sampling=options.render.sampling(head.model.config),
         seed=options.seed,
         size=options.render.size,
+        emotion=options.emotion,
     )
     watch.lap("landmarks")
     save_video(video, output, watch, quiet=quiet)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from atldiff.commands.options import ReportOptions, closest, optional, read
 from atldiff.commands.progress import Progress, say, write_json
-from atldiff.config import TRAIN_PRESETS, ATLConfig, TrainConfig, from_dict, to_dict
+from atldiff.config import TRAIN_PRESETS, TrainConfig, from_dict, to_dict
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
+    from atldiff.config import MethodConfig
     from atldiff.data.manifest import Manifest
 
 SYNTHETIC = "synthetic"
@@ -22,7 +23,11 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train the landmark generator or the renderer. The same command resumes a run that was stopped."""
+    """Train the landmark generator or the renderer. The same command resumes a run that was stopped.
+
+    On several processes: `torchrun --nproc-per-node 2 -m atldiff train ...`, or `accelerate launch --multi_gpu
+    --num_processes 2 -m atldiff train ...`; with --device cpu also where there is no GPU.
+    """
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
     """landmarks, renderer or debug, or a JSON file such as {"preset": "renderer", "steps": 100}."""
@@ -37,7 +42,11 @@ class Train:
     minutes: Annotated[float | None, optional("M")] = None
     """Stop, with a saved state, after this long."""
     workers: int = 1
-    """Processes that make batches beside the training."""
+    """Processes that make batches beside the training, or beside each process of it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks are trained; auto takes a GPU where there is one."""
+    accumulate: Annotated[int | None, optional("N")] = None
+    """Parts in which a process works through its clips of a step, for less memory, instead of the preset's."""
     seed: Annotated[int | None, optional("N")] = None
     """Seed of weights, data order and noise, instead of the preset's."""
     learning_rate: Annotated[float | None, optional("X")] = None
@@ -71,24 +80,30 @@ def run(args: list[str]) -> int:
         write_json({"config": asdict(config), **_sizes(config, manifest)})
         return 0
 
+    from atldiff.training.processes import join_processes
     from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
 
-    with Progress("training", quiet=options.report.quiet) as progress:
+    processes = join_processes(options.device)
+    quiet = options.report.quiet or not processes.is_main
+    with Progress("training", quiet=quiet) as progress:
         done = train_stage(
             config,
             options.data,
             options.out,
             start=options.weights,
+            processes=processes,
             workers=options.workers,
             minutes=options.minutes,
             progress=lambda step, total, losses: progress(step, total, f"loss {losses['loss']:.4f}"),
         )
     checkpoint = options.out / CHECKPOINT_FOLDER
+    if not processes.is_main:
+        return 0
     if options.report.json:
         write_json({"out": str(options.out), "checkpoint": str(checkpoint), "steps": done, "of": config.steps})
     else:
         more = "" if done >= config.steps else "; the same command goes on"
-        say(f"{checkpoint}: {done} of {config.steps} steps{more}", quiet=options.report.quiet)
+        say(f"{checkpoint}: {done} of {config.steps} steps{more}", quiet=quiet)
     return 0
 
 
@@ -128,7 +143,7 @@ def _changed(preset: TrainConfig, values: dict[str, Any], name: str) -> TrainCon
     return replace(preset, **changes)
 
 
-def _changed_model(model: ATLConfig, values: object, name: str) -> ATLConfig:
+def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConfig:
     """Return the architecture with the fields that were given; `from_dict` names what is wrong."""
     whole = to_dict(model)
     if not isinstance(values, dict):
@@ -160,16 +175,16 @@ def _typed(value: object, default: object, where: str) -> Any:
 def _overridden(config: TrainConfig, options: Train) -> TrainConfig:
     given = {
         name: getattr(options, name)
-        for name in ("steps", "seed", "learning_rate", "clips_per_batch")
+        for name in ("steps", "seed", "learning_rate", "clips_per_batch", "accumulate")
         if getattr(options, name) is not None
     }
     return replace(config, **given)
 
 
 def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.build import build
 
-    model = ATLModel(config.model)
+    model = build(config.model)
     parts = {"generator": model.generator, "renderer": model.renderer}
     sizes: dict[str, Any] = {
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}

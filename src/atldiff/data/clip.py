@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,22 @@ from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
 from atldiff.files import write_text
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
+from atldiff.landmarks.motion import OPEN_DB, SilenceGate
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.topology import OUTER_EYE_CORNERS, lip_opening
+from atldiff.landmarks.topology import MESH_POINTS, OUTER_EYE_CORNERS, lip_opening
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from atldiff.video.read import probe, read_frames_at
-from atldiff.video.window import STORED_WINDOW, WindowGeometry, extract, fit_window
+from atldiff.video.window import (
+    STORED_FACE_SIDE,
+    STORED_WINDOW,
+    WindowGeometry,
+    extract,
+    face_window,
+    fit_still_window,
+    fit_window,
+)
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from atldiff.landmarks.detect import FaceTracker
 
 logger = logging.getLogger(__name__)
@@ -33,19 +41,31 @@ MIN_FRAMES = 16
 MIN_EYE_DISTANCE_PX = 20.0
 MAX_MEDIAN_YAW_DEG = 50.0
 THUMBNAIL = 64
+FACE_JPEG_QUALITY = 95
+RECORD_FORMAT = 2
+"""Raised when prepared clips hold something new: older ones are then prepared again."""
+OTHER_FACE_SHARE = 0.4
+"""Width of a second face, as a share of the first one's, from which a clip shows several people."""
+LOOKS, LOOKS_AGREEING = 3, 2
+"""Frames that are looked at for a second face, and how many must show one: a passer-by is none."""
+WHOLE_SHARE, WHOLE_MARGIN_S = 0.8, 0.5
+"""A video is truncated when less than this share of its stated length decodes and more than this is missing."""
 _SMOOTH_FRAMES = 1.5
 _CUT_EYE_DISTANCES = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRecord:
-    """What the manifest says of one raw video; `reason` is empty when the clip is usable."""
+    """What the manifest says of one raw video: usable (no `reason`), usable with a `note`, or rejected."""
 
     path: str
     """The video, relative to the prepared folder's source."""
     name: str
     """Stem of the prepared files."""
     reason: str = ""
+    """Why the video cannot be used; empty when it can."""
+    note: str = ""
+    """What a usable clip lacks; empty when nothing."""
     frames: int = 0
     start: int = 0
     """The video's frame, at 25 fps, that the clip starts with."""
@@ -55,11 +75,21 @@ class ClipRecord:
     """Peak correlation of speech-band level and lip opening over lags of up to 8 frames; 0 without audio."""
     lag_frames: int = 0
     """Where that peak lies; positive when the mouth moves later than the sound."""
+    speaker: str = ""
+    """The person by the corpus's own naming; empty where it does not say."""
+    emotion: str = ""
+    """One of `types.EMOTIONS`; empty where the corpus does not say."""
+    intensity: str = ""
+    """How strongly it is shown, in the corpus's own words; empty where it does not say."""
+    corpus: str = ""
+    """Name of the data source with a layout of its own that the video was listed by; empty for any other folder."""
+    format: int = 1
+    """The `RECORD_FORMAT` it was written with."""
 
     @property
     def source(self) -> str:
-        """First folder of the video's path: the corpus; empty for videos that lie in no sub-folder."""
-        return self.path.partition("/")[0] if "/" in self.path else ""
+        """The corpus: by name, or the first folder of the path; empty for videos that lie in no sub-folder."""
+        return self.corpus or (self.path.partition("/")[0] if "/" in self.path else "")
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
@@ -92,19 +122,47 @@ def thumbnail_matrix(points: np.ndarray) -> np.ndarray:
     return window
 
 
-def prepare_clip(path: Path, relative: str, name: str, out: Path, tracker: FaceTracker) -> ClipRecord:
+def prepare_clip(
+    path: Path,
+    relative: str,
+    name: str,
+    out: Path,
+    tracker: FaceTracker,
+    *,
+    audio: Path | None = None,
+    speaker: str = "",
+    emotion: str = "",
+    intensity: str = "",
+    corpus: str = "",
+) -> ClipRecord:
     """Prepare one video: write `NAME.safetensors` (when usable) and `NAME.json` into `out`; return the record.
 
-    Tensors: windows (T, 96, 96, 3) uint8, matrix (T, 2, 3) picture to window, points (T, 478, 3) picture pixels,
-    mel (4 T, 80) and levels (4 T, 2) float16 (absent without audio), thumbnail (64, 64, 3) uint8.
+    audio: a recording to hear where the video has no sound of its own. speaker, emotion, intensity, corpus: what the
+    record says of the clip.
+
+    Tensors: windows (T, 96, 96, 3) uint8, matrix (T, 2, 3) picture to window, points (T, 478, 3) picture pixels;
+    faces (bytes,) uint8, one JPEG a frame of the whole-face window, one after the other, face_sizes (T,) int32 their
+    lengths, face_matrix (2, 3) picture to that window; mel (4 T, 80) and levels (4 T, 2) float16 and samples (640 T,)
+    int16 (absent without audio and where it is silent throughout); thumbnail (64, 64, 3) uint8.
     """
+    blank = ClipRecord(
+        path=relative,
+        name=name,
+        speaker=speaker,
+        emotion=emotion,
+        intensity=intensity,
+        corpus=corpus,
+        format=RECORD_FORMAT,
+    )
+    tensors = None
     try:
-        record, tensors = _measure(path, relative, name, tracker)
+        record, tensors = _measure(path, audio, blank, tracker)
     except AtlDiffError as error:
-        record, tensors = ClipRecord(path=relative, name=name, reason=str(error)), None
+        # Where the corpus lies is no part of the verdict: the manifest is the same on every machine.
+        record = replace(blank, reason=str(error).replace(str(path), relative))
     except Exception as error:  # one bad file must not stop a corpus; the manifest carries the reason
         logger.exception("clip %s", relative)
-        record, tensors = ClipRecord(path=relative, name=name, reason=f"{type(error).__name__}: {error}"), None
+        record = replace(blank, reason=f"{type(error).__name__}: {error}".replace(str(path), relative))
     if tensors is not None:
         from safetensors.numpy import save_file
 
@@ -115,12 +173,18 @@ def prepare_clip(path: Path, relative: str, name: str, out: Path, tracker: FaceT
     return record
 
 
-def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tuple[ClipRecord, dict | None]:
-    def rejected(reason: str, **known: float) -> tuple[ClipRecord, None]:
-        return ClipRecord(path=relative, name=name, reason=reason, **known), None  # pyright: ignore[reportArgumentType]
+def _measure(
+    path: Path, audio: Path | None, blank: ClipRecord, tracker: FaceTracker
+) -> tuple[ClipRecord, dict[str, np.ndarray] | None]:
+    def rejected(reason: str, yaw: float = 0.0) -> tuple[ClipRecord, None]:
+        return replace(blank, reason=reason, yaw_deg=yaw), None
 
     tracker.reset()
     tracked = [tracker.track(frame) for frame in read_frames_at(path, FPS)]
+    stated = probe(path)
+    decoded_s = len(tracked) / FPS
+    if stated.duration_s and decoded_s < min(WHOLE_SHARE * stated.duration_s, stated.duration_s - WHOLE_MARGIN_S):
+        return rejected(f"truncated: {decoded_s:.2f} s of {float(stated.duration_s):.2f} s decode, expected all")
     start, stop = longest_run(tracked)
     if not any(points is not None for points in tracked):
         return rejected("no face found in any frame")
@@ -134,15 +198,24 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
     shape, rotation, _, _ = to_canonical(points, mean_shape())
     yaw = float(np.median(euler_degrees(rotation)[:, 0]))
     if abs(yaw) > MAX_MEDIAN_YAW_DEG:
-        return rejected(f"profile: median yaw {yaw:.0f} degrees, expected within {MAX_MEDIAN_YAW_DEG:.0f}", yaw_deg=yaw)
+        return rejected(f"profile: median yaw {yaw:.0f} degrees, expected within {MAX_MEDIAN_YAW_DEG:.0f}", yaw)
 
     matrix = fit_window(points, STORED_WINDOW, _SMOOTH_FRAMES)
     windows = np.empty((frames, STORED_WINDOW.side, STORED_WINDOW.side, 3), np.uint8)
     thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
+    still = fit_still_window(points, face_window(STORED_FACE_SIDE))
+    faces = []
+    looks, crowded = [frames * (look + 1) // (LOOKS + 1) for look in range(LOOKS)], 0
+    tracker.reset()
     for index, frame in enumerate(read_frames_at(path, FPS)):
         at = index - start
+        if at in looks:
+            crowded += shows_other_face(frame, points[at], tracker)
+            if crowded == LOOKS_AGREEING:
+                return rejected(f"several faces: 2 found at frame {index}, expected one: crop the video to one person")
         if 0 <= at < frames:
             windows[at] = extract(frame, matrix[at], STORED_WINDOW.side)
+            faces.append(_jpeg(extract(frame, still, STORED_FACE_SIDE)))
         if at == frames // 2:
             thumbnail = extract(frame, thumbnail_matrix(points[at]), THUMBNAIL)
     tensors = {
@@ -150,24 +223,24 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
         "matrix": matrix.astype(np.float32),
         "points": points,
         "thumbnail": thumbnail,
+        "faces": np.concatenate(faces),
+        "face_sizes": np.array([len(face) for face in faces], np.int32),
+        "face_matrix": still.astype(np.float32),
     }
 
+    part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
+    heard, note = _listen(((path, stated.audio_offset_s), (audio, Fraction(0))), len(tracked), part)
     sync, lag = 0.0, 0
-    try:
-        samples = from_first_frame(load_audio(path).samples, probe(path).audio_offset_s)
-    except AtlDiffError:
-        samples = np.zeros(0, np.float32)
-    if len(samples):
-        wanted = len(tracked) * SAMPLES_PER_FRAME
-        samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
-        mel, levels = log_mel(samples)
-        part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
+    if heard is not None:
+        samples, mel, levels = heard
         tensors["mel"] = mel[part].astype(np.float16)
         tensors["levels"] = levels[part].astype(np.float16)
+        samples = samples[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+        tensors["samples"] = np.clip(np.rint(samples * 32767), -32768, 32767).astype(np.int16)
         sync, lag = sync_peak(speech_level(mel[part]), lip_opening(shape))
-    record = ClipRecord(
-        path=relative,
-        name=name,
+    record = replace(
+        blank,
+        note=note,
         frames=frames,
         start=start,
         eye_distance_px=round(eye, 1),
@@ -176,6 +249,62 @@ def _measure(path: Path, relative: str, name: str, tracker: FaceTracker) -> tupl
         lag_frames=lag,
     )
     return record, tensors
+
+
+def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker) -> bool:
+    """Return whether a frame (H, W, 3) shows a sizeable face besides the one at `points` (478, 3).
+
+    The known face is painted over and the frame is looked at again: a few milliseconds.
+    """
+    low, high = (edge(points[:MESH_POINTS, :2], axis=0) for edge in (np.min, np.max))
+    margin = 0.15 * (high - low)
+    left, top = np.maximum(low - margin, 0).astype(int)
+    right, bottom = np.maximum(np.ceil(high + margin), 0).astype(int)
+    covered = frame.copy()
+    covered[top:bottom, left:right] = 128
+    other = tracker.track(covered)
+    return other is not None and bool(np.ptp(other[:MESH_POINTS, 0]) >= OTHER_FACE_SHARE * (high - low)[0])
+
+
+def _listen(
+    recordings: tuple[tuple[Path | None, Fraction], ...], frames: int, part: slice
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray] | None, str]:
+    """Return the samples (640 F,), log-mel columns and levels of the first recording that is heard, and no note.
+
+    recordings: each with the seconds by which it starts after the first frame. part: the clip's columns. Where none is
+    heard, None and the clip's note.
+    """
+    note = "silent: no sound that can be read; for the renderer only"
+    for path, offset_s in recordings:
+        try:
+            samples = np.zeros(0, np.float32) if path is None else load_audio(path).samples
+        except AtlDiffError:
+            continue
+        samples = from_first_frame(samples, offset_s)
+        if not len(samples):
+            continue
+        wanted = frames * SAMPLES_PER_FRAME
+        samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
+        mel, levels = log_mel(samples)
+        if is_heard(levels[part]):
+            return (samples, mel, levels), ""
+        note = f"silent: never above {OPEN_DB[0]:.0f} dB of full scale; for the renderer only"
+    return None, note
+
+
+def is_heard(levels: np.ndarray) -> bool:
+    """Return whether sound of levels (4 T, 2), as `features.log_mel` gives them, opens the silence gate anywhere."""
+    gate = SilenceGate()
+    return bool(gate.push(levels).any() or gate.flush(len(levels) // COLUMNS_PER_FRAME).any())
+
+
+def _jpeg(image: np.ndarray) -> np.ndarray:
+    """Return a picture (S, S, 3) uint8 RGB as the bytes (n,) uint8 of a JPEG without chroma subsampling."""
+    import cv2
+
+    quality = [cv2.IMWRITE_JPEG_QUALITY, FACE_JPEG_QUALITY]
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return cv2.imencode(".jpg", image[..., ::-1], quality + sampling)[1].ravel()
 
 
 def from_first_frame(samples: np.ndarray, offset_s: Fraction) -> np.ndarray:

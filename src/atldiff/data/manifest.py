@@ -14,7 +14,7 @@ from atldiff.errors import DataError
 from atldiff.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 FILE_NAME = "manifest.jsonl"
 HELD_OUT_SHARE = {"val": 0.08, "test": 0.2}
@@ -53,15 +53,19 @@ class Manifest:
 
     def tensors(self, entry: ManifestEntry) -> Path:
         """Return the file with an entry's tensors."""
-        return self.folder / "clips" / f"{entry.record.name}.safetensors"
+        return self.clip_file(entry.record.name)
+
+    def clip_file(self, name: str) -> Path:
+        """Return the file with the tensors of a clip, by its name."""
+        return self.folder / "clips" / f"{name}.safetensors"
 
     def save(self) -> None:
-        """Write `manifest.jsonl`."""
+        """Write `manifest.jsonl`, unless it already says the same."""
         lines = []
         for entry in self.entries:
             fields = {"identity": entry.identity, "split": entry.split.value}
             lines.append(json.dumps({**asdict(entry.record), **fields}, sort_keys=True))
-        write_text(self.folder / FILE_NAME, "\n".join(lines) + "\n")
+        write_changed(self.folder / FILE_NAME, "\n".join(lines) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -86,6 +90,20 @@ class Manifest:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise DataError(f"{path} line {number}: {error}; run `atldiff prepare` again") from None
         return cls(entries=tuple(entries), folder=folder)
+
+
+def write_changed(path: Path, text: str) -> None:
+    """Write a text file unless it holds that text: what is up to date keeps its time."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
+
+
+def split_speakers(identities: Iterable[str], test: Collection[str], validation: Collection[str]) -> dict[str, Split]:
+    """Return the split of each identity where a corpus's held-out people are written down: all others train."""
+    return {
+        person: Split.TEST if person in test else Split.VAL if person in validation else Split.TRAIN
+        for person in identities
+    }
 
 
 def split_identities(

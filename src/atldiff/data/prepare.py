@@ -1,7 +1,7 @@
 """`atldiff prepare FOLDER`: raw videos into prepared clips, an identity for each, and an identity-disjoint split.
 
 Resumable: a clip whose record exists is not touched again. Each video ends as one line of `manifest.jsonl`, usable or
-with the reason why not.
+with the reason why not. The manifest depends on the videos alone: not on where they lie, nor on who worked on them.
 """
 
 from __future__ import annotations
@@ -10,44 +10,43 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from atldiff.data.clip import ClipRecord, prepare_clip
+from atldiff.data.clip import RECORD_FORMAT, ClipRecord, prepare_clip
 from atldiff.data.identity import assign_identities, embed_clips, identities_by_face
-from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
+from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities, split_speakers, write_changed
+from atldiff.data.sources import folder as any_folder
+from atldiff.data.sources.raw import RawClip, Source
 from atldiff.errors import DataError
-from atldiff.files import write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from atldiff.backbones.embedder import Embedder
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".flv"})
-
-
+IDENTITY_FROM = ("speaker", "appearance", "face", "folder", "file")
 SOURCE_FILE = "source.json"
 """Beside the manifest: where the raw videos were, for whoever needs more of them than was kept."""
 NAME_BYTES = 80
 """Readable part of a clip's file name; file systems allow 255 bytes in all."""
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """Return the video files under a folder, sorted.
+class Job(NamedTuple):
+    """One clip to prepare; every path is absolute, so that any process on the same files can take it."""
 
-    Raises:
-        DataError: the folder is missing or holds no video.
-    """
-    if not folder.is_dir():
-        raise DataError(f"folder {folder}: not a folder; expected a folder of videos")
-    videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    if not videos:
-        raise DataError(f"folder {folder}: no videos found; expected files such as {', '.join(sorted(VIDEO_SUFFIXES))}")
-    return videos
+    clip: RawClip
+    name: str
+    corpus: str
+    out: Path
 
 
 def clip_name(relative: Path) -> str:
@@ -55,6 +54,18 @@ def clip_name(relative: Path) -> str:
     readable = "-".join(relative.with_suffix("").parts).encode()[:NAME_BYTES].decode(errors="ignore")
     digest = hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
     return f"{readable}-{digest}"
+
+
+def load_record(path: Path) -> ClipRecord | None:
+    """Return a clip's record, or None where there is none yet or it is of an older format."""
+    try:
+        record = ClipRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        logger.warning("%s: not a record (%s); the clip is prepared again", path, error)
+        return None
+    return record if record.format == RECORD_FORMAT else None
 
 
 _tracker = None
@@ -70,62 +81,90 @@ def _start_worker() -> None:
     _tracker = FaceTracker()
 
 
-def _work(path: str, relative: str, name: str, out: str) -> ClipRecord:
+def _work(job: Job) -> ClipRecord:
     if _tracker is None:
         _start_worker()
     assert _tracker is not None  # noqa: S101 - for the type checker: _start_worker has just set it
-    return prepare_clip(Path(path), relative, name, Path(out), _tracker)
+    clip = job.clip
+    return prepare_clip(
+        clip.path,
+        clip.relative,
+        job.name,
+        job.out,
+        _tracker,
+        audio=clip.audio,
+        speaker=clip.speaker,
+        emotion=clip.emotion,
+        intensity=clip.intensity,
+        corpus=job.corpus,
+    )
 
 
 def prepare(
     folder: Path,
     out: Path,
     *,
-    workers: int = 2,
-    identity_from: str = "appearance",
+    source: Source = any_folder.SOURCE,
+    workers: int | Literal["ray"] = 2,
+    identity_from: str = "speaker",
     embedder: tuple[Embedder, str] | None = None,
     train_only: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Prepare every video of `folder` into `out` and return the manifest, which is also written there.
+    """Prepare every clip of `folder` into `out` and return the manifest, which is also written there.
 
-    workers: processes; 0 works in this one. identity_from: `appearance` groups clips of one source folder by how the
+    source: whose layout the folder has (`sources.SOURCES`). workers: processes, 0 works in this one; or `ray`, a task a
+    clip on the cluster of `RAY_ADDRESS`, or on one that is started here. identity_from: `speaker` takes the person
+    that the source names, and appearance where it names none; `appearance` groups clips of one corpus by how the
     face looks; `face` groups all clips by an embedder; `folder` takes each video's parent folder as the person; `file`
     takes each video as its own person. embedder: of `face`, and a name that tells it from others. train_only:
     first-level folders that are never held out (their people cannot be told apart). progress: called with (done, all)
     clips.
 
     Raises:
-        DataError: nothing to prepare, an unknown `identity_from`, or `face` without an embedder.
+        DataError: nothing to prepare, not the source's layout, an unknown `identity_from`, one that a source with
+            held-out speakers does not allow, or `face` without an embedder; workers that died.
     """
-    if identity_from not in ("appearance", "face", "folder", "file"):
-        raise DataError(f"identity_from: got {identity_from!r}, expected appearance, face, folder or file")
+    if identity_from not in IDENTITY_FROM:
+        raise DataError(f"identity_from: got {identity_from!r}, expected {', '.join(IDENTITY_FROM)}")
     if (identity_from == "face") != (embedder is not None):
         raise DataError("identity_from: face and an embedder go together; expected both or neither")
-    videos = find_videos(folder)
-    clips = out / "clips"
+    if source.test_speakers and (identity_from != "speaker" or train_only):
+        raise DataError(
+            f"source {source.name}: names its speakers and who of them is held out; expected identity_from speaker and "
+            "no train_only"
+        )
+    clips = out.resolve() / "clips"
+    corpus = "" if source.name == any_folder.SOURCE.name else source.name
+    listed = source.list_clips(folder)
     clips.mkdir(parents=True, exist_ok=True)
     jobs, records = [], {}
-    for video in videos:
-        relative = video.relative_to(folder)
-        name = clip_name(relative)
-        record_file = clips / f"{name}.json"
-        if record_file.exists():
-            records[name] = ClipRecord(**json.loads(record_file.read_text()))
-        else:
-            jobs.append((str(video), relative.as_posix(), name, str(clips)))
+    for clip in listed:
+        job = Job(_anywhere(clip), clip_name(Path(clip.relative)), corpus, clips)
+        record = load_record(clips / f"{job.name}.json")
+        if record is None:
+            jobs.append(job)
+        else:  # what the source says of a clip may have been read differently then
+            records[job.name] = replace(
+                record, speaker=clip.speaker, emotion=clip.emotion, intensity=clip.intensity, corpus=corpus
+            )
     report = progress or (lambda done, total: None)
-    report(len(records), len(videos))
-    for record in _run(jobs, workers):
-        records[record.name] = record
-        report(len(records), len(videos))
+    report(len(records), len(listed))
+    with closing(_run(jobs, workers)) as finished:
+        for record in finished:
+            records[record.name] = record
+            report(len(records), len(listed))
 
     usable = [record for record in (records[name] for name in sorted(records)) if not record.reason]
-    if embedder is None:
-        identities = assign_identities(usable, clips, identity_from)
-    else:
+    if embedder is not None:
         identities = identities_by_face(usable, embed_clips(usable, folder, out, *embedder, progress))
-    splits = split_identities(usable, identities, train_only)
+    else:
+        identities = _identities(usable, clips, identity_from)
+    if source.test_speakers:
+        held_out = ({f"{corpus}/{s}" for s in who} for who in (source.test_speakers, source.validation_speakers))
+        splits = split_speakers(identities.values(), *held_out)
+    else:
+        splits = split_identities(usable, identities, train_only)
     entries = []
     for name in sorted(records):
         record = records[name]
@@ -139,8 +178,20 @@ def prepare(
         )
     manifest = Manifest(entries=tuple(entries), folder=out)
     manifest.save()
-    write_text(out / SOURCE_FILE, json.dumps({"folder": str(folder.resolve())}) + "\n")
+    write_changed(out / SOURCE_FILE, json.dumps({"folder": str(folder.resolve())}) + "\n")
     return manifest
+
+
+def _anywhere(clip: RawClip) -> RawClip:
+    return replace(clip, path=clip.path.absolute(), audio=clip.audio and clip.audio.absolute())
+
+
+def _identities(usable: list[ClipRecord], clips: Path, identity_from: str) -> dict[str, str]:
+    if identity_from != "speaker":
+        return assign_identities(usable, clips, identity_from)
+    unnamed = [record for record in usable if not record.speaker]
+    identities = assign_identities(unnamed, clips, "appearance")
+    return identities | {record.name: f"{record.source}/{record.speaker}" for record in usable if record.speaker}
 
 
 def source_of(prepared: Path) -> Path:
@@ -159,19 +210,59 @@ def source_of(prepared: Path) -> Path:
         ) from None
 
 
-def _run(jobs: list[tuple[str, str, str, str]], workers: int) -> Iterator[ClipRecord]:
-    if workers == 0 or len(jobs) < 2:
+def _run(jobs: list[Job], workers: int | Literal["ray"]) -> Generator[ClipRecord]:
+    if workers == "ray":
+        from atldiff.data.ray_workers import work_on_ray
+
+        for job, record in work_on_ray(_work, jobs):
+            # Without a record in the folder the next run tries such a clip again.
+            yield record or ClipRecord(
+                path=job.clip.relative,
+                name=job.name,
+                reason="not prepared: every worker that took it died; run the same command to try again",
+                speaker=job.clip.speaker,
+                emotion=job.clip.emotion,
+                intensity=job.clip.intensity,
+                corpus=job.corpus,
+            )
+    elif workers == 0 or len(jobs) < 2:
         for job in jobs:
-            yield _work(*job)
+            yield _work(job)
+    else:
+        try:
+            yield from _in_processes(jobs, workers)
+        except BrokenProcessPool:
+            raise DataError(
+                "workers: one died, out of memory or killed; what is finished is kept: run the same command to go on, "
+                "with fewer --workers if memory was short"
+            ) from None
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Have processes that are started meanwhile compute with one thread each, as Ray's do.
+
+    They are one a core anyway, and matrix products round differently with the number of threads.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
         return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+def _in_processes(jobs: list[Job], workers: int) -> Iterator[ClipRecord]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         queue = iter(jobs)
-        running = {pool.submit(_work, *job) for job, _ in zip(queue, range(4 * workers), strict=False)}
+        running = {pool.submit(_work, job) for job in islice(queue, 4 * workers)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
                 job = next(queue, None)
                 if job is not None:
-                    running.add(pool.submit(_work, *job))
+                    running.add(pool.submit(_work, job))

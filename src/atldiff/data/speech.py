@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import safe_open
 
+from atldiff.errors import DataError
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, MESH_POINTS, POINTS, lip_opening
-from atldiff.timebase import COLUMNS_PER_FRAME
+from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
@@ -44,6 +45,8 @@ class ClipSpeech:
     displacements: np.ndarray
     sync: float
     lag_frames: int
+    shift_frames: int = 0
+    """How far `in_step` has moved the sound."""
 
     def __len__(self) -> int:
         return len(self.displacements)
@@ -93,9 +96,28 @@ def in_step(clip: ClipSpeech, shift: int) -> ClipSpeech:
         mel, displacements = clip.mel[:-columns], clip.displacements[shift:]
     else:
         mel, displacements = clip.mel[-columns:], clip.displacements[:shift]
-    return ClipSpeech(
-        clip.name, clip.source, clip.identity, mel, clip.neutral, displacements, clip.sync, clip.lag_frames - shift
+    return replace(
+        clip,
+        mel=mel,
+        displacements=displacements,
+        lag_frames=clip.lag_frames - shift,
+        shift_frames=clip.shift_frames + shift,
     )
+
+
+def load_samples(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
+    """Return a clip's sound (640 T,) int16 at 16 kHz, in step with its mouth as the clip is.
+
+    Raises:
+        DataError: the clip was prepared before samples were kept.
+    """
+    path = manifest.clip_file(clip.name)
+    with safe_open(str(path), "numpy") as file:
+        if "samples" not in file.keys():  # noqa: SIM118 - not a dict
+            raise DataError(f"data {path}: no samples; expected a folder of this version: run `atldiff prepare` again")
+        samples = file.get_tensor("samples")
+    shift = clip.shift_frames * SAMPLES_PER_FRAME
+    return samples[:-shift] if shift > 0 else samples[-shift:]
 
 
 def point_weights() -> np.ndarray:
@@ -138,12 +160,16 @@ def coefficients(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.n
     return (rows @ directions.T / scale).astype(np.float32)
 
 
+def carried(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the clip's displacements (T, 478, 3) as far as a basis holds them."""
+    return np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
+
+
 def generator_scores(generator: Generator, clip: ClipSpeech) -> dict[str, float] | None:
     """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still."""
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    carried = lambda values: np.einsum("tm,mkd->tkd", values * scale, basis)  # noqa: E731 - a formula, used twice
-    predicted = carried(predict_coefficients(generator, clip.mel, clip.neutral))
-    return lip_scores(predicted, carried(coefficients(clip, basis, scale)), clip.displacements)
+    predicted = predict_coefficients(generator, clip.mel, clip.neutral) * scale
+    return lip_scores(np.einsum("tm,mkd->tkd", predicted, basis), carried(clip, basis, scale), clip.displacements)
 
 
 def fit_identity(neutrals: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:

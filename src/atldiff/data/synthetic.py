@@ -10,14 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.audio.features import log_mel
-from atldiff.data.clip import ClipRecord
+from atldiff.data.clip import FACE_JPEG_QUALITY, RECORD_FORMAT, ClipRecord
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, LIPS_OUTER, OVAL, lip_opening
 from atldiff.timebase import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from atldiff.video.window import STORED_WINDOW, extract, fit_window
+from atldiff.video.window import (
+    STORED_FACE_SIDE,
+    STORED_WINDOW,
+    extract,
+    face_window,
+    fit_still_window,
+    fit_window,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,16 +108,33 @@ def _clip(
     matrix = fit_window(points, STORED_WINDOW)
     pictures = [draw(frame[:, :2], colours) for frame in points]
     windows = np.stack([extract(p, m, STORED_WINDOW.side) for p, m in zip(pictures, matrix, strict=True)])
+    still = fit_still_window(points, face_window(STORED_FACE_SIDE))
+    faces = [_jpeg(extract(picture, still, STORED_FACE_SIDE)) for picture in pictures]
     mel, levels = log_mel(samples)
     tensors = {
         "windows": windows,
         "matrix": matrix.astype(np.float32),
         "points": points.astype(np.float32),
         "thumbnail": np.ascontiguousarray(pictures[0][:64, :64]),
+        "faces": np.concatenate(faces),
+        "face_sizes": np.array([len(face) for face in faces], np.int32),
+        "face_matrix": still.astype(np.float32),
+        "samples": np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16),
         "mel": mel.astype(np.float16),
         "levels": levels.astype(np.float16),
     }
     record = ClipRecord(
-        path=f"synthetic/{name}.mp4", name=name, frames=frames, eye_distance_px=EYE_DISTANCE_PX, sync=1.0
+        path=f"synthetic/{name}.mp4",
+        name=name,
+        frames=frames,
+        eye_distance_px=EYE_DISTANCE_PX,
+        sync=1.0,
+        format=RECORD_FORMAT,
     )
     return record, tensors
+
+
+def _jpeg(image: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, FACE_JPEG_QUALITY])[1].ravel()

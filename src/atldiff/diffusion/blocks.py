@@ -79,12 +79,17 @@ class ResidualBlock(nn.Module):
         return self.temporal(self.skip(x) + h, batch)
 
 
+def attention_heads(width: int) -> int:
+    """Return how many heads of about `HEAD_CHANNELS` a width is divided into."""
+    return max(heads for heads in range(1, max(1, width // HEAD_CHANNELS) + 1) if width % heads == 0)
+
+
 class SpatialAttention(nn.Module):
     """Self-attention over the pixels of each frame, residual, zero-initialised."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(heads for heads in range(1, max(1, width // HEAD_CHANNELS) + 1) if width % heads == 0)
+        self.heads = attention_heads(width)
         self.norm = nn.GroupNorm(width // GROUP_CHANNELS, width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = nn.Conv2d(width, width, 1)
@@ -98,5 +103,32 @@ class SpatialAttention(nn.Module):
         tokens = tokens.reshape(count, height * width, 3, self.heads, channels // self.heads)
         query, key, value = tokens.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, H W, C / heads)
         mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.transpose(1, 2).reshape(count, height, width, channels).permute(0, 3, 1, 2)
+        return x + self.out(mixed)
+
+
+class CrossAttention(nn.Module):
+    """Pixels of each frame attend to a clip's tokens, residual, zero-initialised."""
+
+    def __init__(self, width: int, context_width: int) -> None:
+        super().__init__()
+        self.heads = attention_heads(width)
+        self.norm = nn.GroupNorm(width // GROUP_CHANNELS, width)
+        self.query = nn.Conv2d(width, width, 1)
+        self.key_value = nn.Linear(context_width, 2 * width)
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """x: (B * T, C, H, W); context: (B, N, context_width). Returns the shape of x."""
+        count, channels, height, width = x.shape
+        batch = len(context)
+        # All frames of a clip share its tokens: their pixels are queries of one attention.
+        query = self.query(self.norm(x)).permute(0, 2, 3, 1).reshape(batch, -1, self.heads, channels // self.heads)
+        key, value = self.key_value(context).reshape(batch, -1, 2, self.heads, channels // self.heads).unbind(2)
+        mixed = functional.scaled_dot_product_attention(
+            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        )
         mixed = mixed.transpose(1, 2).reshape(count, height, width, channels).permute(0, 3, 1, 2)
         return x + self.out(mixed)

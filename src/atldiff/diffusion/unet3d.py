@@ -6,21 +6,33 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from atldiff.diffusion.blocks import ResidualBlock, SpatialAttention, fold_time, unfold_time
+from atldiff.diffusion.blocks import CrossAttention, ResidualBlock, SpatialAttention, fold_time, unfold_time
 
 
 class UNet3D(nn.Module):
-    """Predict the residual x0 - prior, (B, 3, T, S, S), from the noisy window and its conditions.
+    """Predict the residual x0 - prior, (B, channels_out, T, S, S), from the noisy window and its conditions.
 
     channels_in: channels of the concatenated input. stem: space-to-depth factor. widths and blocks: a value a level.
+    context_width: channels of tokens that every level but the first attends to, 0 for none. labels: how many classes
+    the time embedding knows, 0 for none.
     """
 
-    def __init__(self, channels_in: int, stem: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        stem: int,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        channels_out: int = 3,
+        context_width: int = 0,
+        labels: int = 0,
+    ) -> None:
         super().__init__()
         self.stem_factor = stem
         self.embedding_width = 2 * widths[0]
         hidden = 4 * widths[0]
         self.embed = nn.Sequential(nn.Linear(self.embedding_width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.labels = nn.Embedding(labels, hidden) if labels else None
         self.stem = nn.Conv2d(channels_in * stem**2, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
@@ -32,6 +44,9 @@ class UNet3D(nn.Module):
             self.down.append(stage)
             last = level == len(widths) - 1
             self.shrink.append(nn.Identity() if last else nn.Conv2d(width, width, 3, stride=2, padding=1))
+        self.context = nn.ModuleList(
+            CrossAttention(level_width, context_width) for level_width in (widths[1:] if context_width else ())
+        )
         self.attention = SpatialAttention(width)
         self.middle = ResidualBlock(width, width, hidden)
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
@@ -47,21 +62,36 @@ class UNet3D(nn.Module):
             )  # to depth, then to space
             width = width if level == 0 else widths[level - 1]
         self.out_norm = nn.GroupNorm(widths[0] // 16, widths[0])
-        self.out = nn.Conv2d(widths[0], 3 * stem**2, 3, padding=1)
+        self.out = nn.Conv2d(widths[0], channels_out * stem**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
-        """x: (B, channels_in, T, S, S); embedding: (B, embedding_width) of t. Returns (B, 3, T, S, S)."""
+    def forward(
+        self,
+        x: torch.Tensor,
+        embedding: torch.Tensor,
+        context: torch.Tensor | None = None,
+        label: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return (B, channels_out, T, S, S).
+
+        x: (B, channels_in, T, S, S). embedding: (B, embedding_width) of t. context: (B, N, context_width) tokens.
+        label: (B,) int64.
+        """
         batch, _, frames = x.shape[:3]
-        embedded = functional.silu(self.embed(embedding))  # (B, E)
+        embedded = self.embed(embedding)  # (B, E)
+        if self.labels is not None:
+            embedded = embedded + self.labels(label)
+        embedded = functional.silu(embedded)
         embedded = embedded.repeat_interleave(frames, dim=0)  # (B * T, E)
         h = functional.pixel_unshuffle(fold_time(x), self.stem_factor)
         h = self.stem(h.contiguous(memory_format=torch.channels_last))  # (B * T, C, s, s)
         skips = []
-        for stage, shrink in zip(self.down, self.shrink, strict=True):
+        for level, (stage, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             for block in stage:  # pyright: ignore[reportGeneralTypeIssues]
                 h = block(h, embedded, batch)
+            if level and self.context:
+                h = self.context[level - 1](h, context)
             skips.append(h)
             h = shrink(h)
         h = self.middle(self.attention(h), embedded, batch)

@@ -8,15 +8,20 @@ import numpy as np
 import torch
 
 from atldiff.config import PRESETS
-from atldiff.data.speech import generator_scores, load_speech
+from atldiff.data.speech import carried, generator_scores, load_samples, load_speech
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.diffusion.noise import window_noise
+from atldiff.landmarks.scores import lip_scores
+from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.generators import speak
+from atldiff.methods.paper_generator import PaperGenerator
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
-    from atldiff.methods.atl import ATLModel, Renderer
+    from atldiff.data.speech import ClipSpeech
+    from atldiff.methods.build import Model
 
 WINDOW_FRAMES = 16
 WINDOWS_A_CLIP = 3
@@ -63,15 +68,33 @@ def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry
     return sums if sums["prior"] > STILL * count else None
 
 
-def network_figures(model: ATLModel, manifest: Manifest, entry: ManifestEntry) -> dict:
-    """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`."""
+def published_scores(generator: PaperGenerator, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
+    """Return the lip scores (`lip_scores`) of the published generator on one clip; None where its mouth stays still."""
+    samples = None
+    if generator.config.features == "wav2vec2":
+        samples = load_samples(manifest, clip).astype(np.float32) / 32767
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    spoken = speak(generator, samples, clip.mel, clip.neutral)
+    return lip_scores(spoken, carried(clip, basis, scale), clip.displacements)
+
+
+def network_figures(model: Model, manifest: Manifest, entry: ManifestEntry) -> dict:
+    """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`.
+
+    The published renderer has no warped prior to be compared with: `atldiff ablate` judges it.
+    """
     record, clip = entry.record, load_speech(manifest, entry)
+    scores = None
+    if clip is not None and isinstance(model.generator, PaperGenerator):
+        scores = published_scores(model.generator, manifest, clip)
+    elif clip is not None:
+        scores = generator_scores(model.generator, clip)
     return {
         "source": record.source,
         "identity": entry.identity,
         "sync_checked": record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES,
-        "renderer": renderer_errors(model.renderer, manifest, entry),
-        "generator": None if clip is None else generator_scores(model.generator, clip),
+        "renderer": renderer_errors(model.renderer, manifest, entry) if isinstance(model.renderer, Renderer) else None,
+        "generator": scores,
     }
 
 

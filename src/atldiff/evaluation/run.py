@@ -18,7 +18,7 @@ import numpy as np
 from atldiff import checkpoint as checkpoints
 from atldiff.config import SampleConfig
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.prepare import VIDEO_SUFFIXES
+from atldiff.data.sources.raw import VIDEO_SUFFIXES
 from atldiff.errors import AtlDiffError, DataError
 from atldiff.evaluation.footage import Footage, Sight, hold_first, watch
 from atldiff.evaluation.measure import ClipFigures, measure_clip

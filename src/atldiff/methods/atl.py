@@ -18,6 +18,8 @@ from atldiff.landmarks.generator import Generator
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from atldiff.config import ATLConfig, RendererConfig
 
 MOUTH_WEIGHT = 2.0
@@ -26,6 +28,11 @@ FROM_START = 0.3
 """Share of training times at t = 1, where every sampler starts and a one-step sampler ends."""
 EDGE_WEIGHT = 0.1
 """Weight of the error of neighbouring-pixel differences: it asks for teeth and lip edges, not their blurred mean."""
+
+
+def training_time(random: np.random.Generator) -> float:
+    """Draw a bridge time in [0, 1] to train at: 1 as often as FROM_START says, otherwise more of the noisy end."""
+    return 1.0 if random.random() < FROM_START else float(random.random() ** 0.5)
 
 
 class Renderer(nn.Module):
@@ -59,18 +66,16 @@ class Renderer(nn.Module):
         start = self.initial_noise(prior, mask, noise[None, :, None])
         return sample(lambda x, t: self.denoise(x, t, prior, conditions, mask), start, steps).clamp(-1, 1)
 
-    def loss(self, batch: dict[str, torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Return the losses of a batch of `RendererSet`; `generator` draws times and noise."""
-        target, prior, conditions, mask, mouth = (
-            batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth")
+    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch of `RendererSet`: means over its clips, so that equal parts average to it."""
+        target, prior, conditions, mask, mouth, noise = (
+            batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth", "noise")
         )
-        t = torch.rand(len(target), generator=generator).sqrt()
-        t = torch.where(torch.rand(len(target), generator=generator) < FROM_START, 1.0, t)
-        noise = torch.randn(len(target), 3, 1, *target.shape[-2:], generator=generator)
+        t = batch["time"]
         start = self.initial_noise(prior, mask, noise)
         predicted = self.denoise(interpolate(target, start, t), t, prior, conditions, mask)
         weight = mask + MOUTH_WEIGHT * mouth
-        weight = weight / weight.sum()
+        weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True))
         difference = predicted - target
         square = (weight * difference.square().mean(dim=1, keepdim=True)).sum()
         across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
@@ -78,7 +83,7 @@ class Renderer(nn.Module):
         edges = (weight[..., :, 1:] * across).sum() + (weight[..., 1:, :] * down).sum()
         with torch.no_grad():
             before = (mouth * (prior - target).square()).sum()
-            ratio = (mouth * difference.square()).sum() / before
+            ratio = (mouth * difference.square()).sum() / before.clamp_min(1e-9)
         return {"loss": 10 * square + EDGE_WEIGHT * edges, "square": square, "edges": edges, "mouth_ratio": ratio}
 
 

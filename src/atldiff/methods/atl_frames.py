@@ -13,6 +13,7 @@ from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.overlap import OverlapStream
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.warp import PortraitWarp
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from atldiff.config import SampleConfig
     from atldiff.methods.atl import Renderer
+    from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
 
 CAVITY_BLUR_PX = 1.0
@@ -35,15 +37,11 @@ EYES = (
 
 
 class FrameStream:
-    """Frames of one portrait, from landmarks pushed in any portions; windows lie on a fixed grid of frames.
-
-    Window w samples frames w * hop to w * hop + window_frames, hop = window_frames - shared_frames; the shared frames
-    are cross-faded, each with the same frame of the window before.
-    """
+    """Frames of one portrait, from landmarks pushed in any portions, by the compact renderer."""
 
     def __init__(self, renderer: Renderer, portrait: Portrait, sampling: SampleConfig, seed: int) -> None:
         config = renderer.config
-        self._renderer, self._sampling = renderer, sampling
+        self._renderer, self._steps = renderer, sampling.steps
         self._device = next(renderer.parameters()).device
         self._geometry = WindowGeometry(config.side, config.origin)
         points = portrait.landmarks[None]
@@ -58,49 +56,32 @@ class FrameStream:
             unit_px=1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0])),
         )
         self._noise = window_noise(seed, 3, config.side).to(self._device)
-        self._waiting: list[np.ndarray] = []  # landmarks not yet sampled by the last window
-        self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
+        self._windows = OverlapStream(sampling, self._sample)
 
     def push(self, points: np.ndarray) -> Iterator[np.ndarray]:
         """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete."""
-        self._waiting.extend(points)
-        size = self._sampling.window_frames
-        hop = size - self._sampling.shared_frames
-        while len(self._waiting) >= size:
-            yield from self._window(np.stack(self._waiting[:size]), hop)
-            del self._waiting[:hop]
+        return self._windows.push(points)
 
     def flush(self) -> Iterator[np.ndarray]:
         """End the stream: yield the frames still missing."""
-        left = len(self._waiting)
-        size, hop = self._sampling.window_frames, self._sampling.window_frames - self._sampling.shared_frames
-        if left:
-            # The last windows are filled up with their last frame, so every network call has one shape.
-            padded = np.stack(self._waiting + [self._waiting[-1]] * (size - left))
-            yield from self._window(padded, min(left, size))
-            del self._waiting[: max(hop, left)]
+        return self._windows.flush()
 
-    def _window(self, points: np.ndarray, emit: int) -> Iterator[np.ndarray]:
-        """Sample one window of landmarks (T, 478, 3) and yield its first `emit` frames."""
+    def _sample(self, points: np.ndarray, first: int) -> tuple[np.ndarray, Finish]:
         matrices = fit_window(points, self._geometry)
         target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
         identity = torch.from_numpy(self._identity.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         inputs = build_inputs(identity, self._source[None], target[None][:, :, NEEDED], self._renderer.config)
         prior, conditions, mask = (x.to(self._device) for x in (inputs.prior, inputs.conditions, inputs.mask))
         with torch.inference_mode():
-            frames = self._renderer.render(prior, conditions, mask, self._noise, self._sampling.steps)
+            frames = self._renderer.render(prior, conditions, mask, self._noise, self._steps)
         levels = lambda x: (x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5  # noqa: E731
         sampled, priors = levels(frames), levels(inputs.prior)  # (T, S, S, 3)
-        shared = self._sampling.shared_frames
-        if self._tail is not None and shared:
-            fade = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1))[:, None, None, None]
-            sampled[:shared] = (1 - fade) * self._tail + fade * sampled[:shared]
-        self._tail = sampled[len(sampled) - shared :].copy() if shared else None
         cavities = self._cavities(target)
-        for index in range(emit):
-            yield self._frame(
-                points[index], WindowResult(sampled[index], priors[index], cavities[index], matrices[index])
-            )
+
+        def finish(index: int, picture: np.ndarray) -> np.ndarray:
+            return self._frame(points[index], WindowResult(picture, priors[index], cavities[index], matrices[index]))
+
+        return sampled, finish
 
     def _cavities(self, target: np.ndarray) -> np.ndarray:
         import cv2

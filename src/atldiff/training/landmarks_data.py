@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.data.speech import coefficients
 from atldiff.landmarks.stream import SILENT
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
+from atldiff.training.draws import Draw, item_random, stack
 
 if TYPE_CHECKING:
+    import torch
+
     from atldiff.data.speech import ClipSpeech
 
 
@@ -56,7 +58,7 @@ def augment(mel: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 class LandmarksSet:
-    """Deterministic batches: batch `step` is a function of (seed, step)."""
+    """Deterministic batches: an item is a function of (seed, step, index)."""
 
     def __init__(
         self,
@@ -65,7 +67,6 @@ class LandmarksSet:
         basis: np.ndarray,
         scale: np.ndarray,
         *,
-        clips_per_batch: int,
         frames: int,
         seed: int,
     ) -> None:
@@ -73,26 +74,23 @@ class LandmarksSet:
         self.mels = [clip.mel for clip in clips]
         self.targets = [coefficients(clip, basis, scale) for clip in clips]
         self.identities = identities
-        self.weights = clip_weights(clips)
-        self.clips_per_batch, self.frames, self.seed = clips_per_batch, frames, seed
+        self.draw = Draw(clip_weights(clips))
+        self.frames, self.seed = frames, seed
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
+    def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return mel (B, 4 T, 80), coefficients (B, T, M), valid (B, T), identity (B, I) and clips (B,)."""
-        random = np.random.default_rng((self.seed, step))
-        chosen = random.choice(len(self.mels), self.clips_per_batch, p=self.weights)
-        mels, targets, valid, identities = [], [], [], []
-        for index in chosen:
-            mel, target, known = self._window(self.mels[index], self.targets[index], random)
-            mels.append(augment(mel, random))
-            targets.append(target)
-            valid.append(known)
-            identities.append(self.identities[index] + random.normal(0, 0.3, self.identities.shape[1]))
+        return stack([self._item(item_random(self.seed, step, index)) for index in items])
+
+    def _item(self, random: np.random.Generator) -> dict[str, np.ndarray]:
+        chosen = self.draw(random)
+        mel, target, known = self._window(self.mels[chosen], self.targets[chosen], random)
+        identity = self.identities[chosen]
         return {
-            "mel": torch.from_numpy(np.stack(mels)),
-            "coefficients": torch.from_numpy(np.stack(targets)),
-            "valid": torch.from_numpy(np.stack(valid)),
-            "identity": torch.from_numpy(np.stack(identities).astype(np.float32)),
-            "clips": torch.from_numpy(chosen),
+            "mel": augment(mel, random),
+            "coefficients": target,
+            "valid": known,
+            "identity": (identity + random.normal(0, 0.3, len(identity))).astype(np.float32),
+            "clips": np.array(chosen),
         }
 
     def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:

@@ -83,7 +83,8 @@ def fill_buffers(generator: Generator, clips: list[ClipSpeech]) -> float:
 
 def _describe(generator: Generator, clips: list[ClipSpeech]) -> np.ndarray:
     with torch.no_grad():
-        return generator.describe(torch.from_numpy(np.stack([clip.neutral for clip in clips]))).numpy()
+        neutrals = torch.from_numpy(np.stack([clip.neutral for clip in clips])).to(generator.basis.device)
+        return generator.describe(neutrals).cpu().numpy()
 
 
 def landmarks_task(
@@ -107,17 +108,15 @@ def landmarks_task(
     source = LandmarksSet(
         train,
         _describe(generator, train),
-        generator.basis.numpy(),
-        generator.scale.numpy(),
-        clips_per_batch=config.clips_per_batch,
+        generator.basis.cpu().numpy(),
+        generator.scale.cpu().numpy(),
         frames=config.frames,
         seed=config.seed,
     )
     lip_basis = (generator.scale[:, None, None] * generator.basis)[:, LIPS]  # (M, 80, 3)
-    opening_basis = torch.from_numpy(opening_slopes(generator))  # (M,)
+    opening_basis = torch.from_numpy(opening_slopes(generator)).to(generator.basis.device)  # (M,)
 
-    def loss(module: nn.Module, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # Members lie side by side in the batch: (N * B, T, M).
         predicted = generator.predictions(batch["mel"], batch["identity"]).flatten(0, 1)
         members = generator.config.members
@@ -142,11 +141,12 @@ def landmarks_task(
         names = ("opening_correlation", "lip_error") if scores else ()
         return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
-    return Task(config.model, generator, source, loss, probe, write)
+    return Task(generator, source, loss, probe, write)
 
 
 def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (values * weights).sum() / weights.sum().clamp_min(1)
+    """Return the mean over clips of each clip's mean over its frames (B, T) that count."""
+    return ((values * weights).sum(1) / weights.sum(1).clamp_min(1)).mean()
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

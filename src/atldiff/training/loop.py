@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import logging
-import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from atldiff.errors import TrainingError
+from atldiff.training.draws import dropout_seed
+from atldiff.training.interrupt import stop_wishes
 from atldiff.training.optimiser import MasterOptimiser
+from atldiff.training.processes import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from torch import nn
+
     from atldiff.config import TrainConfig
+    from atldiff.training.processes import Processes
     from atldiff.training.task import BatchSource, Task
 
 logger = logging.getLogger(__name__)
@@ -27,32 +34,34 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "state.safetensors"
 
 
-class _Steps(Dataset):
-    """A source's batches from one step on, as a data set with one item a step."""
+class _Parts(Dataset):
+    """A process's parts of the batches from one step on, as a data set with one item a micro-batch."""
 
-    def __init__(self, source: BatchSource, first: int, last: int) -> None:
-        self.source, self.first, self.last = source, first, last
+    def __init__(self, source: BatchSource, steps: range, shares: list[range]) -> None:
+        self.source, self.steps, self.shares = source, steps, shares
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return len(self.steps) * len(self.shares)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.source.batch(self.first + index)
+        step, part = divmod(index, len(self.shares))
+        return self.source.batch(self.steps[step], self.shares[part])
 
 
 def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _batches(source: BatchSource, first: int, last: int, workers: int) -> Iterator[dict[str, torch.Tensor]]:
+def _batches(parts: _Parts, workers: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
     # Batches come from another process: a thread in this one takes the interpreter from the training step.
     loader = DataLoader(
-        _Steps(source, first, last),
+        parts,
         batch_size=None,
         num_workers=workers,
         worker_init_fn=_one_thread,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
+        pin_memory=device.type == "cuda",  # or the copy to the device would wait for it
     )
     return iter(loader)
 
@@ -62,6 +71,7 @@ def train(
     config: TrainConfig,
     folder: Path,
     *,
+    processes: Processes = ALONE,
     workers: int = 1,
     stop_after: int | None = None,
     minutes: float | None = None,
@@ -69,52 +79,116 @@ def train(
 ) -> int:
     """Train until `config.steps`, resuming from `folder` where a state lies there; return the steps done.
 
+    The task's module lies on the processes' device. Every process applies the same update to the same weights; the
+    main one alone keeps their average, probes, reports and writes. workers: that make batches, beside each process.
     stop_after: leave, with a saved state, after this step; minutes: after this long. Both resume by the same call.
 
     Raises:
-        TrainingError: the loss is not finite (the message names the clips), or the state belongs to another run.
+        TrainingError: the loss is not finite (the message names the clips), the state belongs to another run, or the
+            processes do not start from the same weights.
+        ValueError: the batch cannot be cut into equal parts.
+        KeyboardInterrupt: SIGINT or SIGTERM came to one of the processes; all have done the same steps, and the state
+            is saved.
     """
+    shares = processes.shares(config.clips_per_batch, config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
     if task.bfloat16:
         task.module.to(torch.bfloat16)
-    task.module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimiser = MasterOptimiser(task.module, config)
+    optimiser = MasterOptimiser(task.module, config, average=processes.is_main)
     first = _resume(optimiser, config, folder)
+    _check_same_start(task.module, first, processes)
     last = min(config.steps, stop_after if stop_after is not None else config.steps)
     if first >= last:
         return first
-    writer = _scalar_writer(folder)
+    writer = _scalar_writer(folder) if processes.is_main else None
     started = time.monotonic()
     task.module.train()
-    step = first
-    for step, batch in enumerate(_batches(task.source, first, last, workers), first):
-        losses = task.loss(task.module, batch, step)
-        value = float(losses["loss"].detach())
-        if not math.isfinite(value):
-            names = ", ".join(task.source.clip_names(batch))
-            raise TrainingError(f"step {step}: the loss is {value}; clips of the batch: {names}")
-        losses["loss"].backward()
-        norm = optimiser.step(step)
-        scalars = {name: float(loss.detach()) for name, loss in losses.items()} | {"gradient_norm": norm}
-        if progress:
-            progress(step + 1, config.steps, scalars)
-        if writer and step % 20 == 0:
-            for name, scalar in scalars.items():
-                writer.add_scalar(f"train/{name}", scalar, step)
-        done = step + 1
-        out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
-        if done % config.probe_every == 0 or done == config.steps:
-            _probe(task, optimiser, done, writer, folder)
-        if done % config.save_every == 0 or done == last or out_of_time:
-            _save(optimiser, config, folder, done)
-            optimiser.load_averages()
-            task.write(task.module)
-            optimiser.load_masters()
-        if out_of_time:
-            break
-    if writer:
-        writer.close()
-    return step + 1
+    done, interrupted = first, False
+    with stop_wishes() as stop_wished:
+        batches = _batches(_Parts(task.source, range(first, last), shares), workers, processes.device)
+        for step in range(first, last):
+            parts = []
+            for share in shares:
+                torch.manual_seed(dropout_seed(config.seed, step, share.start))
+                parts.append(_add_gradients(task, optimiser, next(batches), len(shares), processes.device))
+            out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
+            losses = torch.stack([part.losses for part in parts])  # (micro-batches, losses)
+            failed = ~losses[:, parts[0].names.index("loss")].isfinite()
+            told = torch.cat([losses.mean(0), failed.any()[None], losses.new_tensor([out_of_time, stop_wished()])])
+            # One wait for all: what one process sees, the time and the wish to stop included, holds for every one.
+            processes.mean([*optimiser.gradients(), told])
+            norm = optimiser.step(step)
+            *values, broken, out_of_time, interrupted = told.tolist()
+            scalars = dict(zip(parts[0].names, values, strict=True)) | {"gradient_norm": norm}
+            if broken:
+                clips = ", ".join(name for part, bad in zip(parts, failed, strict=True) if bad for name in part.clips)
+                everywhere = ", ".join(filter(None, processes.gather(clips)))
+                raise TrainingError(f"step {step}: the loss is {scalars['loss']}; clips of the batch: {everywhere}")
+            done = step + 1
+            stopped = bool(out_of_time or interrupted)
+            if processes.is_main:
+                if progress:
+                    progress(done, config.steps, scalars)
+                if writer and step % 20 == 0:
+                    for name, scalar in scalars.items():
+                        writer.add_scalar(f"train/{name}", scalar, step)
+                if done % config.probe_every == 0 or done == config.steps:
+                    _probe(task, optimiser, done, writer, folder)
+                if done % config.save_every == 0 or done == last or stopped:
+                    _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
+                    _save(optimiser, config, folder, done)
+            if stopped:
+                break
+        if writer:
+            writer.close()
+        processes.barrier()  # a process that left first could have the launcher end the one that still writes
+    if interrupted:
+        raise KeyboardInterrupt
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a micro-batch gave: losses (L,) float32 by name, and the clips it was made of."""
+
+    names: list[str]
+    losses: torch.Tensor
+    clips: list[str]
+
+
+def _add_gradients(
+    task: Task,
+    optimiser: MasterOptimiser,
+    batch: dict[str, torch.Tensor],
+    parts: int,
+    device: torch.device,
+) -> _Part:
+    """Add the gradient of one of `parts` micro-batches to the step's: the mean over clips of per-clip losses."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    losses = task.loss(task.module, moved)
+    (losses["loss"] / parts).backward()
+    optimiser.accumulate()
+    values = torch.stack([loss.detach().float() for loss in losses.values()])
+    return _Part(list(losses), values, task.source.clip_names(batch))
+
+
+def _check_same_start(module: nn.Module, first: int, processes: Processes) -> None:
+    if processes.count == 1:
+        return
+    digest = hashlib.sha256(str(first).encode())
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    if len(set(processes.gather(digest.hexdigest()))) > 1:
+        raise TrainingError(
+            "the processes start from different weights or steps; expected the same command, data and --out for "
+            "every one (a folder that all machines see), and machines of one kind"
+        )
+
+
+def _ship(task: Task, optimiser: MasterOptimiser) -> None:
+    optimiser.load_averages()
+    task.write(task.module)
+    optimiser.load_masters()
 
 
 def _probe(task: Task, optimiser: MasterOptimiser, step: int, writer, folder: Path) -> None:  # noqa: ANN001
@@ -144,8 +218,8 @@ def _scalar_writer(folder: Path):  # noqa: ANN202 - tensorboard is an extra
 
 
 def _identity(config: TrainConfig) -> dict:
-    """Return what must not change between a run and its resumption; its length and its reports may."""
-    free = {"steps", "decay_share", "save_every", "probe_every"}
+    """Return what must not change between a run and its resumption; its length, reports and cuts of a batch may."""
+    free = {"steps", "decay_share", "save_every", "probe_every", "accumulate"}
     return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key not in free}))
 
 

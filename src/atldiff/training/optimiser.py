@@ -28,9 +28,14 @@ class MasterOptimiser:
     Muon (Jordan et al., 2024; step size matched to AdamW's as in arXiv 2502.16982) orthogonalises the momentum of each
     weight, convolutions as (out, in * taps) matrices. The module itself may hold bfloat16 parameters; they are
     refreshed from the masters after each step.
+
+    Gradients are added up and averaged over processes in float32 on the masters. DistributedDataParallel would do both
+    in the parameters' bfloat16, through a module's `forward`, which a loss need not call.
+
+    average: keep the averaged weights; processes that write nothing have no use for them.
     """
 
-    def __init__(self, module: nn.Module, config: TrainConfig) -> None:
+    def __init__(self, module: nn.Module, config: TrainConfig, *, average: bool = True) -> None:
         self.config = config
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
@@ -40,7 +45,7 @@ class MasterOptimiser:
             p.detach().float().clone(memory_format=torch.contiguous_format).flatten(1 if p.ndim > 1 else 0)
             for p in self.parameters
         ]
-        self.averages = [p.clone() for p in self.masters]
+        self.averages = [p.clone() for p in self.masters] if average else []
         muon = [m for m in self.masters if self._is_hidden(m)]
         hidden = {id(m) for m in muon}
         rest = [m for m in self.masters if id(m) not in hidden]
@@ -57,12 +62,25 @@ class MasterOptimiser:
     def _is_hidden(self, master: torch.Tensor) -> bool:
         return self.config.optimiser == "muon" and master.ndim > 1 and min(master.shape) >= MUON_MIN_SIDE
 
-    def step(self, step: int) -> float:
-        """Apply the module's gradients and return their norm before clipping."""
+    def accumulate(self) -> None:
+        """Add the module's gradients to those of the step, in float32, and take them off the module."""
         for master, parameter in zip(self.masters, self.parameters, strict=True):
-            gradient = parameter.grad
-            master.grad = torch.zeros_like(master) if gradient is None else gradient.float().reshape(master.shape)
-            parameter.grad = None
+            gradient, parameter.grad = parameter.grad, None
+            if gradient is None:
+                if master.grad is None:
+                    master.grad = torch.zeros_like(master)
+            elif master.grad is None:
+                master.grad = gradient.float().reshape(master.shape)
+            else:
+                master.grad += gradient.reshape(master.shape)
+
+    def gradients(self) -> list[torch.Tensor]:
+        """Return the gradients added up for this step, one a master."""
+        return [master.grad for master in self.masters if master.grad is not None]
+
+    def step(self, step: int) -> float:
+        """Apply the gradients added up since the last step and return their norm before clipping."""
+        self.accumulate()
         norm = torch.nn.utils.clip_grad_norm_(self.masters, self.config.clip_norm)
         rate = learning_rate(self.config, step)
         for optimiser in self.optimisers:
@@ -70,8 +88,10 @@ class MasterOptimiser:
                 group["lr"] = rate
             optimiser.step()
         decay = min(self.config.ema, (1 + step) / (10 + step))  # a young average forgets its start sooner
-        for average, master in zip(self.averages, self.masters, strict=True):
+        for average, master in zip(self.averages, self.masters, strict=False):  # none where none are kept
             average.lerp_(master, 1 - decay)
+        for master in self.masters:
+            master.grad = None
         self.load_masters()
         return float(norm)
 
@@ -95,24 +115,27 @@ class MasterOptimiser:
         return {}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return everything a resumed run needs, by name."""
+        """Return everything a resumed run needs, by name, on the CPU: it may go on elsewhere."""
         out = {}
         for name, master, average in zip(self.names, self.masters, self.averages, strict=True):
             out[f"master/{name}"] = master
             out[f"average/{name}"] = average
             for key, value in self._states(master).items():
                 out[f"{key}/{name}"] = value
-        return {key: value.contiguous() for key, value in out.items()}
+        return {key: value.cpu().contiguous() for key, value in out.items()}
 
     @torch.no_grad()
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
         """Restore what `tensors` returned."""
         keys = sorted({key.partition("/")[0] for key in tensors} - {"master", "average"})
-        for name, master, average in zip(self.names, self.masters, self.averages, strict=True):
+        for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(tensors[f"master/{name}"])
-            average.copy_(tensors[f"average/{name}"])
-            state = {key: tensors[f"{key}/{name}"].clone() for key in keys if f"{key}/{name}" in tensors}
+            state = {
+                key: tensors[f"{key}/{name}"].to(master.device, copy=True) for key in keys if f"{key}/{name}" in tensors
+            }
             if state:
                 hidden = self._is_hidden(master)
                 self.optimisers[1 if hidden else 0].state[master] = state
+        for name, average in zip(self.names, self.averages, strict=False):
+            average.copy_(tensors[f"average/{name}"])
         self.load_masters()

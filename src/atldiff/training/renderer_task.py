@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.methods.atl import ATLModel
 
-PROBE_BATCHES = 4
+PROBE_BATCHES, PROBE_CLIPS, PROBE_FRAMES = 4, 8, 4
 PROBE_SEED = 20_261
 
 
@@ -47,29 +47,30 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
     Raises:
         DataError: no clip to train on.
     """
-    check_window(config.model.renderer)
+    renderer = model.renderer
+    check_window(renderer.config)
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_clip(manifest, entry, NEEDED) for entry in manifest.usable(split)]
-        batch, frames = (config.clips_per_batch, config.frames) if split is Split.TRAIN else (8, 4)
-        seed = config.seed if split is Split.TRAIN else PROBE_SEED
-        sets[split] = RendererSet(clips, config.model.renderer, clips_per_batch=batch, frames=frames, seed=seed)
+        frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
+        sets[split] = RendererSet(clips, renderer.config, frames=frames, seed=seed)
     if not sets[Split.TRAIN].clips:
         raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
-    held_out = [sets[Split.VAL].batch(step) for step in range(PROBE_BATCHES)] if sets[Split.VAL].clips else []
-    renderer = model.renderer
+    steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
+    held_out = [sets[Split.VAL].batch(step, range(PROBE_CLIPS)) for step in steps]
+    renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
-    def loss(module: nn.Module, batch: dict[str, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        return renderer.loss(batch, generator)
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return renderer.loss(batch)
 
     def probe(module: nn.Module) -> Probe:
-        noise = window_noise(PROBE_SEED, 3, renderer.config.side)
+        device = next(renderer.parameters()).device
+        noise = window_noise(PROBE_SEED, 3, renderer.config.side).to(device)
         after = {name: 0.0 for name in PRESETS}
         before, strips = 0.0, []
         for batch in held_out:
             prior, conditions, mask, target, mouth = (
-                batch[name].float() for name in ("prior", "conditions", "mask", "target", "mouth")
+                batch[name].to(device).float() for name in ("prior", "conditions", "mask", "target", "mouth")
             )
             before += float((mouth * (prior - target).square()).sum())
             frames = {}
@@ -82,7 +83,9 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
         if strips:
             grid = torch.cat(strips)[:16]  # (N, 3, S, 5 S)
             rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
-            pictures["prior_fast_balanced_best_real"] = ((rows + 1) * 127.5).clamp(0, 255).numpy().astype(np.uint8)
+            pictures["prior_fast_balanced_best_real"] = (
+                ((rows + 1) * 127.5).clamp(0, 255).cpu().numpy().astype(np.uint8)
+            )
         return Probe(scalars, pictures)
 
-    return Task(config.model, renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16)
+    return Task(renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16)

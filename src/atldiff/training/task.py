@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from atldiff.config import ATLConfig
-
 
 class BatchSource(Protocol):
-    """Batches as a function of the step; picklable, so that another process can make them."""
+    """Batches as a function of the step, item by item; picklable, so that another process can make them."""
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Return the batch of a step."""
+    def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
+        """Return a part of a step's batch on the CPU; every tensor has len(items) rows.
+
+        items: indices into the whole batch. An item, with the time and the noise it is trained at, depends on the seed,
+        the step and its index alone (`draws.item_random`), not on the part it is in.
+        """
         ...
 
     def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:
@@ -39,14 +41,15 @@ class Probe:
 class Task:
     """One stage of training.
 
-    loss: (module, batch, step) to named scalars; the one called `loss` is minimised. probe: module to a measurement.
-    write: (module) writes the checkpoint that users load. bfloat16: compute in it, over float32 masters.
+    module: what is trained, on its device. loss: (module, batch) to named scalars, each a mean over the batch's clips
+    of terms that know only their clip, so that equal parts of a batch average to the whole; the one called `loss` is
+    minimised. probe: module to a measurement. write: (module) writes the checkpoint that users load. bfloat16: compute
+    in it, over float32 masters.
     """
 
-    model: ATLConfig
     module: nn.Module
     source: BatchSource
-    loss: Callable[[nn.Module, dict[str, torch.Tensor], int], dict[str, torch.Tensor]]
+    loss: Callable[[nn.Module, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     probe: Callable[[nn.Module], Probe]
     write: Callable[[nn.Module], None]
     bfloat16: bool = False

@@ -22,14 +22,27 @@ TEMPLATE = np.array([
 
 @dataclass(frozen=True, slots=True)
 class WindowGeometry:
-    """A square part of the template: side in pixels and origin (x, y) in template pixels."""
+    """A square part of the template: side in pixels, origin (x, y) in template pixels, and pixels a template pixel."""
 
     side: int
     origin: tuple[int, int]
+    scale: float = 1.0
 
 
 STORED_WINDOW = WindowGeometry(side=96, origin=(16, 16))
 """What `atldiff prepare` keeps of each frame; a renderer's window lies inside it."""
+
+FACE_ORIGIN, FACE_EXTENT = (-48, -106), 224
+"""Corner and side, in template pixels, of the whole-face window: hair to chin with some air, as the papers crop."""
+
+
+def face_window(side: int) -> WindowGeometry:
+    """Return the whole-face window at a side of `side` pixels; at 128 the outer eye corners are 41 px apart."""
+    return WindowGeometry(side, FACE_ORIGIN, side / FACE_EXTENT)
+
+
+STORED_FACE_SIDE = 128
+"""Side of the whole-face window that `atldiff prepare` keeps of each frame."""
 
 
 def fit_window(points: np.ndarray, geometry: WindowGeometry, smooth_frames: float = 0.0) -> np.ndarray:
@@ -41,7 +54,7 @@ def fit_window(points: np.ndarray, geometry: WindowGeometry, smooth_frames: floa
         (T, 2, 3) float64 maps from picture pixels to window pixels: rotation, one scale and translation, no reflection.
     """
     rigid = points[:, RIGID_POINTS, :2].astype(np.float64)  # (T, 13, 2)
-    template = TEMPLATE - np.asarray(geometry.origin, np.float64)
+    template = (TEMPLATE - np.asarray(geometry.origin, np.float64)) * geometry.scale
     centre = rigid.mean(axis=1)  # (T, 2)
     template_centre = template.mean(axis=0)
     moved, fixed = rigid - centre[:, None], template - template_centre
@@ -56,6 +69,14 @@ def fit_window(points: np.ndarray, geometry: WindowGeometry, smooth_frames: floa
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], -2)  # (T, 2, 2)
     offset = template_centre - np.einsum("tij,tj->ti", linear, centre)
     return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def fit_still_window(points: np.ndarray, geometry: WindowGeometry) -> np.ndarray:
+    """Fit one similarity (2, 3) for a whole clip, as the papers' fixed crop; points: (T, 478, 2 or 3) pixels.
+
+    The head moves inside it.
+    """
+    return fit_window(np.median(points, axis=0)[None], geometry)[0]
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:

@@ -12,25 +12,21 @@ from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.motion import GaussianSmoother, SilenceGate, head_motion, pose_track
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import DisplacementStream
+from atldiff.methods.generators import open_generator
 from atldiff.timebase import FPS, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
-    from atldiff.landmarks.generator import Generator
-
-AMPLITUDE = 1.5
-"""Gain on the predicted coefficients. A prediction from sound alone shrinks towards the mean; on people never trained
-on, lips opened 0.71 (GRID) and 0.46 (other corpora) times as far as the true ones, by `atldiff evaluate`."""
+    from atldiff.methods.generators import SpeechGenerator
 
 
 class TrackStream:
     """The landmark track of one portrait, from samples pushed in any portions; pieces join to the offline track."""
 
-    def __init__(self, generator: Generator, portrait: Portrait, controls: Controls) -> None:
+    def __init__(self, generator: SpeechGenerator, portrait: Portrait, controls: Controls) -> None:
         from fractions import Fraction
 
-        self._generator, self._controls = generator, controls
+        self._controls, self._amplitude = controls, generator.amplitude
         shape, self._rotation, self._scale, self._translation = to_canonical(
             portrait.landmarks.astype(np.float64), mean_shape()
         )
@@ -42,7 +38,7 @@ class TrackStream:
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
         self._gate = SilenceGate()
-        self._displacements = DisplacementStream(generator, closed)
+        self._predicted = open_generator(generator, portrait, closed, controls)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)
         self._gates = np.zeros(0, np.float32)
@@ -53,13 +49,14 @@ class TrackStream:
         """Take samples (N,) at 16 kHz; return the frames of the track that are complete (possibly none)."""
         self._samples += len(samples)
         mel, levels = self._mel.push(samples)
-        return self._advance(self._displacements.push(mel), self._gate.push(levels), last=False)
+        return self._advance(self._predicted.push(samples, mel), self._gate.push(levels), last=False)
 
     def flush(self) -> LandmarkTrack:
         """End the stream: return the frames still missing, so that all cover ceil(N / 640) frames."""
         frames = frame_count(self._samples)
         mel, levels = self._mel.flush(self._samples)
-        coefficients = np.concatenate([self._displacements.push(mel), self._displacements.flush(frames)])
+        first = self._predicted.push(np.zeros(0, np.float32), mel)
+        coefficients = np.concatenate([first, self._predicted.flush(frames)])
         gates = np.concatenate([self._gate.push(levels), self._gate.flush(frames)])
         return self._advance(coefficients, gates, last=True)
 
@@ -68,7 +65,7 @@ class TrackStream:
         self._gates = np.concatenate([self._gates, gates])
         ready = min(len(self._coefficients), len(self._gates))
         gain = self._gates[:ready, None] if self._controls.silence_gate else np.float32(1)
-        spoken = self._coefficients[:ready] * (gain * np.float32(AMPLITUDE * self._controls.expression_scale))
+        spoken = self._coefficients[:ready] * (gain * np.float32(self._amplitude * self._controls.expression_scale))
         self._coefficients, self._gates = self._coefficients[ready:], self._gates[ready:]
         smooth = self._smoother.push(spoken)
         if last:

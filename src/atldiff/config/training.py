@@ -1,0 +1,131 @@
+"""One training run, and the presets that gave the weights this package ships."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from atldiff.config.atl import ATLConfig, RendererConfig
+from atldiff.config.check import check
+from atldiff.config.paper import PAPER_PRESETS, PaperConfig
+
+Stage = Literal["landmarks", "renderer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run; a resumed run takes the same one."""
+
+    stage: Stage = "renderer"
+    """Which part is trained: `landmarks` (the generator) or `renderer`."""
+    model: ATLConfig | PaperConfig = field(default_factory=ATLConfig)
+    """Architecture of the whole method; the other stage's part is carried along unchanged."""
+    steps: int = 12_000
+    """Optimiser steps of the whole run; the learning rate decays towards its end. 1 to 10 million."""
+    clips_per_batch: int = 12
+    """Clips a step, over all processes. 1 to 4096."""
+    accumulate: int = 1
+    """Parts in which each process works through its clips of a step, for less memory; the result is the same.
+    1 to 4096; processes times parts divide `clips_per_batch`."""
+    frames: int = 4
+    """Frames a clip. Renderer: 2 to 64. Landmarks: 16 to 256."""
+    optimiser: Literal["muon", "adamw"] = "muon"
+    """Muon for hidden weights and AdamW for the rest, or AdamW alone."""
+    learning_rate: float = 2.5e-3
+    """Peak learning rate. Above 0, at most 1."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up. 0 or more."""
+    decay_share: float = 0.25
+    """Share of the run, at its end, over which the learning rate falls linearly to zero. 0 to 1."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay. 0 to 1."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient. Above 0."""
+    ema: float = 0.998
+    """Decay of the averaged weights, which are the ones shipped. 0 to below 1."""
+    seed: int = 0
+    """Seed of weights, data order and noise. 0 to 2**32 - 1."""
+    bfloat16: bool = True
+    """Renderer stage: compute in bfloat16 with float32 master weights; the generator is small and stays in float32."""
+    save_every: int = 500
+    """Steps between two saved states. At least 1."""
+    probe_every: int = 500
+    """Steps between two measurements on held-out people. At least 1."""
+    min_sync: float = 0.3
+    """Landmarks stage: clips whose sound and lips correlate less are left out. 0 to 1."""
+    min_agreement: float = 0.45
+    """Landmarks stage: the same for clips that `atldiff align` has measured. 0 to 1."""
+    exclude_sources: tuple[str, ...] = ()
+    """Landmarks stage: first-level folders whose sound cannot be trusted before it is aligned."""
+    max_lag_frames: int = 3
+    """Landmarks stage: clips whose lag is larger are left out, smaller lags are corrected. 0 to 8."""
+
+    def __post_init__(self) -> None:
+        check(self.stage in ("landmarks", "renderer"), "stage", self.stage, "'landmarks' or 'renderer'")
+        check(1 <= self.steps <= 10_000_000, "steps", self.steps, "1 to 10000000")
+        check(1 <= self.clips_per_batch <= 4096, "clips_per_batch", self.clips_per_batch, "1 to 4096")
+        check(1 <= self.accumulate <= 4096, "accumulate", self.accumulate, "1 to 4096")
+        low, high = (2, 64) if self.stage == "renderer" else (16, 256)
+        check(low <= self.frames <= high, "frames", self.frames, f"{low} to {high} in the {self.stage} stage")
+        check(self.optimiser in ("muon", "adamw"), "optimiser", self.optimiser, "'muon' or 'adamw'")
+        check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0, at most 1")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        check(0 <= self.decay_share <= 1, "decay_share", self.decay_share, "0 to 1")
+        check(0 <= self.weight_decay <= 1, "weight_decay", self.weight_decay, "0 to 1")
+        check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
+        check(0 <= self.ema < 1, "ema", self.ema, "0 to below 1")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
+        check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
+        check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
+        check(0 <= self.min_sync <= 1, "min_sync", self.min_sync, "0 to 1")
+        check(0 <= self.min_agreement <= 1, "min_agreement", self.min_agreement, "0 to 1")
+        check(0 <= self.max_lag_frames <= 8, "max_lag_frames", self.max_lag_frames, "0 to 8")
+
+
+TRAIN_PRESETS: dict[str, TrainConfig] = {
+    "renderer": TrainConfig(stage="renderer"),
+    "landmarks": TrainConfig(
+        stage="landmarks",
+        steps=900,
+        clips_per_batch=32,
+        frames=32,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        exclude_sources=("lrw_ar",),
+        save_every=250,
+        probe_every=250,
+    ),
+    "paper-renderer": TrainConfig(
+        stage="renderer",
+        model=PAPER_PRESETS["compact"],
+        steps=4_000,
+        clips_per_batch=8,
+        frames=4,
+    ),
+    "paper-landmarks": TrainConfig(
+        stage="landmarks",
+        model=PAPER_PRESETS["compact"],
+        steps=1_200,
+        clips_per_batch=32,
+        frames=25,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=3e-4,  # as released
+        weight_decay=0.05,
+        exclude_sources=("lrw_ar",),
+        save_every=250,
+        probe_every=250,
+    ),
+    "debug": TrainConfig(
+        stage="renderer",
+        model=ATLConfig(renderer=RendererConfig(widths=(16, 32), blocks=(1, 1))),
+        steps=4,
+        clips_per_batch=2,
+        frames=2,
+        warmup_steps=1,
+        save_every=2,
+        probe_every=4,
+    ),
+}

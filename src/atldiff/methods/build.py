@@ -1,0 +1,48 @@
+"""The methods side by side: a configuration's model, and a renderer's frames. One arm a method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from atldiff.config import ATLConfig
+from atldiff.methods.atl import ATLModel, Renderer
+from atldiff.methods.atl_frames import FrameStream
+from atldiff.methods.paper import PaperModel, PaperRenderer
+from atldiff.methods.paper_frames import PaperFrameStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from atldiff.config import MethodConfig, SampleConfig
+    from atldiff.types import Portrait
+
+Model: TypeAlias = ATLModel | PaperModel
+FaceRenderer: TypeAlias = Renderer | PaperRenderer
+
+
+class Frames(Protocol):
+    """Frames of one portrait, from landmarks pushed in any portions."""
+
+    def push(self, points: np.ndarray) -> Iterator[np.ndarray]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete."""
+        ...
+
+    def flush(self) -> Iterator[np.ndarray]:
+        """End the stream: yield the frames still missing."""
+        ...
+
+
+def build(config: MethodConfig) -> Model:
+    """Return the model that a configuration describes, with fresh weights."""
+    return ATLModel(config) if isinstance(config, ATLConfig) else PaperModel(config)
+
+
+def open_frames(
+    renderer: FaceRenderer, portrait: Portrait, sampling: SampleConfig, seed: int, emotion: str | None = None
+) -> Frames:
+    """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions."""
+    if isinstance(renderer, PaperRenderer):
+        return PaperFrameStream(renderer, portrait, sampling, seed, emotion)
+    return FrameStream(renderer, portrait, sampling, seed)

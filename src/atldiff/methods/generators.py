@@ -1,0 +1,85 @@
+"""The landmark generators of the methods behind one signature: sound in any portions, coefficients out."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from atldiff.landmarks.generator import Generator
+from atldiff.landmarks.stream import DisplacementStream
+from atldiff.methods.paper_generator import PaperGenerator, SecondStream
+from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
+from atldiff.types import Controls, Portrait, emotion_label
+
+FRONTAL_PX = 100.0
+"""Outer-eye distance of the made-up portrait that `speak` animates."""
+
+SpeechGenerator: TypeAlias = Generator | PaperGenerator
+
+
+class CoefficientStream(Protocol):
+    """Coefficients of a generator's dense basis, the same whatever portions the sound comes in."""
+
+    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        """Take samples (N,) at 16 kHz and log-mel columns (C, 80); return the coefficients (F, M) now complete."""
+        ...
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        ...
+
+
+class MelStreamed:
+    """A `DisplacementStream`, which hears the columns only."""
+
+    def __init__(self, stream: DisplacementStream) -> None:
+        self._stream = stream
+
+    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        """Take samples (N,), which are not heard, and log-mel columns (C, 80); return coefficients (F, M)."""
+        return self._stream.push(mel)
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        return self._stream.flush(frames)
+
+
+def open_generator(
+    generator: SpeechGenerator, portrait: Portrait, neutral: np.ndarray, controls: Controls
+) -> CoefficientStream:
+    """Open a stream of coefficients for one portrait.
+
+    neutral: (478, 3) float32 canonical, the portrait's shape with its mouth closed.
+
+    Raises:
+        ValueError: an emotion that this generator was not trained with.
+    """
+    match generator:
+        case Generator():
+            if controls.emotion is not None:
+                raise ValueError(
+                    f"emotion: got {controls.emotion!r}, but atl-diff was not trained with emotions; leave it out, or "
+                    "use a checkpoint of atl-diff-paper"
+                )
+            return MelStreamed(DisplacementStream(generator, neutral))
+        case PaperGenerator():
+            return SecondStream(
+                generator, portrait, neutral, emotion_label(controls.emotion, generator.config.emotions)
+            )
+
+
+def speak(generator: SpeechGenerator, samples: np.ndarray | None, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """Return displacements (T, 478, 3), as predicted, of a frontal face that speaks a whole recording.
+
+    samples: (640 T,) at 16 kHz; None for generators that hear log-mel columns alone. mel: (4 T, 80). neutral: (478, 3)
+    canonical.
+    """
+    if samples is None:
+        samples = np.zeros(len(mel) // COLUMNS_PER_FRAME * SAMPLES_PER_FRAME, np.float32)
+    points = (FRONTAL_PX * neutral + FRONTAL_PX * 2).astype(np.float32)
+    frontal = Portrait(np.zeros((16, 16, 3), np.uint8), points)
+    stream = open_generator(generator, frontal, neutral, Controls())
+    coefficients = np.concatenate([stream.push(samples, mel), stream.flush(len(mel) // COLUMNS_PER_FRAME)])
+    basis = (generator.scale[:, None, None] * generator.basis).float().cpu().numpy()
+    return np.einsum("tm,mkd->tkd", coefficients, basis)

@@ -1,0 +1,61 @@
+"""Frames from landmarks in overlapping windows: the same for every renderer, offline and streaming."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from atldiff.config import SampleConfig
+
+    Finish = Callable[[int, np.ndarray], np.ndarray]
+    """Frame of a window (its number in it, its sampled picture (S, S, 3)) to the output frame (H, W, 3) uint8."""
+
+
+class OverlapStream:
+    """Landmarks pushed in any portions become frames; windows lie on a fixed grid of frames.
+
+    Window w samples frames w * hop to w * hop + window_frames, hop = window_frames - shared_frames; the shared frames
+    are cross-faded, each with the same frame of the window before.
+
+    sample: landmarks (T, 478, 3) and the number of the first frame to sampled pictures (T, S, S, 3) float32, and how
+    each becomes a frame.
+    """
+
+    def __init__(self, sampling: SampleConfig, sample: Callable[[np.ndarray, int], tuple[np.ndarray, Finish]]) -> None:
+        self._sample = sample
+        self._size, self._shared = sampling.window_frames, sampling.shared_frames
+        self._hop = self._size - self._shared
+        self._waiting: list[np.ndarray] = []  # landmarks not yet sampled by the last window
+        self._first = 0  # the video's frame that the next window starts with
+        self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
+
+    def push(self, points: np.ndarray) -> Iterator[np.ndarray]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete."""
+        self._waiting.extend(points)
+        while len(self._waiting) >= self._size:
+            yield from self._window(np.stack(self._waiting[: self._size]), self._hop)
+            del self._waiting[: self._hop]
+
+    def flush(self) -> Iterator[np.ndarray]:
+        """End the stream: yield the frames still missing."""
+        left = len(self._waiting)
+        if left:
+            # The last windows are filled up with their last frame, so every network call has one shape.
+            padded = np.stack(self._waiting + [self._waiting[-1]] * (self._size - left))
+            yield from self._window(padded, min(left, self._size))
+            del self._waiting[: max(self._hop, left)]
+
+    def _window(self, points: np.ndarray, emit: int) -> Iterator[np.ndarray]:
+        sampled, finish = self._sample(points, self._first)
+        self._first += self._hop
+        shared = self._shared
+        if self._tail is not None and shared:
+            fade = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1))[:, None, None, None]
+            sampled[:shared] = (1 - fade) * self._tail + fade * sampled[:shared]
+        self._tail = sampled[len(sampled) - shared :].copy() if shared else None
+        for index in range(emit):
+            yield finish(index, sampled[index])

@@ -1,0 +1,249 @@
+"""ATL-Diff's published Landmark Generation Module over time: seconds of sound to coefficients of the dense basis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from atldiff.audio.wav2vec import load_speech_model, new_speech_model, speech_features
+from atldiff.errors import CheckpointError
+from atldiff.landmarks.geometry import from_canonical, to_canonical
+from atldiff.landmarks.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.stream import SILENT
+from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
+from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
+from atldiff.types import POINTS as DENSE_POINTS
+from atldiff.video.window import apply, face_window, fit_still_window
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2Model
+
+    from atldiff.config import KFLMConfig
+    from atldiff.types import Portrait
+
+COLUMNS = COLUMNS_PER_FRAME * FPS
+"""Log-mel columns of a second."""
+RIDGE = 0.003
+"""Error expected of a mouth coordinate, in outer-eye distances: how far the fit trusts 68 points over the basis."""
+REST_WEIGHT = 0.3
+"""Weight of the points outside the mouth in that fit."""
+
+_RIGID = np.array([27, 28, 29, 30, 36, 39, 42, 45])
+"""Of the 68: the nose bridge and the eye corners, which do not move with speech."""
+_COMPLEX = np.array([1, 1j])  # as complex numbers, a rotation with a scale is one factor
+_SCALE_RANGE = (0.5, 2.0)
+"""A prediction larger or smaller than this against the portrait is not a face; it is not blown up."""
+
+
+class PaperGenerator(nn.Module):
+    """A second of sound and the identity's 68 landmarks to a second of landmarks.
+
+    Buffers, filled by training and shipped with the weights: `basis` (M, 478, 3) and `scale` (M,), so that
+    displacements of the dense topology are `coefficients * scale @ basis`.
+
+    A wav2vec 2.0 model that the configuration names is loaded when it is first needed and belongs neither to the
+    parameters nor to the state; one that it does not name lies in the checkpoint, as `speech_model`.
+    """
+
+    amplitude: ClassVar[float] = 1.0
+    """Gain on the predicted coefficients."""
+    basis: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, config: KFLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("basis", torch.zeros(config.components, DENSE_POINTS, 3))
+        self.register_buffer("scale", torch.ones(config.components))
+        self.kflm = KFLM(config)
+        self._named: list[Wav2Vec2Model] = []  # in a list, a module is not registered
+        if config.features == "log-mel":
+            self.listen = nn.Conv1d(MEL_BANDS, config.feature_width, 4, stride=2)
+        elif not config.speech_model:
+            self.speech_model = new_speech_model()
+
+    def train(self, mode: bool = True) -> PaperGenerator:
+        """Set the mode; a speech model stays in evaluation mode."""
+        super().train(mode)
+        if "speech_model" in self._modules:
+            self.speech_model.eval()
+        return self
+
+    def features(self, samples: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
+        """Return feature tokens (B, 49, D) of a second: samples (B, 16000) at 16 kHz and its columns (B, 100, 80).
+
+        Only one of the two is heard, as the configuration says; of wav2vec 2.0 no gradient is kept.
+
+        Raises:
+            CheckpointError: the speech model cannot be loaded, or gives tokens of another shape.
+        """
+        if self.config.features == "log-mel":
+            return self.listen(mel.transpose(1, 2)).transpose(1, 2)
+        features = speech_features(self._speech_model(), samples)
+        wanted = (TOKENS, self.config.feature_width)
+        if features.shape[1:] != wanted:
+            raise CheckpointError(
+                f"speech model {self.config.speech_model}: gives {tuple(features.shape[1:])} features a second, "
+                f"expected {wanted}; name the model this generator was trained with"
+            )
+        return features
+
+    def forward(
+        self, samples: torch.Tensor, mel: torch.Tensor, initial: torch.Tensor, emotion: torch.Tensor
+    ) -> torch.Tensor:
+        """Return normalised landmarks (B, frames, 68, 2); frame j is at j / frames seconds.
+
+        samples: (B, 16000). mel: (B, 100, 80). initial: (B, 68, 2) normalised. emotion: (B,) int64 labels.
+        """
+        return self.kflm(self.features(samples, mel), initial, emotion)
+
+    def _speech_model(self) -> Wav2Vec2Model:
+        if not self.config.speech_model:
+            return self.speech_model  # pyright: ignore[reportReturnType]
+        if not self._named:
+            self._named.append(load_speech_model(self.config.speech_model))
+        return self._named[0].to(self.basis.device)  # pyright: ignore[reportArgumentType]
+
+
+class DenseFit:
+    """From normalised 68 landmarks of one portrait to coefficients of the dense basis.
+
+    initial: (68, 2) float32, the portrait's own landmarks as the module takes them.
+
+    In canonical coordinates the displacement is the difference from them. In those of the window the prediction is
+    first laid on the portrait by its rigid points, for a head that moves is another part's business, and the basis is
+    seen at the portrait's head pose.
+    """
+
+    def __init__(self, generator: PaperGenerator, portrait: Portrait, neutral: np.ndarray) -> None:
+        self._coordinates: Literal["canonical", "window"] = generator.config.coordinates
+        basis = (generator.scale[:, None, None] * generator.basis).double().cpu().numpy()[:, SIXTY_EIGHT]
+        if self._coordinates == "canonical":
+            self._still = neutral[SIXTY_EIGHT, :2].astype(np.float64)
+            self._to_plane = np.eye(2)
+        else:
+            _, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
+            pixels = from_canonical(neutral.astype(np.float64), rotation, scale, translation)
+            matrix = fit_still_window(pixels[None], face_window(WINDOW_SIDE))
+            self._still = apply(matrix, pixels[SIXTY_EIGHT, :2])
+            self._to_plane = np.linalg.inv(matrix[:, :2]) / scale
+            basis = basis @ rotation.T
+        self.initial = normalise(self._still, self._coordinates).astype(np.float32)
+        self._solve = ridge_solution(basis[..., :2])
+
+    def coefficients(self, landmarks: np.ndarray) -> np.ndarray:
+        """Return coefficients (M,) float32 in units of `scale` for landmarks (68, 2)."""
+        points = denormalise(landmarks.astype(np.float64), self._coordinates)
+        if self._coordinates == "window":
+            points = align_rigid(points, self._still)
+        moved = np.einsum("ij,kj->ki", self._to_plane, points - self._still)  # (68, 2) outer-eye distances
+        return np.einsum("mk,k->m", self._solve, moved.ravel()).astype(np.float32)
+
+
+def ridge_solution(basis: np.ndarray) -> np.ndarray:
+    """Return the matrix (M, 136) that gives the coefficients of 68 displacements, flattened.
+
+    basis: (M, 68, 2) displacements of one standard deviation each. Weighted least squares, the mouth first, under
+    coefficients of unit variance.
+    """
+    weights = np.full((POINTS, 1), REST_WEIGHT)
+    weights[SIXTY_EIGHT_MOUTH] = 1.0
+    weights = np.broadcast_to(weights, (POINTS, 2)).ravel()
+    rows = basis.reshape(len(basis), -1) * weights  # (M, 136)
+    return np.linalg.solve(rows @ rows.T + RIDGE**2 * np.eye(len(rows)), rows * weights)
+
+
+def align_rigid(points: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """Return points (68, 2), moved by the similarity that lays their rigid ones on those of `still` (68, 2)."""
+    source, target = points[_RIGID].mean(axis=0), still[_RIGID].mean(axis=0)
+    moved, fixed = (points[_RIGID] - source) @ _COMPLEX, (still[_RIGID] - target) @ _COMPLEX
+    factor = np.vdot(moved, fixed) / max(np.vdot(moved, moved).real, 1e-12)
+    size = abs(factor)
+    factor = factor * (np.clip(size, *_SCALE_RANGE) / size) if size > 0 else 1.0
+    turned = ((points - source) @ _COMPLEX) * factor
+    return np.stack([turned.real, turned.imag], axis=-1) + target
+
+
+class SecondStream:
+    """Sound in any portions, coefficients at 25 frames a second out, from seconds on a fixed grid.
+
+    Second k starts `hop_frames` k frames after the first, at the sample and log-mel column at or before that moment.
+    The frames that two seconds share are cross-faded, each with the frame of the same moment; then landmarks are
+    interpolated linearly at the moments of 25 frames a second.
+    """
+
+    def __init__(self, generator: PaperGenerator, portrait: Portrait, neutral: np.ndarray, emotion: int) -> None:
+        """Start at sample 0; neutral: (478, 3) canonical, the portrait with its mouth closed; emotion: a label."""
+        config = generator.config
+        self._generator = generator
+        self._frames, self._hop = config.frames, config.hop_frames
+        self._device = generator.basis.device
+        self._fit = DenseFit(generator, portrait, neutral)
+        self._initial = torch.as_tensor(self._fit.initial, device=self._device)[None]
+        self._emotion = torch.tensor([emotion], device=self._device)
+        shared = self._frames - self._hop
+        self._rise = ((np.arange(shared) + 1) / np.float32(shared + 1)).astype(np.float32)[:, None, None]
+        # What was heard, from the next second's start on.
+        self._samples = np.zeros(0, np.float32)
+        self._columns = np.zeros((0, MEL_BANDS), np.float32)
+        self._seconds = 0
+        # Landmarks (T, 68, 2) from frame `_first` on; the last second's shared frames wait for the next second.
+        self._landmarks = np.zeros((0, POINTS, 2), np.float32)
+        self._first = 0
+        self._waiting = np.zeros((0, POINTS, 2), np.float32)
+        self._emitted = 0
+
+    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
+        """Take samples (N,) and log-mel columns (C, 80); return coefficients (F, M) of the frames now complete."""
+        self._samples = np.concatenate([self._samples, samples.astype(np.float32, copy=False)])
+        self._columns = np.concatenate([self._columns, mel.astype(np.float32, copy=False)])
+        while len(self._samples) >= SAMPLE_RATE and len(self._columns) >= COLUMNS:
+            self._hear_second()
+        return self._emit(None)
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream, in silence, at `frames` frames in all; return the coefficients still missing."""
+        last = -(-(frames - 1) * self._frames // FPS)  # the last landmark frame that is needed
+        while self._first + len(self._landmarks) + len(self._waiting) <= last:
+            self._samples = np.pad(self._samples, (0, max(0, SAMPLE_RATE - len(self._samples))))
+            missing = max(0, COLUMNS - len(self._columns))
+            self._columns = np.pad(self._columns, ((0, missing), (0, 0)), constant_values=SILENT)
+            self._hear_second()
+        self._landmarks = np.concatenate([self._landmarks, self._waiting])
+        self._waiting = self._waiting[:0]
+        return self._emit(frames)
+
+    def _hear_second(self) -> None:
+        with torch.inference_mode():
+            samples = torch.as_tensor(self._samples[:SAMPLE_RATE], device=self._device)[None]
+            mel = torch.as_tensor(self._columns[:COLUMNS], device=self._device)[None]
+            said = self._generator(samples, mel, self._initial, self._emotion)[0].float().cpu().numpy()
+        shared = len(self._waiting)
+        faded = self._waiting + self._rise[:shared] * (said[:shared] - self._waiting)
+        self._landmarks = np.concatenate([self._landmarks, faded, said[shared : self._hop]])
+        self._waiting = said[self._hop :]
+        here, there = (self._seconds + k for k in (0, 1))
+        self._samples = self._samples[self._start(there, SAMPLE_RATE) - self._start(here, SAMPLE_RATE) :]
+        self._columns = self._columns[self._start(there, COLUMNS) - self._start(here, COLUMNS) :]
+        self._seconds += 1
+
+    def _start(self, second: int, rate: int) -> int:
+        return second * self._hop * rate // self._frames
+
+    def _emit(self, frames: int | None) -> np.ndarray:
+        out = [np.zeros((0, len(self._generator.scale)), np.float32)]
+        while frames is None or self._emitted < frames:
+            low, rest = divmod(self._emitted * self._frames, FPS)  # the moment, exactly: low + rest / 25
+            low -= self._first
+            high, share = low + (rest > 0), np.float32(rest / FPS)
+            if high >= len(self._landmarks):
+                break
+            landmarks = self._landmarks[low] + share * (self._landmarks[high] - self._landmarks[low])
+            out.append(self._fit.coefficients(landmarks)[None])
+            self._landmarks, self._first = self._landmarks[low:], self._first + low
+            self._emitted += 1
+        return np.concatenate(out)
