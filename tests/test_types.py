@@ -214,6 +214,14 @@ class TestEmotions:
                 make(word)
             assert "\n" not in str(caught.value)
 
+    def test_models_know_the_first_few_or_none(self) -> None:
+        assert [emotion_label(None, known) for known in (0, 2, 8)] == [0, 2, 8]
+        assert emotion_label("fear", 2) == 1
+        with pytest.raises(ValueError, match=r"^emotion: got 'sad', expected one of angry, fear$"):
+            emotion_label("sad", 2)
+        with pytest.raises(ValueError, match="not trained with emotions; leave it out"):
+            emotion_label("sad", 0)
+
     def test_controls_take_every_emotion(self) -> None:
         for emotion in (None, *EMOTIONS):
             assert Controls(emotion=emotion).emotion == emotion

@@ -37,6 +37,8 @@ def emotion_label(emotion: str | None, known: int = len(EMOTIONS)) -> int:
     """
     if not emotion:
         return known
+    if not known:
+        raise ValueError(f"emotion: got {emotion!r}, but this model was not trained with emotions; leave it out")
     if emotion not in EMOTIONS[:known]:
         raise ValueError(f"emotion: got {emotion!r}, expected one of {', '.join(EMOTIONS[:known])}")
     return EMOTIONS.index(emotion)

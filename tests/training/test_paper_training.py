@@ -20,6 +20,7 @@ from atldiff.data.faces import load_faces
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.speech import fit_basis, load_samples
 from atldiff.data.synthetic import make_synthetic
+from atldiff.data.windows import clip_weights
 from atldiff.errors import CheckpointError, DataError, TrainingError
 from atldiff.landmarks.kflm import normalise
 from atldiff.landmarks.stream import SILENT
@@ -30,7 +31,7 @@ from atldiff.training.kflm_data import SecondsSet
 from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import usable_speech
 from atldiff.training.optimiser import MasterOptimiser
-from atldiff.training.paper_renderer_data import FacesSet, clip_weights, clip_windows, mouth_map
+from atldiff.training.paper_renderer_data import FacesSet, clip_windows, mouth_map
 from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.run import align_data, train_stage
 from atldiff.types import EMOTIONS
@@ -84,6 +85,12 @@ def run(config: TrainConfig, manifest: Manifest, out: Path, **settings: Any) -> 
     return train_stage(config, manifest.folder, out, workers=0, **settings)
 
 
+NO_EMOTIONS = PaperConfig(
+    generator=replace(TINY.generator, emotions=0), renderer=replace(TINY.renderer, emotions=0)
+)  # fmt: skip
+"""What a run on people without labels makes of the architecture."""
+
+
 def state(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / "state.safetensors")
 
@@ -109,7 +116,7 @@ class TestRuns:
         run(config, prepared, tmp_path)
         model = checkpoint.load_model(tmp_path / "checkpoint")
         assert isinstance(model, PaperModel)
-        assert model.config == TINY
+        assert model.config == NO_EMOTIONS
         trained = model.renderer if config.stage == "renderer" else model.generator
         saved = state(tmp_path)
         assert {name.partition("/")[2] for name in saved if name.startswith("average/")} == {
@@ -131,6 +138,32 @@ class TestRuns:
         assert before.generator.basis.any()
         name = "renderer.unet.unet.stem.weight"
         assert not torch.equal(before.state_dict()[name], after.state_dict()[name])
+
+    def test_the_other_stage_keeps_its_architecture(self, prepared: Manifest, tmp_path: Path) -> None:
+        narrow = replace(TINY, generator=replace(TINY.generator, fusion_width=12))
+        run(replace(LANDMARKS, model=narrow), prepared, tmp_path / "l", stop_after=1)
+        run(RENDERER, prepared, tmp_path / "r", start=tmp_path / "l" / "checkpoint", stop_after=1)
+        config = checkpoint.read_config(tmp_path / "r" / "checkpoint")
+        assert config.generator == replace(narrow.generator, emotions=0)
+        assert config.renderer == NO_EMOTIONS.renderer
+
+    def test_a_checkpoint_of_another_method_is_refused(self, prepared: Manifest, tmp_path: Path) -> None:
+        with pytest.raises(CheckpointError, match="got method atl-diff, expected atl-diff-paper"):
+            run(RENDERER, prepared, tmp_path, start="atl-diff")
+
+    @STAGES
+    def test_labels_are_kept_where_a_clip_has_one(self, tmp_path: Path, config: TrainConfig) -> None:
+        manifest = make_synthetic(tmp_path / "data", people=4, clips=1, frames=FRAMES)
+        (first, *rest) = manifest.entries
+        labelled = replace(first, record=replace(first.record, emotion="happy"), split=Split.TRAIN)
+        replace(manifest, entries=(labelled, *rest)).save()
+        run(config, manifest, tmp_path / "run", stop_after=1)
+        start = tmp_path / "run" / "checkpoint"
+        assert checkpoint.read_config(start) == TINY
+        run(
+            config, make_synthetic(tmp_path / "plain", people=4, clips=1, frames=FRAMES), tmp_path / "more", start=start
+        )
+        assert checkpoint.read_config(tmp_path / "more" / "checkpoint") == TINY  # what it knows, it keeps
 
     @STAGES
     def test_probes_are_written(self, prepared: Manifest, tmp_path: Path, config: TrainConfig) -> None:

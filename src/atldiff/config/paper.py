@@ -35,7 +35,7 @@ class KFLMConfig:
     """How the label enters: an embedding added to the features of the context domain, or the released module's softmax
     over the batch, which does nothing for a single clip."""
     emotions: int = 8
-    """Emotion labels; one more stands for clips without a label. 1 to 64."""
+    """Emotion labels; one more stands for clips without a label. 0 to 8; training on data without labels makes it 0."""
     coordinates: Literal["canonical", "window"] = "canonical"
     """Space of the landmarks: pose-free, or pixels of the whole-face window over its side, as released."""
     residual: bool = False
@@ -76,7 +76,7 @@ class KFLMConfig:
         check(5 <= self.frames <= 60, "frames", self.frames, "5 to 60")
         check(self.frames <= 2 * self.hop_frames <= 2 * self.frames, "hop_frames", self.hop_frames,
               f"{-(-self.frames // 2)} to {self.frames}")  # fmt: skip
-        check(1 <= self.emotions <= 64, "emotions", self.emotions, "1 to 64")
+        check(0 <= self.emotions <= 8, "emotions", self.emotions, "0 to 8")
         for name, low, high in (
             ("feed_forward", 16, 8192), ("fusion_width", 8, 2048), ("mouth_fusion_width", 8, 2048),
             ("kan_width", 8, 4096), ("kan_grid", 1, 32), ("kan_order", 1, 5), ("components", 4, 64),
@@ -190,7 +190,7 @@ class IdentityDiffusionConfig:
     identity_width: int = 32
     """Channels of a token; with `resnet50`, tokens times width is 2048. 4 to 1024."""
     emotions: int = 8
-    """Emotion labels in the time embedding; one more stands for clips without a label. 1 to 64."""
+    """Emotion labels in the time embedding; one more stands for clips without a label. 0 to 8, as in the generator."""
     network: Literal["compact", "unet3d-condition"] = "compact"
     """The U-Net: ours, or diffusers' (extra `diffusers`), which is what released weights need. Open in the paper."""
     axes: Literal["bcthw", "bchwt"] = "bcthw"
@@ -226,7 +226,7 @@ class IdentityDiffusionConfig:
         check_choice("network", self.network, ("compact", "unet3d-condition"))
         check_choice("axes", self.axes, ("bcthw", "bchwt"))
         check(0 <= self.noise_floor <= 1, "noise_floor", self.noise_floor, "0 to 1")
-        check(1 <= self.emotions <= 64, "emotions", self.emotions, "1 to 64")
+        check(0 <= self.emotions <= 8, "emotions", self.emotions, "0 to 8")
         check(4 <= self.identity_width <= 1024, "identity_width", self.identity_width, "4 to 1024")
         square = round(self.identity_tokens**0.5) ** 2 == self.identity_tokens
         check(1 <= self.identity_tokens <= 1024 and (square or self.identity != "encoder"), "identity_tokens",

@@ -40,7 +40,11 @@ class ClipFaces:
         return len(self.points)
 
     def pictures(self, frames: np.ndarray) -> np.ndarray:
-        """Read frames (F,) as pictures (F, 128, 128, 3) uint8 RGB."""
+        """Read frames (F,) as pictures (F, 128, 128, 3) uint8 RGB.
+
+        Raises:
+            DataError: a picture cannot be decoded.
+        """
         import cv2
 
         out = np.empty((len(frames), STORED_FACE_SIDE, STORED_FACE_SIDE, 3), np.uint8)
@@ -48,7 +52,10 @@ class ClipFaces:
             stored = file.get_slice("faces")
             for picture, frame in zip(out, frames.tolist(), strict=True):
                 coded = stored[int(self.offsets[frame]) : int(self.offsets[frame + 1])]
-                picture[:] = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+                found = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+                if found is None:
+                    raise DataError(f"data {self.file}: frame {frame} is not a JPEG; run `atldiff prepare` again")
+                picture[:] = found[..., ::-1]
         return out
 
 

@@ -12,8 +12,10 @@ from atldiff.landmarks.topology import lip_opening
 from atldiff.video.window import RIGID_POINTS, STORED_WINDOW, WindowGeometry, apply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from atldiff.data.faces import ClipFaces
     from atldiff.data.manifest import Manifest, ManifestEntry
 
 SAME_POSE_PX = 2.0
@@ -85,7 +87,7 @@ def pick_reference(clip: ClipWindows, frame: int, random: np.random.Generator) -
     return int(random.choice(frames))
 
 
-def clip_weights(clips: list[ClipWindows]) -> np.ndarray:
+def clip_weights(clips: Sequence[ClipWindows | ClipFaces]) -> np.ndarray:
     """Return each clip's probability: people by the square root of their clips, one person's clips equally."""
     counts: dict[str, int] = {}
     for clip in clips:

@@ -84,11 +84,13 @@ def network_figures(model: Model, manifest: Manifest, entry: ManifestEntry) -> d
     The published renderer has no warped prior to be compared with: `atldiff ablate` judges it.
     """
     record, clip = entry.record, load_speech(manifest, entry)
-    scores = None
-    if clip is not None and isinstance(model.generator, PaperGenerator):
-        scores = published_scores(model.generator, manifest, clip)
-    elif clip is not None:
-        scores = generator_scores(model.generator, clip)
+    generator = model.generator
+    if clip is None:
+        scores = None
+    elif isinstance(generator, PaperGenerator):
+        scores = published_scores(generator, manifest, clip)
+    else:
+        scores = generator_scores(generator, clip)
     return {
         "source": record.source,
         "identity": entry.identity,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.data.windows import clip_weights
 from atldiff.landmarks.raster import dilated, polygons
 from atldiff.methods.paper import training_level
 from atldiff.methods.paper_inputs import build_start
@@ -22,15 +23,6 @@ MOUTH_REACH_PX = 3.5
 """How far beyond the inner lips the mouth is counted, in whole-face window pixels."""
 UNLABELLED_SHARE = 0.2
 """Share of labelled clips that are shown without their label, so that leaving it open is always trained."""
-
-
-def clip_weights(clips: list[ClipFaces]) -> np.ndarray:
-    """Return each clip's probability: people by the square root of their clips, one person's clips equally."""
-    counts: dict[str, int] = {}
-    for clip in clips:
-        counts[clip.identity] = counts.get(clip.identity, 0) + 1
-    weights = np.array([counts[clip.identity] ** -0.5 for clip in clips])
-    return weights / weights.sum()
 
 
 def mouth_map(mouth: np.ndarray, side: int) -> np.ndarray:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from atldiff import checkpoint
-from atldiff.config import method_of
-from atldiff.data.manifest import Manifest
+from atldiff.config import PaperConfig, method_of
+from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
-from atldiff.methods.build import Model, build
+from atldiff.methods.build import build
 from atldiff.methods.paper import PaperModel
 from atldiff.training.alignment import align
 from atldiff.training.kflm_task import kflm_task
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atldiff.config import TrainConfig
+    from atldiff.config import MethodConfig, TrainConfig
     from atldiff.methods.build import Model
     from atldiff.training.processes import Processes
     from atldiff.training.task import Task
@@ -75,10 +76,12 @@ def train_stage(
     out.mkdir(parents=True, exist_ok=True)
     with processes.main_first():
         manifest = open_data(data, out)
+    source = None if start is None else checkpoint.locate(start)
+    config = replace(config, model=_architecture(config, manifest, source))
     torch.manual_seed(config.seed)
     model = build(config.model)
-    if start is not None:
-        checkpoint.load_into(model, checkpoint.locate(start))
+    if source is not None:
+        checkpoint.load_into(model, source)
     model.to(processes.device)
 
     def write(module: nn.Module) -> None:
@@ -89,6 +92,31 @@ def train_stage(
         task, config, out,
         processes=processes, workers=workers, stop_after=stop_after, minutes=minutes, progress=progress,
     )  # fmt: skip
+
+
+def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -> MethodConfig:
+    """Return what is built: the other stage's part as `start` has it, and no emotions where no clip has a label.
+
+    Without labels a part that is trained further keeps the emotions it knows.
+    """
+    model = config.model
+    own, other = ("generator", "renderer") if config.stage == "landmarks" else ("renderer", "generator")
+    known = {own: 0, other: 0}
+    if start is not None:
+        theirs = checkpoint.read_config(start)
+        if type(theirs) is not type(model):
+            raise CheckpointError(
+                f"checkpoint {start}: got method {method_of(theirs)}, expected {method_of(model)}, as the configuration"
+            )
+        model = replace(model, **{other: getattr(theirs, other)})
+        known = {part: getattr(getattr(theirs, part), "emotions", 0) for part in known}
+    if isinstance(model, PaperConfig) and not any(entry.record.emotion for entry in manifest.usable(Split.TRAIN)):
+        model = replace(
+            model,
+            generator=replace(model.generator, emotions=known["generator"]),
+            renderer=replace(model.renderer, emotions=known["renderer"]),
+        )
+    return model
 
 
 def _task(model: Model, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
