@@ -257,7 +257,7 @@ def test_face_at_the_border_and_partly_outside(head, speech) -> None:
 
 def test_presets_are_sample_configs() -> None:
     assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
-    assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [2, 4, 8]
+    assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
 
 
 def test_each_method_has_its_own_presets(head) -> None:

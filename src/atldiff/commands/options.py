@@ -60,7 +60,7 @@ class RenderOptions:
     """How frames are made."""
 
     preset: Preset = "balanced"
-    """Speed against quality: 1, 2 or 4 steps; 2, 4 or 8 with atl-diff-paper."""
+    """Speed against quality: 1, 2 or 4 steps; 1, 2 or 8 with atl-diff-paper."""
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     size: Annotated[int | None, optional("PIXELS")] = None

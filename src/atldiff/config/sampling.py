@@ -35,7 +35,7 @@ PRESETS: dict[Preset, SampleConfig] = {
 }
 
 PAPER_SAMPLING: dict[Preset, SampleConfig] = {
-    "fast": SampleConfig(steps=2, window_frames=32, shared_frames=8),
-    "balanced": SampleConfig(steps=4, window_frames=32, shared_frames=8),
+    "fast": SampleConfig(steps=1, window_frames=32, shared_frames=8),
+    "balanced": SampleConfig(steps=2, window_frames=32, shared_frames=8),
     "best": SampleConfig(steps=8, window_frames=32, shared_frames=8),  # as published
 }
