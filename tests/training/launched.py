@@ -78,6 +78,7 @@ def main() -> None:
     processes = join_processes("cpu")
     told = {name: job() for name, job in jobs(work, processes, {"renderer": RENDERER, "landmarks": LANDMARKS}).items()}
     (work / f"told-{processes.index}.json").write_text(json.dumps(told), encoding="utf-8")
+    processes.leave()
 
 
 if __name__ == "__main__":

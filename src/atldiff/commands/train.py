@@ -98,12 +98,14 @@ def run(args: list[str]) -> int:
         )
     checkpoint = options.out / CHECKPOINT_FOLDER
     if not processes.is_main:
+        processes.leave()
         return 0
     if options.report.json:
         write_json({"out": str(options.out), "checkpoint": str(checkpoint), "steps": done, "of": config.steps})
     else:
         more = "" if done >= config.steps else "; the same command goes on"
         say(f"{checkpoint}: {done} of {config.steps} steps{more}", quiet=quiet)
+    processes.leave()
     return 0
 
 
