@@ -13,8 +13,9 @@ from atldiff import cli
 from atldiff.checkpoint import load_model, locate
 from atldiff.config import PAPER_PRESETS, ConditionUNetConfig, ScheduleConfig
 from atldiff.errors import CheckpointError
+from atldiff.files import sha256
 from atldiff.released.convert import import_weights, released_config
-from atldiff.released.read import read_lightning, sha256
+from atldiff.released.read import read_lightning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

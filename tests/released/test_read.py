@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from atldiff.errors import CheckpointError
+from atldiff.files import sha256
 from atldiff.released.names import check_tensors, rename, rename_all, reversed_table
-from atldiff.released.read import read_json, read_lightning, sha256
+from atldiff.released.read import read_json, read_lightning
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from atldiff.data.faces import load_faces
-from atldiff.diffusion.noise import frame_noise
 from atldiff.evaluation.metrics import image, landmarks
 from atldiff.evaluation.protocol import Metric
 from atldiff.landmarks.geometry import to_canonical
@@ -117,8 +116,7 @@ def render(subject: Subject, renderer: PaperRenderer, steps: Sequence[int], seed
     device = next(renderer.parameters()).device
     identity = _identity(subject).to(device)
     prior, mask = build_start(identity, subject.source[None], subject.targets[None], config)
-    different = 1 if config.noise_over_time == "shared" else len(subject.real)
-    noise = frame_noise(seed, 0, different, 3, config.side)[None].to(device)
+    noise = renderer.frame_noise(seed, 0, len(subject.real))
     emotion = torch.tensor([min(subject.emotion, config.emotions)], device=device)
     return [_pictures(renderer.render(prior, mask, identity, emotion, noise, count)) for count in steps]
 

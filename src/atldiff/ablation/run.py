@@ -28,7 +28,7 @@ from atldiff.ablation.table import IDENTITY, REAL, WARPED, assemble, markdown, r
 from atldiff.errors import DataError, TrainingError
 from atldiff.evaluation import report
 from atldiff.evaluation.run import split_entries
-from atldiff.files import write_text
+from atldiff.files import sha256, write_text
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.methods.paper import PaperModel
 from atldiff.pipeline import choose_dtype
@@ -115,7 +115,7 @@ def ablate(
     if min(steps.values()) < base.steps or not processes.is_main:
         return Outcome(steps, None)
     folders = {arm.name: out / "arms" / arm.name / CHECKPOINT_FOLDER for arm in ARMS}
-    weights = {name: _file_digest(folder / checkpoint.WEIGHTS_FILE) for name, folder in folders.items()}
+    weights = {name: sha256(folder / checkpoint.WEIGHTS_FILE) for name, folder in folders.items()}
     renderers = {name: _load_renderer(folder).to(processes.device, number_format) for name, folder in folders.items()}
     settings = [MEASURED_FORMAT, weights, config.side, list(sampling_steps), base.seed, str(number_format)]
     measured, skipped = _measure(
@@ -235,10 +235,6 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _measure(
     manifest: Manifest,
     entries: Sequence[ManifestEntry],
@@ -261,7 +257,7 @@ def _measure(
             name = entry.record.name
             if progress:
                 progress("measuring", index, len(entries), name)
-            kept, made_with = folder / f"{name}.json", _digest([*settings, _file_digest(manifest.tensors(entry))])
+            kept, made_with = folder / f"{name}.json", _digest([*settings, sha256(manifest.tensors(entry))])
             clip = _read_kept(kept, made_with)
             if clip is None:
                 subject = load_subject(manifest, entry, side)

@@ -96,6 +96,11 @@ def clip_weights(clips: Sequence[ClipWindows | ClipFaces]) -> np.ndarray:
     return weights / weights.sum()
 
 
+def mirrored(points: np.ndarray, side: int) -> np.ndarray:
+    """Return where points (..., 2) lie in a picture of `side` pixels that is flipped left to right."""
+    return points * np.array([-1, 1], np.float32) + np.array([side - 1, 0], np.float32)
+
+
 def crop(
     clip: ClipWindows, frames: np.ndarray, geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,5 +118,5 @@ def crop(
     points = clip.points[frames] - corner.astype(np.float32)
     if flip:
         images = images[:, :, ::-1]
-        points = points * np.array([-1, 1], np.float32) + np.array([geometry.side - 1, 0], np.float32)
+        points = mirrored(points, geometry.side)
     return images, points[0], points[1:]

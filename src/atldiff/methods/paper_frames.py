@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.diffusion.noise import frame_noise
 from atldiff.methods.overlap import OverlapStream
 from atldiff.methods.paper_inputs import NEEDED, build_start
 from atldiff.types import emotion_label
@@ -53,14 +52,9 @@ class PaperFrameStream:
 
     def _sample(self, points: np.ndarray, first: int) -> tuple[np.ndarray, Finish]:
         target = apply(self._matrix, points[:, NEEDED, :2])[None]  # (1, T, K, 2)
-        config = self._renderer.config
         with torch.inference_mode():
-            prior, mask = build_start(self._identity, self._source, target, config)
-            if config.noise_over_time == "shared":
-                noise = frame_noise(self._seed, 0, 1, 3, self._side)
-            else:
-                noise = frame_noise(self._seed, first, len(points), 3, self._side)
-            noise = noise[None].to(prior.device)
+            prior, mask = build_start(self._identity, self._source, target, self._renderer.config)
+            noise = self._renderer.frame_noise(self._seed, first, len(points))
             frames = self._renderer.render(prior, mask, self._identity, self._emotion, noise, self._steps)
         pictures = frames[0].permute(1, 2, 3, 0).float().cpu().numpy() * 255  # (T, S, S, 3)
         return pictures, lambda index, picture: paste(self._portrait, picture, self._matrix)

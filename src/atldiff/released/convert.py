@@ -14,10 +14,11 @@ from atldiff.backbones.weights import find, read_tensors
 from atldiff.checkpoint import WEIGHTS_FILE, locate, save_model
 from atldiff.config import PAPER_PRESETS
 from atldiff.errors import CheckpointError
+from atldiff.files import sha256
 from atldiff.methods.paper import PaperModel
 from atldiff.released import kflm, speech
 from atldiff.released.names import check_tensors, rename, rename_all, reversed_table
-from atldiff.released.read import read_lightning, sha256
+from atldiff.released.read import read_lightning
 from atldiff.released.renderer import find_files, read_schedule, read_unet
 
 if TYPE_CHECKING:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+UNLABELLED_SHARE = 0.2
+"""Share of labelled clips that are shown without their label, so that leaving it open is always trained."""
+
 
 def item_random(seed: int, step: int, index: int) -> np.random.Generator:
     """Return the generator that draws everything of one item: its clip, its augmentation, its time and its noise.
@@ -12,6 +15,11 @@ def item_random(seed: int, step: int, index: int) -> np.random.Generator:
     index: of the item in the global batch of the step.
     """
     return np.random.default_rng((seed, step, index))
+
+
+def shown_emotion(label: int, known: int, random: np.random.Generator) -> int:
+    """Draw the label that a model which knows `known` emotions is shown of a clip; `known` stands for none."""
+    return min(label, known) if random.random() >= UNLABELLED_SHARE else known
 
 
 def dropout_seed(seed: int, step: int, index: int) -> int:

@@ -11,8 +11,8 @@ from atldiff.landmarks.kflm import normalise
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from atldiff.training.draws import Draw, item_random, stack
-from atldiff.training.landmarks_data import augment, clip_weights
+from atldiff.training.draws import Draw, item_random, shown_emotion, stack
+from atldiff.training.landmarks_data import BEFORE_FRAMES, augment, clip_weights
 from atldiff.types import emotion_label
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
 
-BEFORE_FRAMES = 8
-"""How far a second may start before its clip, in silence, as every recording does."""
-UNLABELLED_SHARE = 0.2
-"""Share of labelled clips that are shown without their label, so that leaving it open is always trained."""
 IDENTITY_NOISE = 0.004
 """Deviation of the noise on the initial landmarks, normalised: detection is no more exact than that."""
 
@@ -40,7 +36,7 @@ class SecondsSet:
         self.mels = [clip.mel for clip in clips]
         self.neutrals = [_sixty_eight(clip.neutral) for clip in clips]
         self.targets = [_sixty_eight(clip.neutral + clip.displacements) for clip in clips]
-        self.emotions = [min(emotion_label(emotion), config.emotions) for emotion in emotions]
+        self.emotions = [emotion_label(emotion) for emotion in emotions]
         hears_samples = config.features == "wav2vec2"
         self.samples = [load_samples(manifest, clip) for clip in clips] if hears_samples else None
         self.draw = Draw(clip_weights(clips))
@@ -70,7 +66,7 @@ class SecondsSet:
         wanted = target[low] * (1 - part) + target[high] * part
         known = (moments >= 0) & (moments <= len(target) - 1)
         heard = _cut(mel, start * COLUMNS_PER_FRAME, FPS * COLUMNS_PER_FRAME, SILENT)
-        emotion = self.emotions[chosen] if random.random() >= UNLABELLED_SHARE else self.config.emotions
+        emotion = shown_emotion(self.emotions[chosen], self.config.emotions, random)
         item = {
             "mel": augment(heard, random),
             "initial": (neutral + random.normal(0, IDENTITY_NOISE, neutral.shape)).astype(np.float32),

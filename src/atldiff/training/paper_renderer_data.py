@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.data.windows import clip_weights
+from atldiff.data.windows import clip_weights, mirrored
 from atldiff.landmarks.raster import dilated, polygons
 from atldiff.methods.paper import training_level
 from atldiff.methods.paper_inputs import build_start
-from atldiff.training.draws import Draw, item_random
-from atldiff.types import emotion_label
+from atldiff.training.draws import Draw, item_random, shown_emotion
 from atldiff.video.window import extract
 
 if TYPE_CHECKING:
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 MOUTH_REACH_PX = 3.5
 """How far beyond the inner lips the mouth is counted, in whole-face window pixels."""
-UNLABELLED_SHARE = 0.2
-"""Share of labelled clips that are shown without their label, so that leaving it open is always trained."""
 
 
 def mouth_map(mouth: np.ndarray, side: int) -> np.ndarray:
@@ -60,8 +57,7 @@ class FacesSet:
         pictures, points, mouth = clip_windows(clip, frames, side)
         if random.random() < 0.5:
             pictures = pictures[:, :, ::-1]
-            points, mouth = (place * np.array([-1, 1], np.float32) + np.array([side - 1, 0], np.float32)
-                             for place in (points, mouth))  # fmt: skip
+            points, mouth = mirrored(points, side), mirrored(mouth, side)
         gain = random.uniform(0.8, 1.2, (1, 1, 1, 3)) * random.uniform(0.8, 1.2)
         pictures = np.clip(pictures / 255 * gain + random.uniform(-0.08, 0.08), 0, 1).astype(np.float32)
         video = torch.from_numpy(pictures).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
@@ -69,7 +65,7 @@ class FacesSet:
         prior, mask = build_start(identity, points[None, 0], points[None, 1:], self.config)
         different = 1 if self.config.noise_over_time == "shared" else self.frames
         noise = random.standard_normal((1, 3, different, side, side), np.float32)
-        emotion = clip.emotion if random.random() >= UNLABELLED_SHARE else emotion_label(None)
+        emotion = shown_emotion(clip.emotion, self.config.emotions, random)
         return {
             "target": video[:, :, 1:].half(),
             "identity": identity.half(),
@@ -78,7 +74,7 @@ class FacesSet:
             "mouth": torch.from_numpy(mouth_map(mouth[1:], side))[None, None].half(),
             "noise": torch.from_numpy(noise).expand(-1, -1, self.frames, -1, -1).half(),
             "level": torch.tensor([training_level(random, self.config.schedule.train_steps)]),
-            "emotion": torch.tensor([min(emotion, self.config.emotions)]),
+            "emotion": torch.tensor([emotion]),
             "clips": torch.tensor([chosen]),
         }
 
