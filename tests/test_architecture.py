@@ -12,7 +12,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "atldiff"
 
-BASE = {"types", "timebase", "errors", "config", "files"}
+BASE = {"types", "timebase", "errors", "config", "files", "stages", "workers", "interrupt", "live"}
 MIDDLE = {"audio", "landmarks", "diffusion", "video"}
 MODEL = {"checkpoint", "methods"}
 UP_TO_PIPELINE = BASE | MIDDLE | MODEL | {"pipeline"}
@@ -24,16 +24,17 @@ MAY_IMPORT = {
     "checkpoint": BASE | {"methods"},
     "backbones": BASE | MIDDLE,  # networks of others, for the ruler and for telling people apart
     "data": BASE | MIDDLE | {"backbones"},  # beside methods: neither sees the other
-    "pipeline": BASE | MIDDLE | MODEL,
+    "export": BASE | MIDDLE | MODEL,  # the networks in other runtimes
+    "pipeline": BASE | MIDDLE | MODEL | {"export"},
     "training": UP_TO_PIPELINE | {"data"},
     "evaluation": UP_TO_PIPELINE | {"data", "backbones"},
     "ablation": UP_TO_PIPELINE | {"data", "training", "evaluation"},
     "released": UP_TO_PIPELINE | {"backbones"},  # the authors' files
     "serve": UP_TO_PIPELINE,
-    "export": UP_TO_PIPELINE,
+    "bench": UP_TO_PIPELINE | {"export"},
     "doctor": UP_TO_PIPELINE,
     "commands": UP_TO_PIPELINE
-    | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "doctor"},
+    | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "bench", "doctor"},
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use

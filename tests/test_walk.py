@@ -147,5 +147,5 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
 
 
 @pytest.mark.parametrize("field", ["window_frames", "shared_frames", "steps"])
-def test_the_default_window_is_the_one_of_the_design(field: str) -> None:
-    assert getattr(SampleConfig(), field) == {"window_frames": 16, "shared_frames": 4, "steps": 2}[field]
+def test_the_default_window_is_the_documented_one(field: str) -> None:
+    assert getattr(SampleConfig(), field) == {"window_frames": 10, "shared_frames": 2, "steps": 2}[field]

@@ -9,6 +9,7 @@ The walk: portrait -> landmarks; samples -> landmark track (`methods/speech.py`)
 
 from __future__ import annotations
 
+import os
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
 from atldiff.config import Preset, SampleConfig, sampling_presets
 from atldiff.errors import FaceNotFound, MediaError
+from atldiff.export.attach import attach, check_window, fit_window_frames
+from atldiff.export.choose import find_export
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.edit import at_fps, retarget
 from atldiff.landmarks.geometry import to_canonical
@@ -28,17 +31,19 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_frames
 from atldiff.methods.paper import PaperRenderer
 from atldiff.methods.speech import TrackStream
+from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.read import is_video, read_frames, read_image
 from atldiff.video.write import VideoWriter, check_output
+from atldiff.workers import Workers
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator
 
     from PIL import Image
 
+    from atldiff.export.manifest import Export
     from atldiff.methods.build import Model
 
     PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
@@ -48,6 +53,12 @@ FIRST_FRAMES = 50
 """Frames of a video portrait that are searched for a face before giving up."""
 SLICE_FRAMES = 64
 """Frames whose landmarks are made at a time while rendering, so that memory does not grow with the audio."""
+
+
+_ISA_WITH_BFLOAT16 = frozenset(
+    {"DEFAULT", "ALL", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16"}
+)
+"""Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions: without them it emulates, slowly."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -74,7 +85,8 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        return torch.bfloat16 if native else torch.float32
+        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in _ISA_WITH_BFLOAT16
+        return torch.bfloat16 if native and allowed else torch.float32
     if dtype not in known:
         raise ValueError(f"dtype: got {dtype!r}, expected auto, float32 or bfloat16")
     return known[dtype]
@@ -83,11 +95,20 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 class TalkingHead:
     """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
 
-    def __init__(self, model: Model, *, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(
+        self, model: Model, *, device: str = "auto", dtype: str = "auto", export: Export | None = None
+    ) -> None:
+        """export: networks of this very model in another runtime, which then compute instead of its own."""
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
+        if export is not None and export.runtime == "onnx":
+            self.dtype = torch.float32
+        self.export = export
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
+        self.workers = Workers(self.device)
+        if export is not None:
+            attach(self.model, export, dtype=self.dtype, streams=self.workers.count)
         # The generator stays in float32: it is tiny, and its landmarks are a product.
         renderer = self.model.renderer.to(self.dtype)
         if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
@@ -101,31 +122,49 @@ class TalkingHead:
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        backend: str = "auto",
     ) -> TalkingHead:
         """Load a checkpoint: a folder, a bundled name or a hub id (fetched at `revision`).
 
+        backend: what computes the networks: `torch`, `openvino`, `onnx`, or `auto`: what the folder was exported for,
+        otherwise PyTorch. See docs/export.md.
+
         Raises:
-            CheckpointError: not a checkpoint of ours. ValueError: unknown device or dtype.
+            CheckpointError: not a checkpoint of ours. ValueError: unknown device, dtype or backend, or a backend that
+            cannot do what was asked for. AtlDiffError: the backend's package is missing.
         """
-        choose_dtype(dtype, choose_device(device))
-        return cls(checkpoint.load_model(checkpoint.locate(name, revision)), device=device, dtype=dtype)
+        chosen = choose_device(device)
+        choose_dtype(dtype, chosen)
+        folder = checkpoint.locate(name, revision)
+        export = find_export(folder, backend, device=chosen, dtype=dtype)
+        return cls(checkpoint.load_model(folder), device=device, dtype=dtype, export=export)
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
-        """Write the checkpoint to a folder."""
+        """Write the checkpoint to a folder.
+
+        Raises:
+            ValueError: the networks run in another backend than torch, which holds no weights to write.
+        """
+        if self.export is not None:
+            raise ValueError(f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead")
         checkpoint.save_model(self.model, Path(folder), card)
 
     def sampling(self, chosen: SampleConfig | Preset = "balanced") -> SampleConfig:
         """Return a sampling preset of this method, or the configuration as it is.
 
+        Presets have windows as long as those the networks were exported for.
+
         Raises:
-            ValueError: no such preset.
+            ValueError: no such preset, or windows of another length than the exported networks take.
         """
         if isinstance(chosen, SampleConfig):
+            if self.export is not None:
+                check_window(chosen, self.export)
             return chosen
         presets = sampling_presets(self.model.config)
         if chosen not in presets:
             raise ValueError(f"sampling: got {chosen!r}, expected {', '.join(presets)} or a SampleConfig")
-        return presets[chosen]
+        return presets[chosen] if self.export is None else fit_window_frames(presets[chosen], self.export)
 
     def open_portrait(self, source: PortraitSource, *, face: int | None = None, frame: int | None = None) -> Portrait:
         """Return a portrait with its landmarks.
@@ -145,7 +184,7 @@ class TalkingHead:
         if frame is not None:
             raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
         image = read_image(source)  # pyright: ignore[reportArgumentType]
-        return Portrait(image, detect(image, face))
+        return _detected(image, face)
 
     def landmarks(
         self,
@@ -161,7 +200,7 @@ class TalkingHead:
         """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`."""
         rate = _rate(fps)
         opened = self.open_portrait(portrait, face=face, frame=frame)
-        recording = load_audio(audio, sample_rate=sample_rate)
+        recording = _heard(audio, sample_rate)
         stream = TrackStream(self.model.generator, opened, controls)
         pieces = []
         for start in range(0, len(recording.samples), SAMPLE_RATE):
@@ -197,8 +236,8 @@ class TalkingHead:
         emotion_label(emotion)
         if emotion is not None and not isinstance(self.model.renderer, PaperRenderer):
             raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
-        opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
-        recording = None if audio is None else load_audio(audio, sample_rate=sample_rate)
+        opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        recording = None if audio is None else _heard(audio, sample_rate)
         return Video(self, opened, self._fitted(track, opened), recording, self.sampling(sampling), seed, emotion)
 
     def __call__(
@@ -221,8 +260,8 @@ class TalkingHead:
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
-        recording = load_audio(audio, sample_rate=sample_rate)
-        opened = _resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        recording = _heard(audio, sample_rate)
+        opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
         track = self.landmarks(opened, recording, controls=controls, fps=fps)
         return Video(self, opened, track, recording, self.sampling(sampling), controls.seed, controls.emotion)
 
@@ -239,15 +278,24 @@ class TalkingHead:
     ) -> Iterator[np.ndarray]:
         """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
 
-        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. A frame appears once the audio of its
-        window and the generator's look-ahead are there.
+        A window of frames appears as soon as its sound and the look-ahead are there: with atl-diff's presets eight
+        frames at a time, the first at 0.57 s of sound, every later frame at most as long after its own sound; with
+        atl-diff-paper's after two seconds. Smoothing adds three of its sigmas. `atldiff.live.continuous` makes
+        chunks of a live source and lets the face idle while nothing comes.
+
+        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`.
         """
-        opened = _resized(self.open_portrait(portrait, face=face), size)
+        opened = resized(self.open_portrait(portrait, face=face), size)
         resampler = PacketResampler(sample_rate)
         tracks = TrackStream(self.model.generator, opened, controls)
-        frames = open_frames(self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion)
+        frames = open_frames(
+            self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers
+        )
         for chunk in chunks:
-            yield from frames.push(tracks.push(resampler.feed(np.asarray(chunk))).points())
+            samples = np.atleast_1d(chunk)
+            for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk
+                part = resampler.feed(samples[start : start + sample_rate])
+                yield from frames.push(tracks.push(part).points())
         yield from frames.push(tracks.push(resampler.flush()).points())
         yield from frames.push(tracks.flush().points())
         yield from frames.flush()
@@ -271,7 +319,7 @@ def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait
         if frame is not None and index < frame:
             continue
         try:
-            return Portrait(image, detect(image, face))
+            return _detected(image, face)
         except FaceNotFound:
             if frame is not None or index >= FIRST_FRAMES:
                 raise
@@ -280,7 +328,17 @@ def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait
     raise FaceNotFound(f"portrait {path}: no face found in its first {index + 1} frames; expected one, eyes open")
 
 
-def _resized(portrait: Portrait, size: int | None) -> Portrait:
+def _heard(audio: AudioSource, sample_rate: int | None) -> Audio:
+    with stage("audio"):
+        return load_audio(audio, sample_rate=sample_rate)
+
+
+def _detected(image: np.ndarray, face: int | None) -> Portrait:
+    with stage("detect"):
+        return Portrait(image, detect(image, face))
+
+
+def resized(portrait: Portrait, size: int | None) -> Portrait:
     """Return the portrait with its longest side at `size` pixels (both sides even)."""
     if size is None:
         return portrait
@@ -340,9 +398,10 @@ class Video:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         renderer = self._head.model.renderer
-        stream = open_frames(renderer, self._portrait, self._sampling, self._seed, self._emotion)
+        stream = open_frames(renderer, self._portrait, self._sampling, self._seed, self._emotion, self._head.workers)
         for start in range(0, len(self.track), SLICE_FRAMES):
-            yield from stream.push(self.track.slice(start, min(start + SLICE_FRAMES, len(self.track))).points())
+            part = self.track.slice(start, min(start + SLICE_FRAMES, len(self.track)))
+            yield from stream.push(part.points(), more=True)
         yield from stream.flush()
 
     @property
@@ -370,7 +429,8 @@ class Video:
             before = time.perf_counter()
             for index, frame in enumerate(self, 1):
                 rendering += time.perf_counter() - before
-                writer.write(frame)
+                with stage("encode"):
+                    writer.write(frame)
                 if progress:
                     progress(index, len(self))
                 before = time.perf_counter()

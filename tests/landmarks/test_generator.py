@@ -6,7 +6,7 @@ import torch
 
 from atldiff.config import GeneratorConfig
 from atldiff.landmarks.generator import Generator
-from atldiff.landmarks.stream import BLOCK_FRAMES, SILENT, DisplacementStream, predict_coefficients
+from atldiff.landmarks.stream import BLOCK_FRAMES, FIRST_FRAMES, SILENT, DisplacementStream, predict_coefficients
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
 torch.set_num_threads(1)
@@ -106,24 +106,27 @@ def test_any_packets_give_the_file_s_coefficients_bit_for_bit(
         assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_frames_come_in_eights_as_soon_as_their_audio_is_complete(generator: Generator, neutral: np.ndarray) -> None:
+def test_frames_come_in_blocks_as_soon_as_their_audio_is_complete(generator: Generator, neutral: np.ndarray) -> None:
+    """Two frames first and then eights: with windows of ten that share two, a block ends where a window does."""
     stream = DisplacementStream(generator, neutral)
-    needed = (BLOCK_FRAMES + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
-    assert len(stream.push(make_mel(40)[: needed - 1])) == 0
-    assert len(stream.push(make_mel(1)[:1])) == BLOCK_FRAMES
-    assert stream.emitted == BLOCK_FRAMES
+    mel, at = make_mel(40), 0
+    for block in range(3):
+        needed = (FIRST_FRAMES + block * BLOCK_FRAMES + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
+        assert len(stream.push(mel[at : needed - 1])) == 0
+        assert len(stream.push(mel[needed - 1 : needed])) == (BLOCK_FRAMES if block else FIRST_FRAMES)
+        at = needed
 
 
 def test_audio_beyond_the_look_ahead_cannot_change_a_frame(generator: Generator, neutral: np.ndarray) -> None:
     mel = make_mel(40)
     said = predict_coefficients(generator, mel, neutral)
     for block in (0, 1, 2):
-        end = (block + 1) * BLOCK_FRAMES
+        end = FIRST_FRAMES + block * BLOCK_FRAMES
         horizon = (end + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
         after, before = mel.copy(), mel.copy()
         after[horizon:] += 1.0
         before[horizon - 2] += 1.0
-        frames = slice(end - BLOCK_FRAMES, end)
+        frames = slice(max(0, end - BLOCK_FRAMES), end)
         assert np.array_equal(predict_coefficients(generator, after, neutral)[frames], said[frames])
         changed = predict_coefficients(generator, before, neutral)[frames]
         assert not np.array_equal(changed, said[frames])  # what lies within it is used

@@ -89,7 +89,7 @@ def start_of(renderer: PaperRenderer, batch: dict[str, torch.Tensor]) -> torch.T
 def rendered(renderer: PaperRenderer, batch: dict[str, torch.Tensor], steps: int = 2, **changes: Any) -> torch.Tensor:
     told = {name: batch[name] for name in ("prior", "mask", "identity", "emotion", "noise")} | changes
     with torch.inference_mode():
-        return renderer.render(**told, steps=steps)
+        return renderer.render(tokens=renderer.describe(told.pop("identity")), **told, steps=steps)
 
 
 class TestGuidedImage:

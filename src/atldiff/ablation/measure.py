@@ -113,12 +113,12 @@ def render(subject: Subject, renderer: PaperRenderer, steps: Sequence[int], seed
     Every number of steps, like every renderer, starts from the same noise: a function of the seed and the frame.
     """
     config = renderer.config
-    device = next(renderer.parameters()).device
+    device = renderer.device
     identity = _identity(subject).to(device)
     prior, mask = build_start(identity, subject.source[None], subject.targets[None], config)
-    noise = renderer.frame_noise(seed, 0, len(subject.real))
+    tokens, noise = renderer.describe(identity), renderer.frame_noise(seed, 0, len(subject.real))
     emotion = torch.tensor([min(subject.emotion, config.emotions)], device=device)
-    return [_pictures(renderer.render(prior, mask, identity, emotion, noise, count)) for count in steps]
+    return [_pictures(renderer.render(prior, mask, tokens, emotion, noise, count)) for count in steps]
 
 
 def track(frames: NDArray[np.uint8], tracker: FaceTracker) -> list[NDArray[np.float32] | None]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.error import FFmpegError, InvalidDataError
-from scipy.signal import firwin, upfirdn
 
 from atldiff.errors import MediaError
 from atldiff.timebase import SAMPLE_RATE
@@ -168,6 +167,8 @@ class PacketResampler:
         # upfirdn gives sum_i tail[i] * kernel[j * down - i * up]; with the tail starting at a multiple of `down`
         # and the kernel's centre padded to one, output m is entry j = m - shift of it.
         shift = self._tail_start // self._down * self._up - (len(kernel) - half - 1) // self._down
+        from scipy.signal import upfirdn  # here: it takes half a second, and 16 kHz needs none of it
+
         rows = upfirdn(kernel, self._tail, self._up, self._down)
         missing = max(0, stop - shift - len(rows))  # past the last input's reach there is silence
         result = np.pad(rows, (0, missing))[self._sent - shift : stop - shift]
@@ -182,6 +183,8 @@ class PacketResampler:
 @lru_cache(maxsize=4)
 def _kernel(up: int, down: int) -> tuple[NDArray[np.float64], int]:
     """Return the low-pass kernel, led by zeros so that its centre is a multiple of `down`, and its half length."""
+    from scipy.signal import firwin
+
     widest = max(up, down)
     half = _KERNEL_LOBES * widest
     taps = firwin(2 * half + 1, 1.0 / widest, window=("kaiser", 8.0)) * up  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from atldiff.commands import aliases, door
+from atldiff.commands import aliases, door, live
 from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
 from atldiff.commands.progress import Progress, Stopwatch, say, waiting, write_json
 from atldiff.types import Controls
@@ -16,6 +16,19 @@ from atldiff.types import Controls
 if TYPE_CHECKING:
     from atldiff.pipeline import Video
     from atldiff.types import LandmarkTrack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveOptions:
+    """Sound from standard input, rendered while it comes."""
+
+    stdin: bool = False
+    """Read mono 16-bit little-endian PCM from standard input instead of AUDIO."""
+    sample_rate: Annotated[int, tyro.conf.arg(metavar="HZ")] = 16_000
+    """Its sample rate."""
+    live: bool = False
+    """Keep to the clock: the face idles while no sound comes. Ctrl-C ends the sound and finishes the file."""
+
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, aliases.AUDIO), options={**aliases.OUTPUT, **aliases.STEPS, **aliases.CONTROLS}
@@ -28,11 +41,11 @@ class Generate:
 
     portrait: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PORTRAIT")]
     """A picture, or a video of which one frame is taken."""
-    audio: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AUDIO")]
-    """An audio file, or a video with sound."""
+    audio: Annotated[tyro.conf.Positional[Path | None], optional("AUDIO")] = None
+    """An audio file, or a video with sound. Left out with --stdin."""
     output: Annotated[str | None, optional("OUT", "-o")] = None
-    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, or .npz for the landmarks only.
-    PORTRAIT_AUDIO.mp4 in the current folder when left out."""
+    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, .npz for the landmarks only, or
+    - for raw RGB frames on standard output. PORTRAIT_AUDIO.mp4 in the current folder when left out."""
     output_dir: Annotated[Path | None, optional("FOLDER")] = None
     """Folder for that default name."""
     landmarks: Annotated[Path | None, optional("TRACK.npz")] = None
@@ -43,6 +56,7 @@ class Generate:
     face: FaceOptions = field(default_factory=FaceOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
+    live: LiveOptions = field(default_factory=LiveOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
@@ -53,10 +67,15 @@ def run(args: list[str]) -> int:
     quiet = options.report.quiet
     options.render.check()
     fps = parse_fps(options.fps)
-    output = door.default_output(
-        options.portrait, options.audio, ".mp4", output=options.output, folder=options.output_dir
-    )
-    door.check_target(output, options.portrait, options.audio)
+    check_sound_source(options)
+    sound = options.audio or Path("stdin")
+    output = door.default_output(options.portrait, sound, ".mp4", output=options.output, folder=options.output_dir)
+    if output == live.STDOUT:
+        live.check_stdout(json=options.report.json)
+    else:
+        door.check_target(output, options.portrait, options.audio)
+    if options.audio is None:
+        return run_live(options, output, watch)
     if options.landmarks is not None:
         door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
     door.check_input(options.portrait, "portrait")
@@ -79,9 +98,67 @@ def run(args: list[str]) -> int:
         if path is not None:
             track.save(path)
     watch.lap("landmarks")
-    if video is not None:
+    if video is not None and output == live.STDOUT:
+        live.write_frames(video, video.size, float(video.fps), quiet=quiet)
+        watch.lap("render")
+    elif video is not None:
         save_video(video, output, watch, quiet=quiet)
     finish(output, track, watch, options.report, landmarks=options.landmarks)
+    return 0
+
+
+def check_sound_source(options: Generate) -> None:
+    """Raise unless there is one source of sound, and nothing that a stream cannot do is asked of it.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if options.live.stdin and options.audio is not None:
+        raise ValueError(f"audio: got both {options.audio} and --stdin, expected one of them")
+    if not options.live.stdin:
+        if options.audio is None:
+            raise ValueError("audio: got none, expected an audio file, or --stdin")
+        if options.live.live:
+            raise ValueError("live: got --live with a file, expected it with --stdin")
+        return
+    tracked = options.landmarks is not None or (options.output is not None and door.is_track(options.output))
+    for name, given in (("--fps", options.fps), ("--landmarks or .npz", tracked or None)):
+        if given is not None:
+            raise ValueError(
+                f"stdin: got {name} with --stdin; a stream is rendered as it comes, at 25 fps: leave it out"
+            )
+    if not 1_000 <= options.live.sample_rate <= 768_000:
+        raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected 1000 to 768000 Hz")
+
+
+def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
+    """Render standard input."""
+    source = live.check_stdin()
+    quiet = options.report.quiet
+    door.check_input(options.portrait, "portrait")
+    found = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    watch.lap("portrait")
+    head = door.load_head(options.model, quiet=quiet)
+    opened = head.open_portrait(found, face=options.face.face, frame=options.face.frame)
+    watch.lap("load")
+    made = live.generate_live(
+        head,
+        opened,
+        source,
+        output,
+        watch,
+        sample_rate=options.live.sample_rate,
+        idle=options.live.live,
+        controls=options.controls,
+        sampling=options.render.sampling(head.model.config),
+        size=options.render.size,
+        quiet=quiet,
+    )
+    if options.report.json:
+        write_json({"output": output, **made, "seconds": {n: round(s, 3) for n, s in watch.seconds.items()}})
+    else:
+        said = f"{output}: {made['duration_s']:.1f} s, {made['frames']} frames, in {watch.seconds['stream']:.1f} s"
+        say(said, quiet=quiet)
     return 0
 
 

@@ -16,9 +16,9 @@ class SampleConfig:
 
     steps: int = 2
     """Network evaluations a frame. 1 to 64."""
-    window_frames: int = 16
+    window_frames: int = 10
     """Frames sampled together. 4 to 64."""
-    shared_frames: int = 4
+    shared_frames: int = 2
     """Frames that neighbouring windows both sample and cross-fade. 0 to half of window_frames."""
 
     def __post_init__(self) -> None:

@@ -66,6 +66,16 @@ class UNet3D(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of its weights and of what it takes."""
+        return self.stem.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.stem.weight.device
+
     def forward(
         self,
         x: torch.Tensor,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 BLOCK_FRAMES = 8
 """Frames predicted by one network call."""
+FIRST_FRAMES = 2
+"""Frames of the first block that lie in the sound, the others before it: so blocks end where windows of ten frames that
+share two do, and no window waits for a block."""
 SILENT = -3.0
 """The feature value of silence, heard before the start and after the end."""
 
@@ -30,28 +33,29 @@ class DisplacementStream:
         with torch.inference_mode():
             shape = torch.as_tensor(neutral, dtype=torch.float32, device=self._device)[None]
             self._identity = generator.describe(shape)
-        self._columns = np.full((self._context, MEL_BANDS), SILENT, np.float32)
-        self.emitted = 0
+        before = self._context + (BLOCK_FRAMES - FIRST_FRAMES) * COLUMNS_PER_FRAME
+        self._columns = np.full((before, MEL_BANDS), SILENT, np.float32)
+        self._next = FIRST_FRAMES - BLOCK_FRAMES  # the frame that the next block starts with
 
     def push(self, columns: np.ndarray) -> np.ndarray:
-        """Take columns (C, 80); return coefficients (F, M) of the frames whose audio is complete, in eights."""
+        """Take columns (C, 80); return coefficients (F, M) of the frames whose audio is complete, by blocks."""
         self._columns = np.concatenate([self._columns, columns])
         block = BLOCK_FRAMES * COLUMNS_PER_FRAME
         needed = self._context + block + self._lookahead
         out = [np.zeros((0, self._generator.config.components), np.float32)]
         while len(self._columns) >= needed:
-            out.append(self._predict(self._columns[:needed]))
+            out.append(self._predict(self._columns[:needed])[max(0, -self._next) :])
             self._columns = self._columns[block:]
-            self.emitted += BLOCK_FRAMES
+            self._next += BLOCK_FRAMES
         return np.concatenate(out)
 
     def flush(self, frames: int) -> np.ndarray:
         """End the stream at `frames` frames in all; return the coefficients still missing."""
-        start = self.emitted
-        blocks = -(-(frames - start) // BLOCK_FRAMES)
+        blocks = -(-(frames - self._next) // BLOCK_FRAMES)
+        missing = frames - max(0, self._next)
         wanted = self._context + blocks * BLOCK_FRAMES * COLUMNS_PER_FRAME + self._lookahead
         silence = np.full((max(0, wanted - len(self._columns)), self._columns.shape[1]), SILENT, np.float32)
-        return self.push(silence)[: frames - start]
+        return self.push(silence)[:missing]
 
     def _predict(self, columns: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

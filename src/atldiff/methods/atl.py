@@ -43,6 +43,11 @@ class Renderer(nn.Module):
         self.config = config
         self.unet = UNet3D(3 + CONDITION_CHANNELS, config.stem, config.widths, config.blocks)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.unet.device
+
     def denoise(
         self, x: torch.Tensor, t: torch.Tensor, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
@@ -50,7 +55,7 @@ class Renderer(nn.Module):
 
         Outside the mask the prediction is the prior: nothing is invented there, so nothing can flicker.
         """
-        dtype = self.unet.stem.weight.dtype
+        dtype = self.unet.dtype
         embedding = time_embedding(t, self.unet.embedding_width).to(dtype)
         residual = self.unet(torch.cat([x, conditions], dim=1).to(dtype), embedding)
         return prior + mask * residual.float()

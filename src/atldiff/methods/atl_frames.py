@@ -14,6 +14,7 @@ from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.methods.overlap import OverlapStream
+from atldiff.stages import stage
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.warp import PortraitWarp
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from atldiff.methods.atl import Renderer
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
+    from atldiff.workers import Workers
 
 CAVITY_BLUR_PX = 1.0
 
@@ -39,15 +41,23 @@ EYES = (
 class FrameStream:
     """Frames of one portrait, from landmarks pushed in any portions, by the compact renderer."""
 
-    def __init__(self, renderer: Renderer, portrait: Portrait, sampling: SampleConfig, seed: int) -> None:
+    def __init__(
+        self,
+        renderer: Renderer,
+        portrait: Portrait,
+        sampling: SampleConfig,
+        seed: int,
+        workers: Workers | None = None,
+    ) -> None:
         config = renderer.config
         self._renderer, self._steps = renderer, sampling.steps
-        self._device = next(renderer.parameters()).device
+        self._device = renderer.device
         self._geometry = WindowGeometry(config.side, config.origin)
         points = portrait.landmarks[None]
         self._portrait, self._landmarks = portrait.image, portrait.landmarks[:, :2]
         matrix = fit_window(points, self._geometry)[0]
-        self._identity = extract(portrait.image, matrix, config.side)
+        identity = extract(portrait.image, matrix, config.side).astype(np.float32) / 127.5 - 1
+        self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None]
         self._source = apply(matrix, points[0, NEEDED, :2])
         self._warp = PortraitWarp.prepare(
             portrait.image,
@@ -56,27 +66,30 @@ class FrameStream:
             unit_px=1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0])),
         )
         self._noise = window_noise(seed, 3, config.side).to(self._device)
-        self._windows = OverlapStream(sampling, self._sample)
+        self._windows = OverlapStream(sampling, self._sample, workers)
 
-    def push(self, points: np.ndarray) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete."""
-        return self._windows.push(points)
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+
+        more: as in `OverlapStream.push`.
+        """
+        return self._windows.push(points, more=more)
 
     def flush(self) -> Iterator[np.ndarray]:
         """End the stream: yield the frames still missing."""
         return self._windows.flush()
 
     def _sample(self, points: np.ndarray, first: int) -> tuple[np.ndarray, Finish]:
-        matrices = fit_window(points, self._geometry)
-        target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
-        identity = torch.from_numpy(self._identity.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-        inputs = build_inputs(identity, self._source[None], target[None][:, :, NEEDED], self._renderer.config)
-        prior, conditions, mask = (x.to(self._device) for x in (inputs.prior, inputs.conditions, inputs.mask))
-        with torch.inference_mode():
-            frames = self._renderer.render(prior, conditions, mask, self._noise, self._steps)
+        with stage("inputs"):
+            matrices = fit_window(points, self._geometry)
+            target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
+            inputs = build_inputs(self._identity, self._source[None], target[None][:, :, NEEDED], self._renderer.config)
+            cavities = self._cavities(target)
         levels = lambda x: (x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5  # noqa: E731
-        sampled, priors = levels(frames), levels(inputs.prior)  # (T, S, S, 3)
-        cavities = self._cavities(target)
+        with stage("denoise"), torch.inference_mode():
+            prior, conditions, mask = (x.to(self._device) for x in (inputs.prior, inputs.conditions, inputs.mask))
+            frames = self._renderer.render(prior, conditions, mask, self._noise, self._steps)
+            sampled, priors = levels(frames), levels(inputs.prior)  # (T, S, S, 3)
 
         def finish(index: int, picture: np.ndarray) -> np.ndarray:
             return self._frame(points[index], WindowResult(picture, priors[index], cavities[index], matrices[index]))
@@ -90,11 +103,13 @@ class FrameStream:
         return np.stack([cv2.GaussianBlur(cavity, (0, 0), CAVITY_BLUR_PX) for cavity in cavities])
 
     def _frame(self, points: np.ndarray, window: WindowResult) -> np.ndarray:
-        detail = np.concatenate(outline(window.matrix, self._geometry.side))
-        smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
-        moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
-        x0, y0, x1, y1 = self._warp.box
-        composite(moved, (x0, y0), window)
-        frame = self._portrait.copy()
-        frame[y0:y1, x0:x1] = moved
-        return frame
+        with stage("warp"):
+            detail = np.concatenate(outline(window.matrix, self._geometry.side))
+            smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
+            moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
+        with stage("composite"):
+            x0, y0, x1, y1 = self._warp.box
+            composite(moved, (x0, y0), window)
+            frame = self._portrait.copy()
+            frame[y0:y1, x0:x1] = moved
+            return frame

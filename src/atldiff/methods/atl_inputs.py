@@ -85,8 +85,8 @@ def build_inputs(
     lips, inner, mask, mouth = lip_maps(flat, config)
     source_lips, source_inner, _, _ = lip_maps(source.astype(np.float32), config)
     repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, S, S)
-    moved = torch.as_tensor(_CONTROL.of(flat))
-    still = torch.as_tensor(np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0))
+    moved = _CONTROL.of(flat)
+    still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
     prior, field = warp_windows(repeated, moved, still)
 
     def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:

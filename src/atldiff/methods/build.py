@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from atldiff.config import MethodConfig, SampleConfig
     from atldiff.types import Portrait
+    from atldiff.workers import Workers
 
 Model: TypeAlias = ATLModel | PaperModel
 FaceRenderer: TypeAlias = Renderer | PaperRenderer
@@ -25,8 +26,11 @@ FaceRenderer: TypeAlias = Renderer | PaperRenderer
 class Frames(Protocol):
     """Frames of one portrait, from landmarks pushed in any portions."""
 
-    def push(self, points: np.ndarray) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete."""
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+
+        more: the next landmarks are at hand, so windows may stay in work meanwhile; their frames come with those.
+        """
         ...
 
     def flush(self) -> Iterator[np.ndarray]:
@@ -40,9 +44,14 @@ def build(config: MethodConfig) -> Model:
 
 
 def open_frames(
-    renderer: FaceRenderer, portrait: Portrait, sampling: SampleConfig, seed: int, emotion: str | None = None
+    renderer: FaceRenderer,
+    portrait: Portrait,
+    sampling: SampleConfig,
+    seed: int,
+    emotion: str | None = None,
+    workers: Workers | None = None,
 ) -> Frames:
     """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions."""
     if isinstance(renderer, PaperRenderer):
-        return PaperFrameStream(renderer, portrait, sampling, seed, emotion)
-    return FrameStream(renderer, portrait, sampling, seed)
+        return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers)
+    return FrameStream(renderer, portrait, sampling, seed, workers)

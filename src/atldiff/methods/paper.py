@@ -60,7 +60,7 @@ class IdentityUNet(nn.Module):
         self, x: torch.Tensor, level: torch.Tensor, tokens: torch.Tensor, emotion: torch.Tensor
     ) -> torch.Tensor:
         """Return (B, 3, T, S, S) float32. x: the same shape; level, emotion: (B,) int64; tokens: (B, N, W)."""
-        dtype = self.unet.stem.weight.dtype
+        dtype = self.unet.dtype
         still = x.mean(dim=2, keepdim=True)
         embedding = time_embedding(level.float() / self.schedule.train_steps, self.unet.embedding_width)
         seen = (torch.cat([x, still.expand_as(x)], dim=1) * 2 - 1).to(dtype)
@@ -111,13 +111,18 @@ class PaperRenderer(nn.Module):
 
             self.unet = ConditionUNet(config.unet, config.axes)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
     def frame_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
         """Return the noise of a video's frames from `first` on, (1, 3, T, S, S), or (1, 3, 1, S, S) where all share it.
 
         On the renderer's device; drawn on the CPU, so that it is the same everywhere.
         """
         first, frames = (0, 1) if self.config.noise_over_time == "shared" else (first, frames)
-        return frame_noise(seed, first, frames, 3, self.config.side)[None].to(next(self.parameters()).device)
+        return frame_noise(seed, first, frames, 3, self.config.side)[None].to(self.device)
 
     def guided_image(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the process's end n = prior + scale * noise, (B, 3, T, S, S).
@@ -144,16 +149,16 @@ class PaperRenderer(nn.Module):
         self,
         prior: torch.Tensor,
         mask: torch.Tensor,
-        identity: torch.Tensor,
+        tokens: torch.Tensor,
         emotion: torch.Tensor,
         noise: torch.Tensor,
         steps: int,
     ) -> torch.Tensor:
         """Sample frames (B, 3, T, S, S) in [0, 1] in `steps` network evaluations.
 
-        prior: (B, 3, T, S, S). mask: (B, 1, T, S, S). identity: (B, 3, S, S). emotion: (B,) int64. noise: as prior.
+        prior: (B, 3, T, S, S). mask: (B, 1, T, S, S). tokens: (B, N, W) of `describe`. emotion: (B,) int64. noise: as
+        prior.
         """
-        tokens = self.describe(identity)
         start = self.guided_image(prior, mask, noise)
         frames = ddim.sample(
             lambda x, level: self.predict(x, level, tokens, emotion), start, self.config.schedule, steps

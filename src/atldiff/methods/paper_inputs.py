@@ -38,8 +38,8 @@ def build_start(
     repeated = identity[:, :, None].expand(-1, -1, frames, -1, -1)
     if config.prior == "identity":
         return repeated.contiguous(), mask
-    moved = torch.as_tensor(_CONTROL.of(target.reshape(batch * frames, -1, 2).astype(np.float32)))
-    still = torch.as_tensor(np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0))
+    moved = _CONTROL.of(target.reshape(batch * frames, -1, 2).astype(np.float32))
+    still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
     flat = repeated.transpose(1, 2).reshape(batch * frames, *identity.shape[1:])
-    warped, _ = warp_windows(flat, moved.to(identity.device), still.to(identity.device))
+    warped, _ = warp_windows(flat, moved, still)
     return warped.reshape(batch, frames, *identity.shape[1:]).transpose(1, 2).contiguous(), mask

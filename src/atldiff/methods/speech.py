@@ -13,6 +13,7 @@ from atldiff.landmarks.motion import GaussianSmoother, SilenceGate, head_motion,
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.generators import open_generator
+from atldiff.stages import stage
 from atldiff.timebase import FPS, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
@@ -48,15 +49,20 @@ class TrackStream:
     def push(self, samples: np.ndarray) -> LandmarkTrack:
         """Take samples (N,) at 16 kHz; return the frames of the track that are complete (possibly none)."""
         self._samples += len(samples)
-        mel, levels = self._mel.push(samples)
-        return self._advance(self._predicted.push(samples, mel), self._gate.push(levels), last=False)
+        with stage("features"):
+            mel, levels = self._mel.push(samples)
+        with stage("generator"):
+            coefficients = self._predicted.push(samples, mel)
+        return self._advance(coefficients, self._gate.push(levels), last=False)
 
     def flush(self) -> LandmarkTrack:
         """End the stream: return the frames still missing, so that all cover ceil(N / 640) frames."""
         frames = frame_count(self._samples)
-        mel, levels = self._mel.flush(self._samples)
-        first = self._predicted.push(np.zeros(0, np.float32), mel)
-        coefficients = np.concatenate([first, self._predicted.flush(frames)])
+        with stage("features"):
+            mel, levels = self._mel.flush(self._samples)
+        with stage("generator"):
+            first = self._predicted.push(np.zeros(0, np.float32), mel)
+            coefficients = np.concatenate([first, self._predicted.flush(frames)])
         gates = np.concatenate([self._gate.push(levels), self._gate.flush(frames)])
         return self._advance(coefficients, gates, last=True)
 
@@ -70,7 +76,8 @@ class TrackStream:
         smooth = self._smoother.push(spoken)
         if last:
             smooth = np.concatenate([smooth, self._smoother.flush()])
-        return self._track(smooth)
+        with stage("motion"):
+            return self._track(smooth)
 
     def _track(self, coefficients: np.ndarray) -> LandmarkTrack:
         # One frame at a time: a product's last bit may depend on how many rows it has, and packets must not show.

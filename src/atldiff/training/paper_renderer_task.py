@@ -55,16 +55,17 @@ def paper_renderer_task(
     def probe(module: nn.Module) -> Probe:
         if held_out is None:
             return Probe({})
-        device = next(module.parameters()).device
+        device = renderer.device
         prior, mask, identity, noise, target, mouth = (
             held_out[name].to(device).float() for name in ("prior", "mask", "identity", "noise", "target", "mouth")
         )
         emotion = held_out["emotion"].to(device)
         scalars, strips = {}, [identity[:, :, None].expand_as(target)]
         error = lambda frames: float((mouth * (frames - target).square()).sum())  # noqa: E731 - a formula, used twice
+        tokens = renderer.describe(identity)
         before = error(identity[:, :, None].expand_as(target))
         for name, sampling in PAPER_SAMPLING.items():
-            frames = renderer.render(prior, mask, identity, emotion, noise, sampling.steps)
+            frames = renderer.render(prior, mask, tokens, emotion, noise, sampling.steps)
             scalars[f"mouth_ratio_{name}"] = error(frames) / max(before, 1e-9)
             scalars[f"psnr_{name}"] = float(-10 * (frames - target).square().mean(dim=(1, 2, 3, 4)).log10().mean())
             strips.append(frames)

@@ -64,7 +64,7 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
         return renderer.loss(batch)
 
     def probe(module: nn.Module) -> Probe:
-        device = next(renderer.parameters()).device
+        device = renderer.device
         noise = window_noise(PROBE_SEED, 3, renderer.config.side).to(device)
         after = {name: 0.0 for name in PRESETS}
         before, strips = 0.0, []

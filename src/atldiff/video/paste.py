@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from atldiff.video.window import outline
@@ -10,6 +12,7 @@ FEATHER_SHARE = 0.12
 """Share of the window's side, at its border, over which it fades into the picture."""
 
 
+@lru_cache(maxsize=4)
 def feather(side: int) -> np.ndarray:
     """Return weights (S, S) float32: one inside, falling smoothly to zero at the border."""
     steps = np.minimum(np.arange(side), np.arange(side)[::-1]) / (FEATHER_SHARE * side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import wave
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -24,8 +25,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Sound: TypeAlias = "Path | tuple[NDArray[np.float32], int]"
-"""A file with an audio track, or samples (N, channels) in [-1, 1] and their rate in Hz."""
+
+@dataclass(frozen=True, slots=True)
+class LiveSound:
+    """Sound that is still coming while the frames are written.
+
+    blocks: (n, channels) float32 in [-1, 1]; an empty one says that there is no more for now. They have to be as far as
+    the frames, and a fifth of a second further for the encoder's sake; whatever is missing goes in later. rate: Hz.
+    """
+
+    blocks: Iterator[NDArray[np.float32]]
+    rate: int
+    channels: int
+
+
+Sound: TypeAlias = "Path | tuple[NDArray[np.float32], int] | LiveSound"
+"""A file with an audio track, samples (N, channels) in [-1, 1] and their rate in Hz, or samples still to come."""
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -39,13 +54,15 @@ _ARRAY_BLOCK = 16_384
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
 
 
-def check_sound(audio: str | os.PathLike[str] | tuple[np.ndarray, int]) -> Sound:
-    """Return what to play, in one form: a path, or (N, channels) float32 samples and their rate.
+def check_sound(audio: str | os.PathLike[str] | tuple[np.ndarray, int] | LiveSound) -> Sound:
+    """Return what to play, in one form: a path, (N, channels) float32 samples and their rate, or sound as it is.
 
     Raises:
         MediaError: the file is missing, empty, not media or without an audio track.
         ValueError: samples of another shape or type, or a rate that is no positive whole number.
     """
+    if isinstance(audio, LiveSound):
+        return audio
     if isinstance(audio, tuple):
         samples, rate = audio
         columns = samples[:, None] if samples.ndim == 1 else samples
@@ -60,8 +77,12 @@ def check_sound(audio: str | os.PathLike[str] | tuple[np.ndarray, int]) -> Sound
         return path
 
 
-def add_sound(container: OutputContainer, audio: Sound, codec: str, duration: Fraction | None) -> Iterator[av.Packet]:
+def add_sound(
+    container: OutputContainer, audio: Sound, codec: str, duration: Fraction | None
+) -> Iterator[av.Packet | None]:
     """Add a sound track to `container` and return its packets, made one by one as they are asked for.
+
+    None stands where sound that is still coming has no packet for now.
 
     An AAC track that goes into an AAC container is copied, whole packets up to `duration` seconds; anything else is
     encoded, cut or padded with silence to exactly `duration` seconds. codec: "aac" or "libopus".
@@ -90,6 +111,8 @@ def sound_format(audio: Sound) -> tuple[int, int]:
         with _opened(audio) as source:
             context = source.streams.audio[0].codec_context
             rate, channels = context.sample_rate, context.channels
+    elif isinstance(audio, LiveSound):
+        rate, channels = audio.rate, audio.channels
     else:
         rate, channels = audio[1], audio[0].shape[1]
     return rate, channels if channels <= 6 else 2  # AAC has no 6.1, PyAV no frame of eight planes
@@ -98,7 +121,13 @@ def sound_format(audio: Sound) -> tuple[int, int]:
 def sound_blocks(audio: Sound, rate: int, channels: int, duration: Fraction | None) -> Iterator[NDArray[np.float32]]:
     """Yield `audio` as (channels, n) float32 blocks at `rate` Hz, round(duration * rate) samples in all if given."""
     left = None if duration is None else round(duration * rate)
-    frames = _file_frames(audio) if isinstance(audio, Path) else _array_frames(*audio)
+    frames: Iterator[av.AudioFrame | None]
+    if isinstance(audio, Path):
+        frames = _file_frames(audio)
+    elif isinstance(audio, LiveSound):
+        frames = (_array_frame(block, audio.rate) if block.size else None for block in audio.blocks)
+    else:
+        frames = _array_frames(*audio)
     for block in _converted(frames, _LAYOUTS[channels], rate):
         if left is None:
             yield block
@@ -168,10 +197,13 @@ def _copied(source: InputContainer, out: av.AudioStream, duration: Fraction | No
             _log.warning("audio %s: damaged (%s); the sound track ends early", source.name, reason(error))
 
 
-def _encoded(track: av.AudioStream, blocks: Iterator[NDArray[np.float32]]) -> Iterator[av.Packet]:
+def _encoded(track: av.AudioStream, blocks: Iterator[NDArray[np.float32]]) -> Iterator[av.Packet | None]:
     rate, layout = track.codec_context.sample_rate, track.codec_context.layout.name
     position = 0
     for block in blocks:
+        if not block.size:
+            yield None
+            continue
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, position, Fraction(1, rate)
         position += block.shape[1]
@@ -181,11 +213,15 @@ def _encoded(track: av.AudioStream, blocks: Iterator[NDArray[np.float32]]) -> It
 
 def _array_frames(samples: NDArray[np.float32], rate: int) -> Iterator[av.AudioFrame]:
     for start in range(0, len(samples), _ARRAY_BLOCK):
-        packed = np.ascontiguousarray(samples[start : start + _ARRAY_BLOCK]).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=_LAYOUTS[samples.shape[1]])
-        frame.sample_rate = rate
-        frame.time_base = Fraction(1, rate)
-        yield frame
+        yield _array_frame(samples[start : start + _ARRAY_BLOCK], rate)
+
+
+def _array_frame(samples: NDArray[np.float32], rate: int) -> av.AudioFrame:
+    packed = np.ascontiguousarray(samples).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=_LAYOUTS[samples.shape[1]])
+    frame.sample_rate = rate
+    frame.time_base = Fraction(1, rate)
+    return frame
 
 
 def _file_frames(path: Path) -> Iterator[av.AudioFrame]:
@@ -196,11 +232,14 @@ def _file_frames(path: Path) -> Iterator[av.AudioFrame]:
             _log.warning("audio %s: damaged (%s); silence follows", path, reason(error))
 
 
-def _converted(frames: Iterator[av.AudioFrame], layout: str, rate: int) -> Iterator[NDArray[np.float32]]:
-    """Yield frames of any format as (channels, n) float32 blocks of one layout and rate."""
+def _converted(frames: Iterator[av.AudioFrame | None], layout: str, rate: int) -> Iterator[NDArray[np.float32]]:
+    """Yield frames of any format as (channels, n) float32 blocks of one layout and rate; empty ones where none is."""
     resampler: av.AudioResampler | None = None
     form: tuple[str, str, int] | None = None
     for frame in frames:
+        if frame is None:
+            yield np.zeros((0, 0), np.float32)
+            continue
         frame.pts = None  # samples are counted, timestamps of the source are not followed
         own = (frame.format.name, frame.layout.name, frame.sample_rate)
         if resampler is None or own != form:  # a track may change its rate midway

@@ -25,63 +25,62 @@ BORDER_ANCHORS = 8
 """Fixed points on each side of a field's border."""
 
 
-def border_anchors(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+def border_anchors(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return points (4 * BORDER_ANCHORS, 2) evenly around the rectangle from `low` to `high` (each (2,))."""
-    steps = torch.arange(BORDER_ANCHORS, dtype=torch.float32, device=low.device) / BORDER_ANCHORS
-    zero, one = torch.zeros_like(steps), torch.ones_like(steps)
-    sides = torch.cat([
-        torch.stack([steps, zero], 1), torch.stack([one, steps], 1),
-        torch.stack([1 - steps, one], 1), torch.stack([zero, 1 - steps], 1),
+    steps = np.arange(BORDER_ANCHORS, dtype=np.float32) / BORDER_ANCHORS
+    zero, one = np.zeros_like(steps), np.ones_like(steps)
+    sides = np.concatenate([
+        np.stack([steps, zero], 1), np.stack([one, steps], 1),
+        np.stack([1 - steps, one], 1), np.stack([zero, 1 - steps], 1),
     ])  # fmt: skip
     return low + sides * (high - low)
 
 
 def displacement_field(
-    target: torch.Tensor, source: torch.Tensor, grid: torch.Tensor, softening: float = SOFTENING_PX2
-) -> torch.Tensor:
-    """Interpolate the backward displacement source - target from control points to grid points.
+    target: np.ndarray, source: np.ndarray, columns: np.ndarray, rows: np.ndarray, softening: float = SOFTENING_PX2
+) -> np.ndarray:
+    """Interpolate the backward displacement source - target from control points to a grid.
 
-    target, source: (T, K, 2) where each control point is and where its pixel comes from. grid: (G, 2), in the same
-    pixels. softening: in squared pixels. Weights are 1 / (distance^2 + softening)^2.
+    target, source: (K, 2) where each control point is and where its pixel comes from. columns: (W,) x and rows: (H,) y
+    of the grid, in the same pixels. softening: in squared pixels. Weights are 1 / (distance^2 + softening)^2.
 
     Returns:
-        (T, G, 2): add it to a grid point to find where to read.
+        (H, W, 2): add it to a grid point to find where to read.
     """
-    moves = source - target
-    fields = []
-    # One frame's weights at a time stay in the cache. Differences and not the expanded square: no cancellation near a
-    # control point, and no matrix product whose order of summation is the library's choice.
-    for points, move in zip(target, moves, strict=True):
-        weights = (grid[:, :1] - points[:, 0]).square_()  # (G, K)
-        weights.add_((grid[:, 1:] - points[:, 1]).square_()).add_(softening)
-        weights.square_().reciprocal_()
-        total = weights.sum(-1)
-        fields.append(torch.stack([(weights * move[:, axis]).sum(-1) / total for axis in (0, 1)], dim=-1))
-    return torch.stack(fields)
+    # Squares a row and a column, not a grid point. Differences and not the expanded square of a distance: no
+    # cancellation near a control point. No matrix product: its threads would fight the networks' for the cores.
+    across = np.square(columns[:, None] - target[:, 0]) + target.dtype.type(softening)  # (W, K)
+    down = np.square(rows[:, None] - target[:, 1])  # (H, K)
+    weights = down[:, None] + across  # (H, W, K)
+    weights *= weights
+    np.divide(1, weights, out=weights)
+    moves = np.ones((3, len(target)), target.dtype)  # contiguous along K: the sum is fast that way only
+    moves[:2] = (source - target).T
+    sums = np.einsum("hwk,ck->hwc", weights, moves)
+    return sums[..., :2] / sums[..., 2:]
 
 
 def warp_windows(
-    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2
+    images: torch.Tensor, target: np.ndarray, source: np.ndarray, cell_px: int = 2
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Warp each window so that its control points move from `source` to `target`; the window's border stays.
 
-    images: (B, C, S, S). target, source: (B, K, 2) in window pixels. cell_px: spacing of the evaluated grid.
+    images: (B, C, S, S). target, source: (B, K, 2) float32 in window pixels. cell_px: spacing of the evaluated grid.
 
     Returns:
         warped images (B, C, S, S) and the displacement (B, 2, S, S) in pixels, backward.
     """
-    batch, _, side, _ = images.shape
-    device = images.device
-    centres = torch.arange(side // cell_px, dtype=torch.float32, device=device) * cell_px + (cell_px - 1) / 2
-    grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).reshape(-1, 2)  # (G, 2)
-    reach = side / 4
-    low = torch.full((2,), -reach, device=device)
-    anchors = border_anchors(low, torch.full((2,), side + reach, device=device)).expand(batch, -1, -1)
-    field = displacement_field(torch.cat([target, anchors], 1), torch.cat([source, anchors], 1), grid)
-    cells = side // cell_px
-    field = field.transpose(1, 2).reshape(batch, 2, cells, cells)
+    side = images.shape[-1]
+    centres = np.arange(side // cell_px, dtype=np.float32) * cell_px + np.float32((cell_px - 1) / 2)
+    reach = np.float32(side / 4)
+    anchors = border_anchors(np.full(2, -reach), np.full(2, side + reach))
+    fields = [
+        displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), centres, centres)
+        for there, here in zip(target.astype(np.float32), source.astype(np.float32), strict=True)
+    ]
+    field = torch.from_numpy(np.stack(fields)).permute(0, 3, 1, 2).to(images.device)
     field = functional.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
-    positions = torch.arange(side, dtype=torch.float32, device=device)
+    positions = torch.arange(side, dtype=torch.float32, device=images.device)
     here = torch.stack(torch.meshgrid(positions, positions, indexing="xy"))  # (2, S, S)
     lookup = (here + field) * (2 / side) + (1 / side - 1)  # align_corners=False coordinates
     warped = functional.grid_sample(
@@ -124,27 +123,21 @@ class PortraitWarp:
     def field(self, target: np.ndarray, low: np.ndarray, high: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
         """Evaluate the displacement on cell centres of a rectangle.
 
-        target: (T, K, 2) pixels. low, high: (2,) corners in pixels. cells: (rows, columns).
+        target: (K, 2) pixels. low, high: (2,) corners in pixels. cells: (rows, columns).
 
         Returns:
-            (T, rows, columns, 2) float32 pixels, backward.
+            (rows, columns, 2) float32 pixels, backward.
         """
-        rows, columns = cells
-        x = torch.linspace(0, 1, 2 * columns + 1)[1::2] * float(high[0] - low[0]) + float(low[0])
-        y = torch.linspace(0, 1, 2 * rows + 1)[1::2] * float(high[1] - low[1]) + float(low[1])
-        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 2)
-        anchors = border_anchors(
-            torch.as_tensor(self.field_low, dtype=torch.float32), torch.as_tensor(self.field_high, dtype=torch.float32)
-        )
         # Distances are taken about the face centre in template pixels: float32 keeps its digits.
-        origin = torch.as_tensor(self.source.mean(0))
-        scaled = lambda points: (points - origin) / self.unit_px  # noqa: E731 - one expression, three uses
-        frames = len(target)
-        anchored = scaled(anchors).expand(frames, -1, -1)
-        there = torch.cat([scaled(torch.as_tensor(target, dtype=torch.float32)), anchored], 1)
-        here = torch.cat([scaled(torch.as_tensor(self.source)).expand(frames, -1, -1), anchored], 1)
-        field = displacement_field(there, here, scaled(grid))
-        return (field * self.unit_px).reshape(frames, rows, columns, 2).numpy()
+        origin = self.source.mean(0)
+        scaled = lambda points: ((points - origin) / self.unit_px).astype(np.float32)  # noqa: E731 - used thrice
+        rows, columns = ((np.arange(count) + 0.5) / count for count in cells)
+        x, y = low[0] + columns * (high[0] - low[0]), low[1] + rows * (high[1] - low[1])
+        x, y = ((at - middle) / self.unit_px for at, middle in zip((x, y), origin, strict=True))
+        anchors = scaled(border_anchors(self.field_low, self.field_high))
+        there, here = (np.concatenate([scaled(points), anchors]) for points in (target, self.source))
+        field = displacement_field(there, here, x.astype(np.float32), y.astype(np.float32))
+        return field * np.float32(self.unit_px)
 
     def warp(self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion] = ()) -> np.ndarray:
         """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
@@ -158,16 +151,15 @@ class PortraitWarp:
         width, height = x1 - x0, y1 - y0
         coarse = 8 * self.unit_px
         cells = (max(4, round(height / coarse)), max(4, round(width / coarse)))
-        field = self.field(target[None], np.array([x0, y0]), np.array([x1, y1]), cells)[0]
+        field = self.field(target, np.array([x0, y0]), np.array([x1, y1]), cells)
         field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
         if detail is not None:
             dx0, dy0 = int(max(x0, detail[0])), int(max(y0, detail[1]))
             dx1, dy1 = int(min(x1, detail[2])), int(min(y1, detail[3]))
             if dx1 - dx0 > 8 and dy1 - dy0 > 8:
                 self._refine(field, target, (dx0, dy0, dx1, dy1))
-        columns, rows = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-        columns += field[..., 0]
-        rows += field[..., 1]
+        columns = np.arange(x0, x1, dtype=np.float32) + field[..., 0]
+        rows = np.arange(y0, y1, dtype=np.float32)[:, None] + field[..., 1]
         moved = cv2.remap(self.image, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         for motion in lids:
             motion.paint(moved, self.image, (columns, rows), (x0, y0))
@@ -181,7 +173,7 @@ class PortraitWarp:
         width, height = x1 - x0, y1 - y0
         fine_px = 2 * self.unit_px
         cells = (max(4, round(height / fine_px)), max(4, round(width / fine_px)))
-        fine = self.field(target[None], np.array([x0, y0]), np.array([x1, y1]), cells)[0]
+        fine = self.field(target, np.array([x0, y0]), np.array([x1, y1]), cells)
         fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
         ramp = max(4.0, 6 * self.unit_px)
         across = np.minimum(np.arange(width), np.arange(width)[::-1]).astype(np.float32) / ramp

@@ -20,7 +20,7 @@ from PIL import Image
 from atldiff.errors import MediaError
 from atldiff.video.palette import Palette
 from atldiff.video.read import reason
-from atldiff.video.sound import add_sound, check_sound, write_wav
+from atldiff.video.sound import LiveSound, add_sound, check_sound, write_wav
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ class VideoWriter:
         *,
         size: tuple[int, int],
         fps: Fraction | int,
-        audio: str | os.PathLike[str] | tuple[NDArray[np.float32], int] | None = None,
+        audio: str | os.PathLike[str] | tuple[NDArray[np.float32], int] | LiveSound | None = None,
         duration: Fraction | None = None,
         quality: int | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class VideoWriter:
             size: (height, width) of the frames.
             fps: frames a second, exact.
             audio: a file whose first audio track is used, copied where the codec allows, or samples (N, channels)
-                float32 in [-1, 1] and their rate.
+                float32 in [-1, 1] and their rate, or sound that is still coming.
             duration: seconds at which encoded sound is cut or to which it is padded; its own length when None.
             quality: constant rate factor, lower is better: 0 to 51, 18 by default (.webm 0 to 63, 28).
 
@@ -283,7 +283,7 @@ class _Stream:
             context.color_range = ColorRange.MPEG
         self._video = video
         self._reformatter = VideoReformatter()
-        self._packets: Iterator[av.Packet] = iter(())
+        self._packets: Iterator[av.Packet | None] = iter(())
         if sound is not None and form.audio is None:
             _log.info("output %s: a GIF has no sound track; the audio is left out", path)
         elif sound is not None and form.audio is not None:
@@ -336,10 +336,13 @@ class _Stream:
         """Write the sound that starts before `until_s` seconds, so that neither stream waits for the other."""
         while not self._sound_over:
             if self._next_packet is None:
-                self._next_packet = next(self._packets, None)
+                try:
+                    self._next_packet = next(self._packets)
+                except StopIteration:
+                    self._sound_over = True
+                    return
             packet = self._next_packet
-            if packet is None:
-                self._sound_over = True
+            if packet is None:  # still to come
                 return
             if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
                 return

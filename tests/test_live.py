@@ -1,0 +1,312 @@
+"""Sound as it comes: silence where none does, frames that a file would give, and the command that reads standard input."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+import sys
+import threading
+import wave
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from atldiff import cli
+from atldiff.checkpoint import save_model
+from atldiff.commands.live import Heard, pcm_packets
+from atldiff.errors import MediaError
+from atldiff.live import END, PATIENCE_S, continuous, filled
+from atldiff.pipeline import TalkingHead
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atldiff.live import Packet
+    from atldiff.methods.atl import ATLModel
+
+torch.set_num_threads(1)
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+RATE = 16_000
+FRAME = 640
+
+
+@pytest.fixture(autouse=True)
+def plain_logging():
+    yield
+    logger = logging.getLogger("atldiff")
+    logger.handlers = []
+    logger.setLevel(logging.NOTSET)
+
+
+class Source:
+    """Packets that arrive at given times, and the clock that waiting for them moves."""
+
+    def __init__(self, arrivals: Sequence[tuple[float, Packet]]) -> None:
+        self.now = 0.0
+        self._arrivals = list(arrivals)
+
+    def clock(self) -> float:
+        return self.now
+
+    def take(self, seconds: float) -> Packet | None:
+        if self._arrivals and self._arrivals[0][0] <= self.now + max(0.0, seconds):
+            at, packet = self._arrivals.pop(0)
+            self.now = max(self.now, at)
+            return packet
+        self.now += max(0.0, seconds)
+        return None
+
+
+def chunks_of(source: Source, rate: int = RATE, ended=lambda: False) -> list[tuple[float, np.ndarray]]:
+    return [(source.now, chunk) for chunk in filled(source.take, rate, source.clock, ended)]
+
+
+def sound(samples: int, level: float = 0.5) -> np.ndarray:
+    return np.full(samples, level, np.float32)
+
+
+class TestContinuous:
+    def test_sound_in_time_passes_as_it_is(self) -> None:
+        arrivals = [(0.02 * (index + 1), sound(320, index + 1)) for index in range(50)]
+        got = chunks_of(Source([*arrivals, (1.0, END)]))
+        assert [at for at, _ in got] == pytest.approx([at for at, _ in arrivals])
+        assert np.array_equal(np.concatenate([c for _, c in got]), np.concatenate([p for _, p in arrivals]))
+
+    def test_a_pause_is_filled_with_frames_of_silence_by_the_clock(self) -> None:
+        arrivals = [(0.04, sound(FRAME)), (1.0, sound(FRAME)), (1.0, END)]
+        got = chunks_of(Source(arrivals))
+        silent = [(at, len(chunk)) for at, chunk in got if not chunk.any()]
+        assert {length for _, length in silent} == {FRAME}
+        given = 0
+        for at, chunk in got:
+            # Nothing leaves before a frame's time and the patience have passed since the stream was last full.
+            if not chunk.any():
+                assert at == pytest.approx(given / RATE + 0.04 + PATIENCE_S)
+            given += len(chunk)
+        assert given / RATE == pytest.approx(1.0, abs=0.04 + PATIENCE_S)
+        assert got[-1][1].any()
+
+    def test_jitter_within_the_patience_is_waited_for(self) -> None:
+        late = [(0.02 * (index + 1) + (0.055 if index % 5 == 0 else 0.0), sound(320)) for index in range(40)]
+        assert all(chunk.any() for _, chunk in chunks_of(Source([*late, (0.81, END)])))
+
+    def test_a_burst_is_taken_at_once_and_silence_waits_for_its_end(self) -> None:
+        arrivals = [(0.5, sound(RATE)), (0.5, sound(RATE)), (3.0, END)]
+        got = chunks_of(Source(arrivals))
+        loud = [at for at, chunk in got if chunk.any()]
+        assert loud == [0.5, 0.5]
+        total = sum(len(chunk) for _, chunk in got)
+        assert total / RATE == pytest.approx(3.0, abs=0.04 + PATIENCE_S)
+        after = [at for at, chunk in got if not chunk.any() and at > 0.5]
+        assert min(after) > 2.4  # half a second of idling, two of sound, then silence again
+
+    def test_silence_keeps_time_at_any_rate(self) -> None:
+        source = Source([(40.0, END)])
+        chunks = chunks_of(source, rate=11_025)
+        lengths = {len(chunk) for _, chunk in chunks}
+        assert lengths == {441}
+        odd = chunks_of(Source([(40.0, END)]), rate=8_010)  # 320.4 samples a frame
+        assert {len(chunk) for _, chunk in odd} == {320, 321}
+        assert sum(len(chunk) for _, chunk in odd) / 8_010 == pytest.approx(40, abs=0.04 + PATIENCE_S)
+
+    def test_an_error_of_the_source_comes_through(self) -> None:
+        with pytest.raises(MediaError, match="unplugged"):
+            chunks_of(Source([(0.01, sound(320)), (0.02, MediaError("unplugged"))]))
+
+    def test_a_wish_to_end_ends(self) -> None:
+        count = itertools.count()
+        assert len(chunks_of(Source([]), ended=lambda: next(count) > 20)) <= 21
+
+    def test_a_real_source_in_its_thread(self) -> None:
+        given = [sound(320, index + 1) for index in range(100)]  # more than the queue holds
+        got = [chunk for chunk in continuous(given, RATE) if chunk.any()]
+        assert np.array_equal(np.concatenate(got), np.concatenate(given))
+
+        def fails():
+            yield sound(320)
+            raise MediaError("unplugged")
+
+        with pytest.raises(MediaError, match="unplugged"):
+            list(continuous(fails(), RATE))
+
+    def test_a_taker_that_leaves_frees_the_source(self) -> None:
+        left = threading.Event()
+
+        def endless():
+            try:
+                while True:
+                    yield sound(320)
+            finally:
+                left.set()
+
+        chunks = continuous(endless(), RATE)
+        next(chunks)
+        chunks.close()
+        assert left.wait(5)
+
+
+class TestPackets:
+    def test_any_pieces_give_the_samples(self) -> None:
+        values = np.random.default_rng(0).integers(-32768, 32768, 5000).astype("<i2")
+
+        class Pipe(io.RawIOBase):
+            data, random = values.tobytes(), np.random.default_rng(1)
+
+            def read(self, size: int = -1) -> bytes:
+                count = int(self.random.integers(1, size + 1))  # odd counts, too
+                piece, self.data = self.data[:count], self.data[count:]
+                return piece
+
+        packets = list(pcm_packets(Pipe(), RATE))  # pyright: ignore[reportArgumentType]
+        assert max(len(packet) for packet in packets) <= 320
+        assert np.array_equal(np.concatenate(packets), values)
+
+    def test_nothing_is_an_error(self) -> None:
+        with pytest.raises(MediaError, match="stdin: got no sound, expected mono 16-bit PCM"):
+            list(pcm_packets(io.BytesIO(b""), RATE))
+
+    def test_what_was_heard_is_the_sound_of_the_file(self) -> None:
+        heard = Heard(RATE, keep=True)
+        chunks = heard.passing([np.array([16384, -32768], np.int16), np.array([0.25], np.float32)])
+        blocks = heard.blocks()
+        assert next(blocks).size == 0  # nothing yet
+        next(chunks)
+        assert np.array_equal(next(blocks), [[0.5], [-1.0]])
+        assert next(blocks).shape == (0, 1)
+        assert len(list(chunks)) == 1
+        assert [block.tolist() for block in blocks] == [[[0.25]]]
+        assert heard.samples == 3
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory, random_model: ATLModel) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    save_model(random_model, folder, "random")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pcm() -> bytes:
+    with wave.open(str(EXAMPLES / "speech.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
+        return file.readframes(2 * RATE + 137)
+
+
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes, *, terminal: bool = False) -> None:
+    stdin = SimpleNamespace(buffer=io.BytesIO(data), closed=False, isatty=lambda: terminal)
+    monkeypatch.setattr(sys, "stdin", stdin)
+
+
+def generate(weights: Path, *more: str) -> int:
+    model = ["--weights", str(weights), "--dtype", "float32", "--device", "cpu", "--size", "128"]
+    return cli.run(["generate", str(EXAMPLES / "portrait.jpg"), *model, *more])
+
+
+class TestCommand:
+    def test_frames_on_stdout_are_those_of_the_file(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any, tmp_path: Path
+    ) -> None:
+        give(monkeypatch, pcm)
+        assert generate(weights, "--stdin", "-o", "-") == 0
+        streamed = capsysbinary.readouterr()
+        assert b"frames of 128x128 rgb24 at 25 fps, 49152 bytes each" in streamed.err
+        with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(pcm)
+        assert generate(weights, str(tmp_path / "speech.wav"), "-o", "-") == 0
+        assert capsysbinary.readouterr().out == streamed.out
+        assert len(streamed.out) == 51 * 128 * 128 * 3
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+    def test_a_file_has_the_sound_and_its_exact_length(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, suffix: str
+    ) -> None:
+        give(monkeypatch, pcm)
+        out = tmp_path / f"out{suffix}"
+        assert generate(weights, "--stdin", "-o", str(out), "--json") == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["frames"], said["samples"], said["duration_s"]) == (51, 2 * RATE + 137, 2.009)
+        assert [path.name for path in tmp_path.iterdir()] == [out.name]
+        with av.open(str(out)) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 51
+        with av.open(str(out)) as container:
+            resampler = av.AudioResampler("flt", "mono", RATE)
+            heard = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+            samples = np.concatenate([part.to_ndarray().ravel() for part in heard])
+        wanted = np.frombuffer(pcm, "<i2") / 32768
+        assert abs(len(samples) - len(wanted)) < 0.06 * RATE
+        lags = [np.corrcoef(samples[lag : lag + RATE], wanted[:RATE])[0, 1] for lag in range(400)]
+        assert max(lags) > 0.95
+        assert np.argmax(lags) < 0.015 * RATE  # in step with the frames
+
+    def test_live_idles_until_the_sound_ends(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+    ) -> None:
+        class Slow:
+            """A second of sound, a pause, and the end."""
+
+            parts = [pcm[: 2 * RATE], b""]
+
+            def read(self, size: int) -> bytes:
+                if len(self.parts[0]) > 0:
+                    piece, self.parts[0] = self.parts[0][:size], self.parts[0][size:]
+                    return piece
+                threading.Event().wait(1.6)
+                return b""
+
+        stdin = SimpleNamespace(buffer=Slow(), closed=False, isatty=lambda: False)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert generate(weights, "--stdin", "--live", "-o", str(tmp_path / "out.mp4"), "--json") == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["samples"] > RATE  # silence went in after the second of sound
+        assert said["samples"] % FRAME == 0
+        assert said["frames"] == said["samples"] // FRAME
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ((), "audio: got none, expected an audio file, or --stdin"),
+            (("speech.wav", "--stdin"), "audio: got both speech.wav and --stdin, expected one of them"),
+            (("speech.wav", "--live"), "live: got --live with a file, expected it with --stdin"),
+            (("--stdin", "--fps", "30"), "stdin: got --fps with --stdin"),
+            (("--stdin", "-o", "track.npz"), "stdin: got --landmarks or .npz with --stdin"),
+            (("--stdin", "--sample-rate", "10"), "sample_rate: got 10, expected 1000 to 768000 Hz"),
+            (("--stdin", "-o", "-", "--json"), "output -: got --json as well"),
+        ],
+    )
+    def test_doors(self, weights: Path, capsys: Any, options: tuple[str, ...], said: str) -> None:
+        assert generate(weights, *options) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+    def test_a_terminal_is_no_sound(self, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        give(monkeypatch, b"", terminal=True)
+        assert generate(weights, "--stdin", "-o", "x.mp4") == 2
+        assert "stdin: got a terminal, expected mono 16-bit PCM" in capsys.readouterr().err
+
+    def test_no_sound_leaves_nothing(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+    ) -> None:
+        give(monkeypatch, b"")
+        assert generate(weights, "--stdin", "-o", str(tmp_path / "out.mp4")) == 2
+        assert "stdin: got no sound" in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_long_chunk_is_the_same_as_many(random_model: ATLModel, pcm: bytes) -> None:
+    head = TalkingHead(random_model, device="cpu", dtype="float32")
+    portrait = head.open_portrait(EXAMPLES / "portrait.jpg")
+    samples = np.frombuffer(pcm, "<i2")
+    whole, parts = (
+        np.stack(list(head.stream(portrait, pieces, size=64))) for pieces in ([samples], np.split(samples, [700, 9000]))
+    )
+    assert np.array_equal(whole, parts)
