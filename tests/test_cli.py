@@ -17,7 +17,7 @@ from atldiff.commands import aliases, generate, landmarks, render, train
 from atldiff.commands.options import parse_fps
 from atldiff.commands.prepare import summarise
 from atldiff.commands.progress import Progress
-from atldiff.config import TRAIN_PRESETS, ATLConfig
+from atldiff.config import TRAIN_PRESETS, ATLConfig, sampling_presets
 from atldiff.errors import CheckpointError, FaceNotFound
 from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
 
@@ -71,11 +71,14 @@ class FakeHead:
     model = SimpleNamespace(config=ATLConfig())
 
     @classmethod
-    def from_pretrained(cls, name, *, revision=None, device="auto", dtype="auto") -> FakeHead:
-        cls.calls.append(("load", {"name": name, "device": device, "dtype": dtype}))
+    def from_pretrained(cls, name, *, revision=None, device="auto", dtype="auto", backend="auto") -> FakeHead:
+        cls.calls.append(("load", {"name": name, "device": device, "dtype": dtype, "backend": backend}))
         if cls.error is not None:
             raise cls.error
         return cls()
+
+    def sampling(self, chosen):
+        return sampling_presets(self.model.config)[chosen]
 
     def open_portrait(self, source, *, face=None, frame=None):
         self.calls.append(("open", {"source": source, "face": face, "frame": frame}))
@@ -390,7 +393,7 @@ def test_generate_passes_the_options_on(folder: Path, head: type[FakeHead], caps
     args += ["--fps", "30000/1001", "--size", "256", "--preset", "best", "--face", "1", "--weights", "w"]
     assert cli.run([*args, "--device", "cpu", "--dtype", "float32", "--quiet", "-o", "out.mp4"]) == 0
     assert [name for name, _ in head.calls] == ["load", "open", "call"]
-    assert called(head, "load") == {"name": "w", "device": "cpu", "dtype": "float32"}
+    assert called(head, "load") == {"name": "w", "device": "cpu", "dtype": "float32", "backend": "auto"}
     assert called(head, "open")["face"] == 1
     assert isinstance(called(head, "open")["source"], Portrait)
     options = called(head, "call")

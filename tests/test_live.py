@@ -1,4 +1,4 @@
-"""Sound as it comes: silence where none does, frames that a file would give, and the command that reads standard input."""
+"""Sound as it comes: silence where none does, the frames of a file, and the command that reads standard input."""
 
 from __future__ import annotations
 

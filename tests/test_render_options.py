@@ -8,7 +8,16 @@ from typing import get_args
 import pytest
 
 from atldiff.commands.options import RenderOptions
-from atldiff.config import PAPER_PRESETS, PAPER_SAMPLING, PRESETS, ATLConfig, MethodConfig, PaperConfig, Preset
+from atldiff.config import (
+    PAPER_PRESETS,
+    PAPER_SAMPLING,
+    PRESETS,
+    ATLConfig,
+    MethodConfig,
+    PaperConfig,
+    Preset,
+    sampling_presets,
+)
 
 METHODS = pytest.mark.parametrize(
     ("config", "presets"),
@@ -20,13 +29,14 @@ METHODS = pytest.mark.parametrize(
 @METHODS
 def test_a_preset_is_the_method_s(config: MethodConfig, presets: dict) -> None:
     for name in get_args(Preset):
-        assert RenderOptions(preset=name).sampling(config) == presets[name]
+        assert RenderOptions(preset=name).sampling(sampling_presets(config).__getitem__) == presets[name]
 
 
 @METHODS
 def test_steps_replace_the_preset_s_and_leave_its_windows(config: MethodConfig, presets: dict) -> None:
     for name in get_args(Preset):
-        assert RenderOptions(preset=name, steps=3).sampling(config) == replace(presets[name], steps=3)
+        of_three = RenderOptions(preset=name, steps=3).sampling(sampling_presets(config).__getitem__)
+        assert of_three == replace(presets[name], steps=3)
 
 
 def test_steps_are_checked_before_anything_is_loaded() -> None:

@@ -80,6 +80,36 @@ def test_several_give_the_frames_of_one_bit_for_bit(
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 6, 64])
+def test_frames_finished_side_by_side_keep_their_order(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    workers = Workers(CPU)
+    running, most, taken, lock = 0, 0, 0, threading.Lock()
+
+    def make(item: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.004 if item % 3 else 0.012)
+        with lock:
+            running -= 1
+        return item * item
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(40):
+            taken = item
+            yield item
+
+    done = []
+    for result in workers.in_order(make, items()):
+        done.append(result)
+        assert taken <= len(done) + MOST  # a few ahead, not all of them
+    assert done == [item * item for item in range(40)]
+    assert most <= max(1, min(MOST, cores - 2))
+
+
 class Slow:
     """Samples windows that end in an order of their own, and says what it was asked."""
 

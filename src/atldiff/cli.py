@@ -22,6 +22,8 @@ COMMANDS = {
     "evaluate": "measure a checkpoint on people it was not trained on",
     "ablate": "published prior and noise against ours, trained alike and measured",
     "report": "compare the figures of evaluations, with intervals",
+    "bench": "measure how fast this machine makes videos, and compare backends, formats, checkpoints",
+    "export": "checkpoint -> the same with its networks for ONNX Runtime or OpenVINO",
     "doctor": "look at this machine and the installation",
 }
 """Sub-commands and what each does; `atldiff.commands.NAME`, with `_` for `-`, has its `run(args) -> exit code`."""

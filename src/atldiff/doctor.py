@@ -33,7 +33,7 @@ PACKAGES = {
 }
 """Required distributions and the module each provides."""
 
-OPTIONAL = {"tensorboard": "train", "ray": "ray"}
+OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "onnxruntime": "export", "openvino": "export"}
 """Optional distributions and the extra that brings them."""
 
 REFERENCE_GFLOPS = 2800.0

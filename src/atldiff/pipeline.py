@@ -146,7 +146,9 @@ class TalkingHead:
             ValueError: the networks run in another backend than torch, which holds no weights to write.
         """
         if self.export is not None:
-            raise ValueError(f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead")
+            raise ValueError(
+                f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead"
+            )
         checkpoint.save_model(self.model, Path(folder), card)
 
     def sampling(self, chosen: SampleConfig | Preset = "balanced") -> SampleConfig:
@@ -204,8 +206,8 @@ class TalkingHead:
         stream = TrackStream(self.model.generator, opened, controls)
         pieces = []
         for start in range(0, len(recording.samples), SAMPLE_RATE):
-            pieces.append(stream.push(recording.samples[start : start + SAMPLE_RATE]))
-        pieces.append(stream.flush())
+            pieces.append(self.workers.alone(stream.push, recording.samples[start : start + SAMPLE_RATE]))
+        pieces.append(self.workers.alone(stream.flush))
         track = _join(pieces)
         if rate == FPS:
             return track
@@ -260,10 +262,11 @@ class TalkingHead:
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
+        chosen = self.sampling(sampling)
         recording = _heard(audio, sample_rate)
         opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
         track = self.landmarks(opened, recording, controls=controls, fps=fps)
-        return Video(self, opened, track, recording, self.sampling(sampling), controls.seed, controls.emotion)
+        return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion)
 
     def stream(
         self,
@@ -291,13 +294,14 @@ class TalkingHead:
         frames = open_frames(
             self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers
         )
+        alone = self.workers.alone
         for chunk in chunks:
             samples = np.atleast_1d(chunk)
             for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk
                 part = resampler.feed(samples[start : start + sample_rate])
-                yield from frames.push(tracks.push(part).points())
-        yield from frames.push(tracks.push(resampler.flush()).points())
-        yield from frames.push(tracks.flush().points())
+                yield from frames.push(alone(tracks.push, part).points())
+        yield from frames.push(alone(tracks.push, resampler.flush()).points())
+        yield from frames.push(alone(tracks.flush).points())
         yield from frames.flush()
 
     def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:

@@ -1,23 +1,32 @@
-"""Threads that run networks side by side, one core each.
+"""Threads that sample windows and finish frames side by side, one core each.
 
 A window of frames is one piece of work that waits for no other. Cores that each compute a window of their own never
-wait for one another, as the threads of one computation do at the end of every layer; meanwhile the caller's thread
-warps, composites and encodes.
+wait for one another, as the threads of one computation do at the end of every layer. Where there are more than two,
+frames are warped and composited likewise, while the caller's thread encodes.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
 MOST = 8
-"""Windows in work at once, at most."""
+"""Windows, and frames, in work at once, at most."""
 
 
 class Workers:
-    """Threads for networks on a device.
+    """Threads for networks on a device, and for the frames made of what they say.
 
     count: how many windows are in work at once: on the CPU one for each of the threads PyTorch would use, up to
     `MOST`, and PyTorch computes with one thread in each; on a GPU one.
@@ -33,6 +42,26 @@ class Workers:
             for done in [self.submit(_compute_alone, together) for _ in range(self.count)]:
                 done.result()
             torch.set_num_threads(threads)  # what the last call said holds for threads that start later, too
+        # On two cores the caller finishes frames itself: threads for it made no video faster there.
+        self._finishing = min(MOST, (os.cpu_count() or 1) - 2)
+        self._finishers = ThreadPoolExecutor(max(1, self._finishing), thread_name_prefix="atldiff-frame")
+
+    def alone(self, call: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Return what a call returns that computes with one core: more of them would wait for one another, too."""
+        return self.submit(call, *arguments).result()
+
+    def in_order(self, make: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> Iterator[ResultT]:
+        """Yield what `make` gives for each item, in their order, a few of them in work ahead."""
+        if self._finishing < 1:
+            yield from map(make, items)
+            return
+        running: deque[Future[ResultT]] = deque()
+        for item in items:
+            running.append(self._finishers.submit(make, item))
+            if len(running) > self._finishing:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def _compute_alone(together: Barrier) -> None:

@@ -127,9 +127,12 @@ def load_head(options: ModelOptions, *, quiet: bool) -> TalkingHead:
     """Load the weights that were asked for.
 
     Raises:
-        CheckpointError: not a checkpoint of ours. ValueError: a device that is not there.
+        CheckpointError: not a checkpoint of ours. ValueError: a device that is not there. AtlDiffError: a backend that
+        is not installed.
     """
     with waiting("Loading the networks", quiet=quiet):
         from atldiff.pipeline import TalkingHead
 
-        return TalkingHead.from_pretrained(options.checkpoint, device=options.device, dtype=options.dtype)
+        return TalkingHead.from_pretrained(
+            options.checkpoint, device=options.device, dtype=options.dtype, backend=options.backend
+        )

@@ -157,6 +157,7 @@ def _measure_checkpoint(
     options: Evaluate, backbones: Backbones, videos: Path
 ) -> tuple[Measured, dict[str, Any], dict[str, float]]:
     from atldiff.checkpoint import locate, read_config
+    from atldiff.config import sampling_presets
     from atldiff.data.prepare import source_of
     from atldiff.evaluation.cost import cold_start
     from atldiff.evaluation.protocol import GROUND_TRUTH
@@ -164,7 +165,8 @@ def _measure_checkpoint(
     from atldiff.types import Controls
 
     source = options.source or source_of(options.data)
-    sampling = options.rendering.sampling(read_config(locate(options.checkpoint)))
+    presets = sampling_presets(read_config(locate(options.checkpoint)))
+    sampling = options.rendering.sampling(presets.__getitem__)
     with Progress("evaluating", quiet=options.report.quiet) as progress:
         measured = measure_checkpoint(
             options.checkpoint,

@@ -91,7 +91,7 @@ def run(args: list[str]) -> int:
         if door.is_track(output):
             video, track = None, head.landmarks(opened, audio, controls=options.controls, fps=fps)
         else:
-            sampling = options.render.sampling(head.model.config)
+            sampling = options.render.sampling(head.sampling)
             video = head(opened, audio, controls=options.controls, sampling=sampling, fps=fps, size=options.render.size)
             track = video.track
     for path in (output if video is None else None, options.landmarks):
@@ -150,7 +150,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
         sample_rate=options.live.sample_rate,
         idle=options.live.live,
         controls=options.controls,
-        sampling=options.render.sampling(head.model.config),
+        sampling=options.render.sampling(head.sampling),
         size=options.render.size,
         quiet=quiet,
     )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 
 from atldiff.commands.aliases import Aliases, rewrite
-from atldiff.config import Method, MethodConfig, Preset, SampleConfig, sampling_presets
+from atldiff.config import Method, Preset, SampleConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 OptionsT = TypeVar("OptionsT")
 EmbedderName = Literal["sface", "arcface", "facenet"]
@@ -48,6 +48,8 @@ class ModelOptions:
     """Where the networks run; auto takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the renderer; auto takes bfloat16 where the hardware has it."""
+    backend: Literal["auto", "torch", "openvino", "onnx"] = "auto"
+    """What computes the networks; auto takes what the weights were exported for, otherwise torch."""
 
     @property
     def checkpoint(self) -> str:
@@ -71,9 +73,9 @@ class RenderOptions:
         if self.steps is not None:
             SampleConfig(steps=self.steps)
 
-    def sampling(self, config: MethodConfig) -> SampleConfig:
-        """Return the method's preset with the steps that were asked for."""
-        chosen = sampling_presets(config)[self.preset]
+    def sampling(self, presets: Callable[[Preset], SampleConfig]) -> SampleConfig:
+        """Return the preset with the steps that were asked for; presets: such as `TalkingHead.sampling`."""
+        chosen = presets(self.preset)
         return chosen if self.steps is None else replace(chosen, steps=self.steps)
 
 

@@ -102,7 +102,7 @@ def run(args: list[str]) -> int:
         audio=audio,
         face=options.face.face,
         frame=options.face.frame,
-        sampling=options.render.sampling(head.model.config),
+        sampling=options.render.sampling(head.sampling),
         seed=options.seed,
         size=options.render.size,
         emotion=options.emotion,

@@ -87,5 +87,5 @@ class OverlapStream:
             fade = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1))[:, None, None, None]
             sampled[:shared] = (1 - fade) * self._tail + fade * sampled[:shared]
         self._tail = sampled[len(sampled) - shared :].copy() if shared else None
-        for index in range(emit):
-            yield finish(index, sampled[index])
+        make = lambda index: finish(index, sampled[index])  # noqa: E731 - one expression, used twice
+        yield from self._workers.in_order(make, range(emit)) if self._workers else map(make, range(emit))

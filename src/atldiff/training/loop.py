@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from atldiff.errors import TrainingError
-from atldiff.training.draws import dropout_seed
 from atldiff.interrupt import stop_wishes
+from atldiff.training.draws import dropout_seed
 from atldiff.training.optimiser import MasterOptimiser
 from atldiff.training.processes import ALONE
 

@@ -1,0 +1,109 @@
+"""How much of the machine's convolution speed the denoiser reaches: both in GFLOP/s, both on all of its threads."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.methods.paper import PaperRenderer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atldiff.config import SampleConfig
+    from atldiff.methods.build import FaceRenderer
+    from atldiff.workers import Workers
+
+CONVOLUTIONS = ((10, 128, 32), (16, 128, 32), (16, 256, 32), (16, 256, 16))
+"""The 3x3 convolutions that say what the machine can do: pictures, channels in and out, side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """GFLOP/s of the denoiser and of the fastest convolution, measured one right after the other."""
+
+    denoiser_gflops: float
+    convolution_gflops: float
+
+
+def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[], torch.Tensor]:
+    """Return one network evaluation of one window as the sampler does it, on random frames."""
+    frames, side, device = sampling.window_frames, renderer.config.side, renderer.device
+    draw = lambda channels: torch.rand(1, channels, frames, side, side, device=device)  # noqa: E731 - used thrice
+    if isinstance(renderer, PaperRenderer):
+        x = draw(3)
+        level = torch.tensor([renderer.config.schedule.train_steps - 1], device=device)
+        emotion = torch.zeros(1, dtype=torch.int64, device=device)
+        with torch.inference_mode():
+            tokens = renderer.describe(torch.rand(1, 3, side, side, device=device))
+        return lambda: renderer.predict(x, level, tokens, emotion)
+    x, prior, conditions, mask = draw(3), draw(3), draw(CONDITION_CHANNELS), draw(1)
+    t = torch.ones(1, device=device)
+    return lambda: renderer.denoise(x, t, prior, conditions, mask)
+
+
+def count_gflop(renderer: FaceRenderer, sampling: SampleConfig) -> float:
+    """Return the GFLOP of one network evaluation of one window: convolutions and products, two a multiplication.
+
+    renderer: a torch module; what another runtime makes of it is credited with the same work.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    call = network_call(renderer, sampling)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def measure_throughput(
+    renderer: FaceRenderer,
+    sampling: SampleConfig,
+    workers: Workers,
+    dtype: torch.dtype,
+    gflop: float,
+    seconds: float = 1.0,
+) -> Throughput:
+    """Run network evaluations, then convolutions, on every thread of the workers side by side; keep the fastest.
+
+    gflop: of one evaluation, by `count_gflop`. seconds: spent on each of the two.
+    """
+    device = renderer.device
+    call = network_call(renderer, sampling)
+    denoiser = gflop / _fastest_s(call, workers, device, seconds)
+    best = 0.0
+    for pictures, channels, side in CONVOLUTIONS:
+        x = torch.rand(pictures, channels, side, side, device=device, dtype=dtype)
+        layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=dtype)
+        layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        work = 2 * 9 * pictures * channels**2 * side**2 / 1e9
+        best = max(best, work / _fastest_s(lambda x=x, layer=layer: layer(x), workers, device, seconds / 4))
+    return Throughput(denoiser, best)
+
+
+def _fastest_s(call: Callable[[], object], workers: Workers, device: torch.device, seconds: float) -> float:
+    """Return the seconds a call takes when every worker makes calls: the best of rounds of about 50 ms."""
+
+    def several(times: int) -> None:
+        with torch.inference_mode():
+            for _ in range(times):
+                call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def together(times: int) -> float:
+        started = time.perf_counter()
+        for done in [workers.submit(several, times) for _ in range(workers.count)]:
+            done.result()
+        return (time.perf_counter() - started) / (times * workers.count)
+
+    together(1)  # the first call prepares the kernels
+    times = max(1, round(0.05 / (together(1) * workers.count)))
+    stop = time.perf_counter() + seconds
+    best = together(times)
+    while time.perf_counter() < stop:
+        best = min(best, together(times))
+    return best

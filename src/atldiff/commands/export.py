@@ -1,0 +1,58 @@
+"""`atldiff export`: a checkpoint's networks for another runtime, in a checkpoint folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from atldiff.commands.options import ReportOptions, optional, read
+from atldiff.commands.progress import say, waiting, write_json
+from atldiff.config import Method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Write a checkpoint folder whose networks run in ONNX Runtime or OpenVINO, or nothing where they differ."""
+
+    runtime: Annotated[tyro.conf.Positional[Literal["onnx", "openvino"]], tyro.conf.arg(metavar="onnx|openvino")]
+    """What is to run them."""
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The checkpoint folder to make; an earlier export is replaced."""
+    method: Method = "atl-diff"
+    """Bundled weights to export."""
+    weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
+    """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""
+    int8: bool = False
+    """Put the denoiser's coarse levels into 8 bits, calibrated on the bundled portrait."""
+    window_frames: Annotated[int | None, optional("N")] = None
+    """Frames sampled together. 4 to 64; those of the presets when left out."""
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+
+def run(args: list[str]) -> int:
+    """Run the sub-command."""
+    options = read(Export, "export", args)
+    quiet = options.report.quiet
+    with waiting("Exporting the networks", quiet=quiet):
+        from atldiff.checkpoint import locate
+        from atldiff.export.publish import export_checkpoint
+
+        export = export_checkpoint(
+            locate(options.weights or options.method),
+            options.folder,
+            options.runtime,
+            int8=options.int8,
+            window_frames=options.window_frames,
+        )
+    if options.report.json:
+        write_json({"folder": str(export.folder), **export.as_dict()})
+        return 0
+    worst = ", ".join(
+        f"{name} {max(found['relative'] for found in kinds.values()):.1g}" for name, kinds in export.parity.items()
+    )
+    what = f"{options.runtime}{', int8' if export.int8 else ''}, windows of {export.window_frames} frames"
+    say(f"{export.folder}: {what}; largest relative difference from PyTorch: {worst}", quiet=quiet)
+    return 0

@@ -1,0 +1,163 @@
+"""What is exported of a model: its two inference networks at the shapes that inference calls them with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from atldiff.config import sampling_presets
+from atldiff.diffusion.blocks import time_embedding
+from atldiff.diffusion.unet3d import UNet3D
+from atldiff.errors import CheckpointError
+from atldiff.landmarks.kflm import POINTS, TOKENS
+from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atldiff.config import MethodConfig
+    from atldiff.methods.build import Model
+    from atldiff.methods.paper import PaperModel
+
+DENOISER, GENERATOR = "denoiser", "generator"
+LEAST_FRAMES, MOST_FRAMES = 4, 64
+"""Frames of a window, as `SampleConfig` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network, how it is called, and inputs of a realistic scale to try it on.
+
+    inputs: the names of its arguments, in order. draw: random numbers to arguments, float32 or int64. added_to: which
+    argument the output is a change of, if any: what the network computes is the rest.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+    draw: Callable[[np.random.Generator], tuple[torch.Tensor, ...]]
+    added_to: int | None = None
+
+
+class MeanNetwork(nn.Module):
+    """The members of a generator as one network, whose coefficients are the mean of theirs."""
+
+    def __init__(self, members: nn.ModuleList) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return coefficients (B, T, M) for columns (B, 4 T, 80) and identities (B, I)."""
+        return torch.stack([member(mel, identity) for member in self.members]).mean(dim=0)
+
+
+def choose_window(config: MethodConfig, asked: int | None) -> int:
+    """Return how many frames the denoiser is exported for: what was asked for, or the presets' windows.
+
+    Raises:
+        ValueError: not 4 to 64.
+    """
+    preset = sampling_presets(config)["balanced"].window_frames
+    frames = preset if asked is None else asked
+    if not LEAST_FRAMES <= frames <= MOST_FRAMES:
+        raise ValueError(f"window_frames: got {frames}, expected {LEAST_FRAMES} to {MOST_FRAMES} ({preset} in presets)")
+    return frames
+
+
+def networks_of(model: Model, window_frames: int) -> tuple[Network, Network]:
+    """Return a model's denoiser, at windows of so many frames, and its generator.
+
+    Raises:
+        CheckpointError: a denoiser that cannot be exported.
+    """
+    if isinstance(model, ATLModel):
+        return _atl_denoiser(model, window_frames), _atl_generator(model)
+    return _paper_denoiser(model, window_frames), _paper_generator(model)
+
+
+def denoiser_of(model: Model) -> nn.Module:
+    """Return the U-Net that `networks_of` exports.
+
+    Raises:
+        CheckpointError: there is none of ours.
+    """
+    unet = model.renderer.unet if isinstance(model, ATLModel) else getattr(model.renderer.unet, "unet", None)
+    if not isinstance(unet, UNet3D):
+        raise CheckpointError(
+            "export: got the U-Net of diffusers (released weights), expected the compact one; use backend torch"
+        )
+    return unet
+
+
+def _atl_denoiser(model: ATLModel, frames: int) -> Network:
+    unet, side = denoiser_of(model), model.config.renderer.side
+
+    def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        return _pictures(random, 3 + CONDITION_CHANNELS, frames, side), _time(random, unet)
+
+    return Network(DENOISER, unet, ("x", "embedding"), draw)
+
+
+def _paper_denoiser(model: PaperModel, frames: int) -> Network:
+    unet, config = denoiser_of(model), model.config.renderer
+
+    def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        return (
+            _pictures(random, 6, frames, config.side),
+            _time(random, unet),
+            _normal(random, 1, config.identity_tokens, config.identity_width),
+            _label(random, config.emotions),
+        )
+
+    return Network(DENOISER, unet, ("x", "embedding", "context", "label"), draw)
+
+
+def _atl_generator(model: ATLModel) -> Network:
+    config, members = model.config.generator, model.generator.networks
+    columns = COLUMNS_PER_FRAME * (config.context_frames + BLOCK_FRAMES + config.lookahead_frames)
+
+    def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        return _normal(random, 1, columns, MEL_BANDS), _normal(random, 1, config.identity_components)
+
+    network = MeanNetwork(members).eval()  # its own mode: the exporter puts back what it finds, dropout included
+    return Network(GENERATOR, network, ("mel", "identity"), draw)
+
+
+def _paper_generator(model: PaperModel) -> Network:
+    config = model.config.generator
+
+    def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        initial = torch.from_numpy(random.random((1, POINTS, 2), np.float32))
+        return _normal(random, 1, TOKENS, config.feature_width), initial, _label(random, config.emotions)
+
+    names = ("features", "initial", "emotion")
+    return Network(GENERATOR, model.generator.kflm, names, draw, added_to=1 if config.residual else None)
+
+
+def _normal(random: np.random.Generator, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(random.standard_normal(shape, np.float32))
+
+
+def _pictures(random: np.random.Generator, channels: int, frames: int, side: int) -> torch.Tensor:
+    """Return (1, C, T, S, S): smooth pictures in [-1, 1] that hardly move, with noise on the first three channels."""
+    coarse = torch.from_numpy(random.uniform(-1, 1, (channels, 1, 8, 8)).astype(np.float32))
+    smooth = nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # (C, 1, S, S)
+    x = smooth.expand(channels, frames, side, side) + 0.05 * _normal(random, channels, frames, side, side)
+    x[:3] += 0.5 * _normal(random, 3, frames, side, side)
+    return x[None]
+
+
+def _time(random: np.random.Generator, unet: nn.Module) -> torch.Tensor:
+    width: int = unet.embedding_width  # pyright: ignore[reportAssignmentType]
+    return time_embedding(torch.tensor([random.random()]), width)
+
+
+def _label(random: np.random.Generator, known: int) -> torch.Tensor:
+    return torch.tensor([int(random.integers(known + 1))])
