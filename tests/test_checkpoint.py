@@ -320,7 +320,7 @@ class TestLocate:
             locate("owner/name")
         assert "\n" not in str(caught.value)
 
-    def test_only_the_three_files_are_fetched(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_only_our_files_are_fetched(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         import huggingface_hub
 
         asked = {}
@@ -333,7 +333,8 @@ class TestLocate:
         assert locate("owner/name", "v2") == tmp_path
         assert asked["hub_id"] == "owner/name"
         assert asked["revision"] == "v2"
-        assert sorted(asked["patterns"]) == ["README.md", "config.json", "model.safetensors"]
+        ours, exported = ["README.md", "config.json", "model.safetensors"], ["*.bin", "*.onnx", "*.xml", "export.json"]
+        assert sorted(asked["patterns"]) == sorted([*ours, *exported])
 
 
 def unsafe_uses(tree: ast.AST) -> list[str]:

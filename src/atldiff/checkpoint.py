@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from atldiff.methods.build import Model
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
+"""What `atldiff export` puts beside them."""
 BUNDLED = ("atl-diff", "atl-diff-paper")
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -56,7 +58,7 @@ def _fetch(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *EXPORTED_FILES]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors have many classes; the user needs one line
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

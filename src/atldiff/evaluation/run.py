@@ -26,10 +26,11 @@ from atldiff.evaluation.metrics.fid import Fid
 from atldiff.evaluation.networks import network_figures
 from atldiff.evaluation.pictures import Backbones
 from atldiff.evaluation.protocol import GROUND_TRUTH, REAL_LANDMARKS, STATIC_PHOTO
+from atldiff.export.choose import find_export
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
-from atldiff.pipeline import TalkingHead
+from atldiff.pipeline import TalkingHead, choose_device
 from atldiff.timebase import FPS, SAMPLE_RATE, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
@@ -173,14 +174,16 @@ def measure_checkpoint(
             f"source {source}: {missing[0]} is not there ({len(missing)} of {len(entries)} clips are missing); "
             "expected the folder that was prepared: name it with --source"
         )
-    model = checkpoints.load_model(checkpoints.locate(checkpoint))
+    folder = checkpoints.locate(checkpoint)
+    export = find_export(folder, "auto", device=choose_device("auto"), dtype="auto")
+    model = checkpoints.load_model(folder)
     measured = _started([GROUND_TRUTH, STATIC_PHOTO, name, REAL_LANDMARKS], name, backbones)
     measured.parameters = sum(parameter.numel() for parameter in model.parameters())
-    for index, entry in enumerate(entries):  # before the head casts the renderer's weights
+    for index, entry in enumerate(entries):  # before the head casts the renderer's weights, or takes exported ones
         if progress:
             progress(index, 2 * len(entries), "networks")
         measured.networks[entry.record.name] = network_figures(model, manifest, entry)
-    head = TalkingHead(model)
+    head = TalkingHead(model, export=export)
     with FaceTracker() as tracker:
         for index, entry in enumerate(entries):
             clip = entry.record.name
