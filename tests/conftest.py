@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from atldiff.methods.atl import ATLModel
     from atldiff.methods.build import Model
     from atldiff.methods.paper import PaperModel
@@ -36,6 +39,15 @@ def _has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def plain_logging() -> Iterator[None]:
+    """Undo what a command line sets up: the next test may want to read the log."""
+    yield
+    logger = logging.getLogger("atldiff")
+    logger.handlers = []
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -95,14 +94,6 @@ class FakeHead:
     def render(self, portrait, track, **options) -> FakeVideo:
         self.calls.append(("render", {"track": track, **options}))
         return FakeVideo(track)
-
-
-@pytest.fixture(autouse=True)
-def plain_logging():
-    yield
-    logger = logging.getLogger("atldiff")
-    logger.handlers = []
-    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import logging
 import sys
 import threading
 import wave
@@ -36,14 +35,6 @@ torch.set_num_threads(1)
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RATE = 16_000
 FRAME = 640
-
-
-@pytest.fixture(autouse=True)
-def plain_logging():
-    yield
-    logger = logging.getLogger("atldiff")
-    logger.handlers = []
-    logger.setLevel(logging.NOTSET)
 
 
 class Source:

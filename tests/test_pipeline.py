@@ -86,8 +86,12 @@ def test_length_is_exact(head, portrait) -> None:
 
 
 def test_frames_come_before_the_end_of_the_stream(atl_head, portrait, speech) -> None:
-    assert packets_before_a_frame(atl_head, portrait, speech) <= 26
-    # a window of 16 frames, four frames of look-ahead, and the blocks of eight frames that features come in
+    # a window of ten frames, four frames of look-ahead, and 120 samples for the last column of the features
+    assert packets_before_a_frame(atl_head, portrait, speech) == 15
+    exact = 14 * 640 + 120
+    next(atl_head.stream(portrait, stopping(speech[:exact])))
+    with pytest.raises(Over):
+        next(atl_head.stream(portrait, stopping(speech[: exact - 1])))
 
 
 def test_the_published_method_streams_by_the_second(paper_head, portrait, speech) -> None:
@@ -96,6 +100,15 @@ def test_the_published_method_streams_by_the_second(paper_head, portrait, speech
     assert 25 <= packets_before_a_frame(paper_head, portrait, speech, sampling=short) <= 34
     # a window of 32 frames needs a second second
     assert packets_before_a_frame(paper_head, portrait, speech) < 50
+
+
+class Over(Exception):  # noqa: N818 - not an error
+    """The sound is not over: what has come so far has to do."""
+
+
+def stopping(samples):
+    yield samples
+    raise Over
 
 
 def packets_before_a_frame(head, portrait, speech, **settings) -> int:
