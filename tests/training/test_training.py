@@ -339,7 +339,7 @@ class TestRendererSet:
         assert shapes == {
             "target": (3, 3, 2, 80, 80), "prior": (3, 3, 2, 80, 80), "conditions": (3, CONDITION_CHANNELS, 2, 80, 80),
             "mask": (3, 1, 2, 80, 80), "mouth": (3, 1, 2, 80, 80), "noise": (3, 3, 1, 80, 80), "time": (3,),
-            "clips": (3,),
+            "guessed": (3,), "clips": (3,),
         }  # fmt: skip
         for name in ("target", "prior"):
             assert batch[name].dtype == torch.float16
@@ -348,6 +348,12 @@ class TestRendererSet:
             assert batch[name].min() == 0
             assert batch[name].max() == 1
         assert source.clip_names(batch) == [source.clips[i].name for i in batch["clips"]]
+
+    def test_half_of_the_states_end_at_a_guess(self, prepared: Manifest) -> None:
+        source = self.make(prepared)
+        guessed = torch.cat([source.batch(step, range(10))["guessed"] for step in range(6)])
+        assert guessed.dtype == torch.bool
+        assert 15 <= int(guessed.sum()) <= 45
 
     def test_a_batch_is_a_function_of_seed_and_step(self, prepared: Manifest) -> None:
         first, again, other_seed = (self.make(prepared, seed=seed) for seed in (5, 5, 6))

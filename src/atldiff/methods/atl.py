@@ -26,6 +26,9 @@ MOUTH_WEIGHT = 2.0
 """Extra weight of the loss inside the mouth, over the weight of the mask."""
 FROM_START = 0.3
 """Share of training times at t = 1, where every sampler starts and a one-step sampler ends."""
+GUESSED = 0.5
+"""Share of training states on the way to the network's own prediction at t = 1 instead of the real frame: that is where
+a sampler's second step begins. Without it each further step moved away from the truth."""
 EDGE_WEIGHT = 0.1
 """Weight of the error of neighbouring-pixel differences: it asks for teeth and lip edges, not their blurred mean."""
 
@@ -78,7 +81,10 @@ class Renderer(nn.Module):
         )
         t = batch["time"]
         start = self.initial_noise(prior, mask, noise)
-        predicted = self.denoise(interpolate(target, start, t), t, prior, conditions, mask)
+        with torch.no_grad():
+            guess = self.denoise(start, torch.ones_like(t), prior, conditions, mask)
+            end = torch.where(batch["guessed"][:, None, None, None, None], guess, target)
+        predicted = self.denoise(interpolate(end, start, t), t, prior, conditions, mask)
         weight = mask + MOUTH_WEIGHT * mouth
         weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True))
         difference = predicted - target

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights, crop, pick_reference
-from atldiff.methods.atl import training_time
+from atldiff.methods.atl import GUESSED, training_time
 from atldiff.methods.atl_inputs import build_inputs
 from atldiff.training.draws import Draw, item_random, stack
 from atldiff.video.window import WindowGeometry
@@ -33,8 +33,8 @@ class RendererSet:
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return the tensors of a part of a batch, float16 on CPU.
 
-        target, prior (B, 3, T, S, S); conditions (B, 13, T, S, S); mask, mouth (B, 1, T, S, S); time (B,) float32 and
-        noise (B, 3, 1, S, S) of the bridge state to train at; clips (B,) indices.
+        target, prior (B, 3, T, S, S); conditions (B, 13, T, S, S); mask, mouth (B, 1, T, S, S); time (B,) float32,
+        noise (B, 3, 1, S, S) and guessed (B,) bool of the bridge state to train at; clips (B,) indices.
         """
         drawn = stack([self._item(item_random(self.seed, step, index)) for index in items])
         video = drawn["images"].permute(0, 4, 1, 2, 3)  # (B, 3, 1 + T, S, S)
@@ -49,6 +49,7 @@ class RendererSet:
             "mouth": inputs.mouth.half(),
             "time": drawn["time"],
             "noise": drawn["noise"].half(),
+            "guessed": drawn["guessed"],
             "clips": drawn["clip"],
         }
 
@@ -68,6 +69,7 @@ class RendererSet:
             "target": target,
             "time": np.array(training_time(random), np.float32),
             "noise": random.standard_normal((3, 1, side, side), np.float32),
+            "guessed": np.array(random.random() < GUESSED),
             "clip": np.array(chosen),
         }
 

@@ -1,0 +1,88 @@
+"""What the compact renderer is trained on: bridge states that end at real frames, or at its own first prediction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from atldiff.diffusion.sampler import interpolate
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+
+if TYPE_CHECKING:
+    from atldiff.methods.atl import ATLModel, Renderer
+
+torch.set_num_threads(1)
+
+FRAMES = 3
+
+
+@pytest.fixture
+def renderer(random_model: ATLModel) -> Renderer:
+    return random_model.renderer
+
+
+def batch(renderer: Renderer) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    side = renderer.config.side
+    draw = lambda channels, frames=FRAMES: torch.rand(4, channels, frames, side, side, generator=generator)  # noqa: E731
+    return {
+        "target": draw(3) * 2 - 1,
+        "prior": draw(3) * 2 - 1,
+        "conditions": draw(CONDITION_CHANNELS),
+        "mask": draw(1),
+        "mouth": (draw(1) > 0.7).float(),
+        "noise": draw(3, 1) - 0.5,
+        "time": torch.tensor([1.0, 0.6, 0.6, 0.25]),
+        "guessed": torch.tensor([True, True, False, True]),
+        "clips": torch.arange(4),
+    }
+
+
+def test_a_state_ends_at_the_real_frame_or_at_the_first_prediction(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, calls, denoise = batch(renderer), [], renderer.denoise
+
+    def noted(x: torch.Tensor, t: torch.Tensor, *conditions: torch.Tensor) -> torch.Tensor:
+        said = denoise(x, t, *conditions)
+        calls.append((x, t, said, torch.is_grad_enabled()))
+        return said
+
+    monkeypatch.setattr(renderer, "denoise", noted)
+    renderer.loss(data)
+    (first, first_time, guess, first_grad), (state, time, _, grad) = calls
+    start = renderer.initial_noise(data["prior"], data["mask"], data["noise"])
+    assert torch.equal(first, start)
+    assert first_time.tolist() == [1.0] * 4
+    assert (first_grad, grad) == (False, True)  # the guess is where it starts from, not what it is blamed for
+    assert torch.equal(time, data["time"])
+    for item, guessed in enumerate(data["guessed"].tolist()):
+        end = (guess if guessed else data["target"])[item : item + 1]
+        wanted = interpolate(end, start[item : item + 1], data["time"][item : item + 1])
+        assert torch.equal(state[item : item + 1], wanted)
+
+
+def test_a_guessed_state_is_what_the_second_step_of_a_sampler_sees(renderer: Renderer) -> None:
+    data = batch(renderer)
+    noise = data["noise"][:1, :, 0]
+    seen = []
+    denoise = renderer.denoise
+    given = [data[name][:1] for name in ("prior", "conditions", "mask")]
+    renderer.denoise = lambda x, t, *rest: seen.append((x, t)) or denoise(x, t, *rest)  # pyright: ignore
+    try:
+        renderer.render(*given, noise[0], steps=2)
+        guess = denoise(*seen[0], *given)
+    finally:
+        del renderer.denoise
+    assert torch.allclose(seen[1][0], interpolate(guess, seen[0][0], seen[1][1]), atol=1e-6)
+    assert seen[1][1].tolist() == [0.5]
+
+
+def test_the_loss_is_still_against_the_real_frame(renderer: Renderer) -> None:
+    data = batch(renderer)
+    data["guessed"][:] = True
+    before = renderer.loss(data)["square"]
+    data["target"] = data["target"] * 0.5
+    assert not torch.isclose(renderer.loss(data)["square"], before)
