@@ -26,7 +26,7 @@ from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.detect import detect
 from atldiff.methods.atl import ATLModel
-from atldiff.pipeline import TalkingHead
+from atldiff.pipeline import TalkingHead, choose_dtype
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
@@ -347,3 +347,25 @@ def test_bundled_weights_speak(speech) -> None:
     frames = frames_of(head.render(EXAMPLES / "portrait.jpg", track.slice(10, 30)))
     assert frames.shape == (20, 512, 512, 3)
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("limit", "native", "chosen"),
+    [
+        (None, True, torch.bfloat16),
+        ("default", True, torch.bfloat16),
+        ("AVX512_CORE_AMX", True, torch.bfloat16),
+        ("AVX512_CORE", True, torch.float32),  # oneDNN would emulate bfloat16
+        ("AVX2", True, torch.float32),
+        (None, False, torch.float32),
+    ],
+)
+def test_auto_takes_bfloat16_only_where_it_is_in_hardware_and_allowed(
+    monkeypatch: pytest.MonkeyPatch, limit: str | None, native: bool, chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert choose_dtype("auto", torch.device("cpu")) == chosen
+    assert choose_dtype("float32", torch.device("cpu")) == torch.float32
