@@ -21,12 +21,13 @@ import pytest
 import torch
 
 from atldiff.config import PAPER_SAMPLING, PRESETS, SampleConfig
+from atldiff.devices import choose_dtype
 from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.detect import detect
 from atldiff.methods.atl import ATLModel
-from atldiff.pipeline import TalkingHead, choose_dtype
+from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:

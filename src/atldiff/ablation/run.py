@@ -25,13 +25,13 @@ from atldiff.ablation.measure import (
 )
 from atldiff.ablation.sheet import contact_sheet, read_strip, strip, write_picture
 from atldiff.ablation.table import IDENTITY, REAL, WARPED, assemble, markdown, row_name
+from atldiff.devices import choose_dtype
 from atldiff.errors import DataError, TrainingError
 from atldiff.evaluation import report
 from atldiff.evaluation.run import split_entries
 from atldiff.files import sha256, write_text
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.methods.paper import PaperModel
-from atldiff.pipeline import choose_dtype
 from atldiff.training.loop import STATE_FILE
 from atldiff.training.processes import ALONE
 from atldiff.training.run import CHECKPOINT_FOLDER, open_data, train_stage

@@ -19,6 +19,7 @@ from atldiff import checkpoint as checkpoints
 from atldiff.config import SampleConfig
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.sources.raw import VIDEO_SUFFIXES
+from atldiff.devices import choose_device
 from atldiff.errors import AtlDiffError, DataError
 from atldiff.evaluation.footage import Footage, Sight, hold_first, watch
 from atldiff.evaluation.measure import ClipFigures, measure_clip
@@ -30,7 +31,7 @@ from atldiff.export.choose import find_export
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
-from atldiff.pipeline import TalkingHead, choose_device
+from atldiff.pipeline import TalkingHead
 from atldiff.timebase import FPS, SAMPLE_RATE, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
