@@ -186,13 +186,9 @@ def _codecs() -> Iterator[Check]:
             yield Check("media", name, f"present ({use})")
 
 
-def demo_portrait() -> Path | None:
-    """Return the bundled portrait: in the wheel, or in the checkout this package runs from."""
-    places = (_ROOT / "examples" / "portrait.jpg", _ROOT.parents[1] / "examples" / "portrait.jpg")
-    return next((place for place in places if place.is_file()), None)
-
-
 def _detection() -> Iterator[Check]:
+    from atldiff.files import demo_portrait
+
     path = demo_portrait()
     if path is None:
         yield Check("face detection", "demo portrait", "missing", "demo portrait: not found: reinstall atldiff")

@@ -1,12 +1,9 @@
-"""How small files are written: whole, or not at all; and the digest of a file of any size."""
+"""How small files are written, whole or not at all; the digest of a file of any size; the bundled portrait."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -23,3 +20,10 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def demo_portrait() -> Path | None:
+    """Return the bundled portrait: in the wheel, or in the checkout this package runs from; None in neither."""
+    package = Path(__file__).resolve().parent
+    places = (package / "examples" / "portrait.jpg", package.parents[1] / "examples" / "portrait.jpg")
+    return next((place for place in places if place.is_file()), None)

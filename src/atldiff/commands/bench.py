@@ -163,8 +163,8 @@ def change(base: Variant, text: str) -> Variant:
 def _inputs(options: Bench) -> tuple[Path, Path | None]:
     """Return the portrait and the sound, of the bundled example where none is given; None for made-up sound."""
     if options.portrait is None:
-        from atldiff.doctor import demo_portrait
         from atldiff.errors import MediaError
+        from atldiff.files import demo_portrait
 
         portrait = demo_portrait()
         if portrait is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from atldiff.config import sampling_presets
 from atldiff.errors import AtlDiffError
 from atldiff.export.networks import denoiser_of
+from atldiff.files import demo_portrait
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.mouth import meet_lips
@@ -30,7 +30,6 @@ TONES = (1.0, 0.6)
 SYLLABLES_HZ = (0.5, 6.0)
 """The mouth moves by tones in this range, as it does in speech."""
 _TONES_EACH = 4
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def seen_by_denoiser(model: Model, window_frames: int, seed: int = 0) -> list[tuple[torch.Tensor, ...]]:
@@ -62,9 +61,8 @@ def seen_by_denoiser(model: Model, window_frames: int, seed: int = 0) -> list[tu
 
 
 def bundled_portrait() -> Portrait:
-    """Return the demo portrait with its landmarks: from the wheel, or from the checkout this package runs from."""
-    places = (_ROOT / "examples" / "portrait.jpg", _ROOT.parents[1] / "examples" / "portrait.jpg")
-    path = next((place for place in places if place.is_file()), None)
+    """Return the demo portrait with its landmarks."""
+    path = demo_portrait()
     if path is None:
         raise AtlDiffError("int8: the demo portrait it is calibrated on was not found; reinstall atldiff")
     image = read_image(path)
