@@ -12,7 +12,19 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "atldiff"
 
-BASE = {"types", "timebase", "errors", "config", "files", "stages", "workers", "interrupt", "live", "devices"}
+BASE = {
+    "types",
+    "timebase",
+    "errors",
+    "config",
+    "files",
+    "stages",
+    "workers",
+    "interrupt",
+    "live",
+    "devices",
+    "machine",
+}
 MIDDLE = {"audio", "landmarks", "diffusion", "video"}
 MODEL = {"checkpoint", "methods"}
 UP_TO_PIPELINE = BASE | MIDDLE | MODEL | {"export", "pipeline"}

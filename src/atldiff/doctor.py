@@ -83,15 +83,6 @@ class Report:
         }
 
 
-def _cpu_flags() -> set[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux
-        return set()
-    line = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    return set(line.partition(":")[2].split())
-
-
 def _machine() -> Iterator[Check]:
     version = platform.python_version()
     problem = None
@@ -101,7 +92,9 @@ def _machine() -> Iterator[Check]:
     yield Check("machine", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("machine", "cores", f"{usable} usable")
-    flags = _cpu_flags()
+    from atldiff.machine import cpu_flags
+
+    flags = set(cpu_flags().split())
     fast = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"})
     yield Check("machine", "CPU flags", " ".join(fast) or "none known")
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from atldiff.bench import machine as machines
-from atldiff.bench.child import resident_peak_mb
 from atldiff.bench.compare import Spread, paired_ratios, spread
 from atldiff.bench.latency import StreamDelays, measure_stream
 from atldiff.bench.measure import Rendering
@@ -24,6 +23,7 @@ from atldiff.bench.sound import lasting, speech_like
 from atldiff.bench.tables import SECTIONS, cell, number, show
 from atldiff.bench.throughput import Throughput
 from atldiff.config import SampleConfig
+from atldiff.machine import resident_peak_mb
 from atldiff.stages import STAGES
 
 

@@ -11,8 +11,9 @@ import atldiff
 from atldiff.ablation.arms import ARMS, PUBLISHED
 from atldiff.ablation.measure import METRICS
 from atldiff.evaluation.report import summarise, value_of
-from atldiff.evaluation.result import commit, machine
+from atldiff.evaluation.result import machine
 from atldiff.evaluation.statistics import holm, paired
+from atldiff.machine import revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -90,7 +91,7 @@ def assemble(
     return {
         "format": FORMAT,
         "atldiff": atldiff.__version__,
-        "commit": commit(),
+        "commit": revision(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "seed": base.seed,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atldiff.bench.plan import Variant
+from atldiff.machine import resident_peak_mb
 from atldiff.timebase import SAMPLE_RATE
 
 
@@ -39,16 +40,6 @@ def main(import_s: float) -> None:
     video.save(order["output"], progress=lambda done, _: _tell("first_frame") if done == 1 else None)
     gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_initialized() else None
     _tell("saved", frames=len(video), peak_memory_mb=resident_peak_mb(), peak_gpu_memory_mb=gpu)
-
-
-def resident_peak_mb(status: Path = Path("/proc/self/status")) -> float | None:
-    """Return the most memory this process ever had resident, in MB (10^6 bytes); None where the system has no /proc."""
-    try:
-        lines = status.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) * 1024 / 1e6 if found else None
 
 
 def _tell(event: str, **values: Any) -> None:

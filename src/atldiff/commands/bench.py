@@ -64,9 +64,10 @@ def run(args: list[str]) -> int:
     options = read(Bench, "bench", args, ALIASES)
     plan = make_plan(options)
 
-    from atldiff.bench.machine import describe, revision
+    from atldiff.bench.machine import describe
     from atldiff.bench.report import as_dict
     from atldiff.bench.run import Results, measure
+    from atldiff.machine import revision
 
     machine, results = describe(), Results()
     try:

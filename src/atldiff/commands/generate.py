@@ -127,8 +127,10 @@ def check_sound_source(options: Generate) -> None:
             raise ValueError(
                 f"stdin: got {name} with --stdin; a stream is rendered as it comes, at 25 fps: leave it out"
             )
-    if not 1_000 <= options.live.sample_rate <= 768_000:
-        raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected 1000 to 768000 Hz")
+    from atldiff.audio.load import MAX_RATE, MIN_RATE
+
+    if not MIN_RATE <= options.live.sample_rate <= MAX_RATE:
+        raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def run_live(options: Generate, output: str, watch: Stopwatch) -> int:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from atldiff.errors import DataError
+from atldiff.machine import resident_peak_mb
 
 POLL_S = 0.05
 
@@ -29,7 +30,7 @@ def cold_start(checkpoint: str, clip: Path, out: Path, preset: str, steps: int) 
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process:
             while process.poll() is None:
-                peak_mb = max(peak_mb, _resident_peak_mb(process.pid))
+                peak_mb = max(peak_mb, resident_peak_mb(Path(f"/proc/{process.pid}/status")) or 0.0)
                 time.sleep(POLL_S)
         seconds = time.perf_counter() - started
         if process.returncode:
@@ -37,12 +38,3 @@ def cold_start(checkpoint: str, clip: Path, out: Path, preset: str, steps: int) 
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise DataError(f"cost: `atldiff generate` on {clip} failed: {lines[-1] if lines else process.returncode}")
     return {"cold_s": seconds, **({"peak_memory_mb": peak_mb} if peak_mb else {})}
-
-
-def _resident_peak_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0.0
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(found[0]) * 1024 / 1e6 if found else 0.0

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +16,7 @@ from atldiff.evaluation.metrics.fid import MIN_PICTURES
 from atldiff.evaluation.networks import network_table
 from atldiff.evaluation.protocol import METRICS, PER_CLIP, PROTOCOL
 from atldiff.evaluation.report import FORMAT, summarise
+from atldiff.machine import processor, revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +61,7 @@ def assemble(
         "format": FORMAT,
         "protocol": PROTOCOL,
         "atldiff": atldiff.__version__,
-        "commit": commit(),
+        "commit": revision(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
         "seed": seed,
@@ -81,39 +80,16 @@ def assemble(
     }
 
 
-def commit() -> str | None:
-    """Return the commit of the package's checkout, with a + where files differ from it; None outside of one."""
-    folder = Path(__file__).resolve().parents[3]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        run = lambda *args: subprocess.run(  # noqa: E731 - the same call twice
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        return run("rev-parse", "--short", "HEAD") + ("+" if run("status", "--porcelain", "--", "src") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def machine() -> dict[str, Any]:
     """Return what figures of speed depend on."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _described(metric: Any) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What figures of speed depend on and a file can tell: the processor, the memory of a process, the commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def cpuinfo() -> dict[str, str]:
+    """Return the first processor's lines of /proc/cpuinfo by their names in small letters; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip().lower(): value.strip() for name, _, value in lines}
+
+
+def cpu_flags() -> str:
+    """Return the processor's instruction flags, separated by spaces; empty where they are not told."""
+    said = cpuinfo()
+    return said.get("flags") or said.get("features") or ""
+
+
+def processor() -> str:
+    """Return the processor's name, or as much as is known of it."""
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def resident_peak_mb(status: Path = Path("/proc/self/status")) -> float | None:
+    """Return the most memory a process ever had resident, in MB (10^6 bytes); None where the system has no /proc."""
+    try:
+        lines = status.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 / 1e6 if found else None
+
+
+def revision() -> str | None:
+    """Return the commit of the package's checkout, with a + where its source differs; None outside of one."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        differs = bool(_git(folder, "status", "--porcelain", "--", "src"))
+        return _git(folder, "rev-parse", "--short", "HEAD") + ("+" if differs else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *args: str) -> str:
+    command = ["git", "-C", str(folder), *args]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
