@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from atldiff.methods.atl import ATLModel
     from atldiff.methods.build import Model
+    from atldiff.methods.difftalker import DiffTalkerModel
     from atldiff.methods.paper import PaperModel
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -70,7 +71,7 @@ def random_model() -> ATLModel:
     import torch
 
     from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig
-    from atldiff.data.speech import lower_face
+    from atldiff.landmarks.rest import lower_face
     from atldiff.methods.atl import ATLModel
 
     torch.manual_seed(0)
@@ -96,7 +97,7 @@ def random_paper_model() -> PaperModel:
     import torch
 
     from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PaperConfig
-    from atldiff.data.speech import lower_face
+    from atldiff.landmarks.rest import lower_face
     from atldiff.methods.paper import PaperModel
 
     torch.manual_seed(0)
@@ -119,10 +120,54 @@ def random_paper_model() -> PaperModel:
     return model.eval()
 
 
-@pytest.fixture(scope="session", params=["atl-diff", "atl-diff-paper"])
+@pytest.fixture(scope="session")
+def random_difftalker_model() -> DiffTalkerModel:
+    """The same for DiffTalker."""
+    import torch
+
+    from atldiff.config import CodecConfig, CompletionConfig, DiffTalkerConfig, LatentRendererConfig
+    from atldiff.landmarks.rest import lower_face
+    from atldiff.methods.difftalker import DiffTalkerModel
+
+    torch.manual_seed(0)
+    model = DiffTalkerModel(
+        DiffTalkerConfig(
+            generator=CompletionConfig(width=32, layers=1, heads=2, feed_forward=32, components=4),
+            renderer=LatentRendererConfig(
+                codec=CodecConfig(widths=(16, 32), decoder_widths=(16, 32), blocks=1),
+                widths=(16, 32), blocks=(1, 1), control_blocks=(1, 1),
+            ),
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.05)
+        model.renderer.codec.decoder.out.weight.mul_(0.3)  # pictures within their range, not clamped everywhere
+        model.generator.basis.normal_(0, 0.02)
+        model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
+        model.generator.identity_basis.normal_(0, 0.1)
+    return model.eval()
+
+
+FIXTURES = {
+    "atl-diff": "random_model",
+    "atl-diff-paper": "random_paper_model",
+    "difftalker": "random_difftalker_model",
+}
+"""The small random model of each method."""
+
+
+@pytest.fixture(scope="session", params=list(FIXTURES))
 def random_any_model(request: pytest.FixtureRequest) -> Model:
     """The small random model of each method in turn."""
-    return request.getfixturevalue("random_model" if request.param == "atl-diff" else "random_paper_model")
+    return request.getfixturevalue(FIXTURES[request.param])
+
+
+@pytest.fixture(scope="session", params=["atl-diff", "atl-diff-paper"])
+def random_exportable_model(request: pytest.FixtureRequest) -> Model:
+    """The same of the methods that have an exported form."""
+    return request.getfixturevalue(FIXTURES[request.param])
 
 
 @pytest.fixture(scope="session")

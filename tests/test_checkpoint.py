@@ -195,7 +195,7 @@ class TestConfigFile:
         edit_config(folder, lambda values: values.update({name: value}))
         refused(folder, name, str(value))
         edit_config(folder, lambda values: values.pop(name))
-        refused(folder, name, "None")
+        refused(folder, name, "got None" if name == "format_version" else "got ''")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"generator": []}'])
     def test_not_a_config(self, folder: Path, text: str) -> None:

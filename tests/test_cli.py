@@ -67,17 +67,17 @@ class FakeHead:
 
     calls: list[tuple[str, dict]]
     error: Exception | None
-    model = SimpleNamespace(config=ATLConfig())
+    model = SimpleNamespace(renderer=SimpleNamespace(config=ATLConfig().renderer))
 
     @classmethod
-    def from_pretrained(cls, name, *, revision=None, device="auto", dtype="auto", backend="auto") -> FakeHead:
-        cls.calls.append(("load", {"name": name, "device": device, "dtype": dtype, "backend": backend}))
+    def from_pretrained(cls, name, **options) -> FakeHead:
+        cls.calls.append(("load", {"name": name, **options}))
         if cls.error is not None:
             raise cls.error
         return cls()
 
     def sampling(self, chosen):
-        return sampling_presets(self.model.config)[chosen]
+        return sampling_presets(self.model.renderer.config)[chosen]
 
     def open_portrait(self, source, *, face=None, frame=None):
         self.calls.append(("open", {"source": source, "face": face, "frame": frame}))
@@ -382,9 +382,12 @@ def test_generate_passes_the_options_on(folder: Path, head: type[FakeHead], caps
     args = ["generate", "--source_image", FACE, "--driven_audio", SPEECH, "--still", "--seed", "7", "--steps", "3"]
     args += ["--expression_scale", "1.5", "--blink-rate", "0.5", "--smoothing", "1", "--head-motion", "0.5"]
     args += ["--fps", "30000/1001", "--size", "256", "--preset", "best", "--face", "1", "--weights", "w"]
+    args += ["--generator", "g", "--renderer", "r"]
     assert cli.run([*args, "--device", "cpu", "--dtype", "float32", "--quiet", "-o", "out.mp4"]) == 0
     assert [name for name, _ in head.calls] == ["load", "open", "call"]
-    assert called(head, "load") == {"name": "w", "device": "cpu", "dtype": "float32", "backend": "auto"}
+    assert called(head, "load") == {
+        "name": "w", "generator": "g", "renderer": "r", "device": "cpu", "dtype": "float32", "backend": "auto"
+    }  # fmt: skip
     assert called(head, "open")["face"] == 1
     assert isinstance(called(head, "open")["source"], Portrait)
     options = called(head, "call")

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from atldiff.config import (
+    DIFFTALKER_PRESETS,
     FORMAT_VERSION,
     PAPER_PRESETS,
     PAPER_SAMPLING,
@@ -394,7 +395,7 @@ class TestBothMethods:
         values = {**to_dict(PAPER_PRESETS["compact"]), "method": "atl-diff"}
         with pytest.raises(ValueError, match="unknown field"):
             from_dict(values)
-        with pytest.raises(ValueError, match="method: got 'paper', expected 'atl-diff' or 'atl-diff-paper'"):
+        with pytest.raises(ValueError, match="method: got 'paper', expected 'atl-diff', 'atl-diff-paper' or 'd"):
             from_dict({**values, "method": "paper"})
 
     def test_every_field_has_a_description(self) -> None:
@@ -411,9 +412,9 @@ class TestBothMethods:
 
 class TestPresets:
     def test_sampling_belongs_to_the_method(self) -> None:
-        assert sampling_presets(PaperConfig()) == PAPER_SAMPLING
-        assert sampling_presets(ATLConfig()) is PRESETS
-        short = sampling_presets(PaperConfig(renderer=IdentityDiffusionConfig(clip_frames=8)))
+        assert sampling_presets(PaperConfig().renderer) == PAPER_SAMPLING
+        assert sampling_presets(ATLConfig().renderer) is PRESETS
+        short = sampling_presets(IdentityDiffusionConfig(clip_frames=8))
         assert {(c.window_frames, c.shared_frames) for c in short.values()} == {(8, 2)}
         assert set(PAPER_SAMPLING) == set(get_args(Preset))
         assert PAPER_SAMPLING["fast"].steps < PAPER_SAMPLING["balanced"].steps < PAPER_SAMPLING["best"].steps == 8
@@ -440,7 +441,7 @@ class TestPresets:
         assert len({(c.window_frames, c.shared_frames) for c in PRESETS.values()}) == 1
 
     def test_training(self) -> None:
-        assert {config.stage for config in TRAIN_PRESETS.values()} == {"renderer", "landmarks"}
+        assert {config.stage for config in TRAIN_PRESETS.values()} == {"renderer", "landmarks", "codec"}
         for name, config in TRAIN_PRESETS.items():
             assert replace(config) == config
             if name in ("renderer", "landmarks"):
@@ -449,4 +450,9 @@ class TestPresets:
             if name.startswith("paper-"):
                 assert config.stage == name.removeprefix("paper-")
                 assert config.model == PAPER_PRESETS["compact"]
+            if name.startswith("difftalker"):
+                stage = {"difftalker": "renderer", "difftalker-sd": "renderer"}
+                assert config.stage == stage.get(name, name.removeprefix("difftalker-"))
+                kind = "stable-diffusion" if name == "difftalker-sd" else "compact"
+                assert config.model == DIFFTALKER_PRESETS[kind]
         assert TRAIN_PRESETS["debug"].steps < 10

@@ -20,13 +20,15 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.config import PAPER_SAMPLING, PRESETS, SampleConfig
+from atldiff.config import LATENT_SAMPLING, PAPER_SAMPLING, PRESETS, SampleConfig
 from atldiff.devices import choose_dtype
 from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.detect import detect
 from atldiff.methods.atl import ATLModel
+from atldiff.methods.difftalker import DiffTalkerModel
+from atldiff.methods.paper import PaperModel
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
@@ -272,10 +274,11 @@ def test_face_at_the_border_and_partly_outside(head, speech) -> None:
 def test_presets_are_sample_configs() -> None:
     assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
     assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
+    assert [LATENT_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
 
 
 def test_each_method_has_its_own_presets(head) -> None:
-    own = PRESETS if isinstance(head.model, ATLModel) else PAPER_SAMPLING
+    own = {ATLModel: PRESETS, PaperModel: PAPER_SAMPLING, DiffTalkerModel: LATENT_SAMPLING}[type(head.model)]
     assert head.sampling() == own["balanced"]
     for name, sampling in own.items():
         assert head.sampling(name) == sampling

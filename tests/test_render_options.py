@@ -29,13 +29,13 @@ METHODS = pytest.mark.parametrize(
 @METHODS
 def test_a_preset_is_the_method_s(config: MethodConfig, presets: dict) -> None:
     for name in get_args(Preset):
-        assert RenderOptions(preset=name).sampling(sampling_presets(config).__getitem__) == presets[name]
+        assert RenderOptions(preset=name).sampling(sampling_presets(config.renderer).__getitem__) == presets[name]
 
 
 @METHODS
 def test_steps_replace_the_preset_s_and_leave_its_windows(config: MethodConfig, presets: dict) -> None:
     for name in get_args(Preset):
-        of_three = RenderOptions(preset=name, steps=3).sampling(sampling_presets(config).__getitem__)
+        of_three = RenderOptions(preset=name, steps=3).sampling(sampling_presets(config.renderer).__getitem__)
         assert of_three == replace(presets[name], steps=3)
 
 

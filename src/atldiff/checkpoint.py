@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.config import from_dict, to_dict
+from atldiff.config import METHODS, from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import write_text
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
 """What `atldiff export` puts beside them."""
-BUNDLED = ("atl-diff", "atl-diff-paper")
+BUNDLED = METHODS
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -95,8 +95,11 @@ def load_model(folder: Path) -> Model:
     return model.eval()
 
 
-def load_into(model: Model, folder: Path) -> None:
-    """Copy a checkpoint's tensors into a model of the same configuration, strictly."""
+def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) -> None:
+    """Copy a checkpoint's tensors into a model of the same configuration, strictly.
+
+    parts: how the names of the tensors begin that are copied, when the configurations agree in these alone.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -113,6 +116,8 @@ def load_into(model: Model, folder: Path) -> None:
             f"checkpoint {path}: not a safetensors file ({error}); pickles are never loaded"
         ) from None
     wanted = model.state_dict()
+    if parts is not None:
+        wanted, tensors = ({n: t for n, t in held.items() if n.startswith(parts)} for held in (wanted, tensors))
     for kind, names in (("missing", wanted.keys() - tensors.keys()), ("unknown", tensors.keys() - wanted.keys())):
         if names:
             raise CheckpointError(
@@ -127,7 +132,7 @@ def load_into(model: Model, folder: Path) -> None:
             )
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"checkpoint {path}: tensor {name!r} holds NaN or infinity; the file is damaged")
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=parts is None)
 
 
 def save_model(model: Model, folder: Path, card: str | None = None, *, half: bool = True) -> None:

@@ -21,20 +21,21 @@ from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
 from atldiff.config import Preset, SampleConfig, sampling_presets
 from atldiff.devices import choose_device, choose_dtype
-from atldiff.errors import FaceNotFound, MediaError
+from atldiff.errors import MediaError
 from atldiff.export.attach import attach, check_window, fit_window_frames
 from atldiff.export.choose import find_export
-from atldiff.landmarks.detect import detect
 from atldiff.landmarks.edit import at_fps, retarget
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_frames
+from atldiff.methods.driving import open_driving
+from atldiff.methods.pair import Pair
 from atldiff.methods.paper import PaperRenderer
-from atldiff.methods.speech import TrackStream
+from atldiff.methods.portrait import open_portrait, resized
+from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait, emotion_label
-from atldiff.video.read import is_video, read_frames, read_image
 from atldiff.video.write import VideoWriter, check_output
 from atldiff.workers import Workers
 
@@ -42,16 +43,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
-    from PIL import Image
-
     from atldiff.export.manifest import Export
     from atldiff.methods.build import Model
+    from atldiff.methods.driving import DrivingSource
+    from atldiff.methods.portrait import PortraitSource
 
-    PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
 
-FIRST_FRAMES = 50
-"""Frames of a video portrait that are searched for a face before giving up."""
 SLICE_FRAMES = 64
 """Frames whose landmarks are made at a time while rendering, so that memory does not grow with the audio."""
 
@@ -60,9 +58,15 @@ class TalkingHead:
     """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
 
     def __init__(
-        self, model: Model, *, device: str = "auto", dtype: str = "auto", export: Export | None = None
+        self, model: Model | Pair, *, device: str = "auto", dtype: str = "auto", export: Export | None = None
     ) -> None:
-        """export: networks of this very model in another runtime, which then compute instead of its own."""
+        """export: networks of this very model, not a pair, in another runtime, which then compute instead of its own.
+
+        Raises:
+            ValueError: unknown device or dtype, or exported networks with a pair.
+        """
+        if export is not None and isinstance(model, Pair):
+            raise ValueError(f"backend: got {export.runtime} with a pair of models, expected torch")
         self.device = choose_device(device)
         self.dtype = choose_dtype(dtype, self.device)
         if export is not None and export.runtime == "onnx":
@@ -71,8 +75,8 @@ class TalkingHead:
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
         self.workers = Workers(self.device)
-        if export is not None:
-            attach(self.model, export, dtype=self.dtype, streams=self.workers.count)
+        if export is not None and not isinstance(model, Pair):
+            attach(model, export, dtype=self.dtype, streams=self.workers.count)
         # The generator stays in float32: it is tiny, and its landmarks are a product.
         renderer = self.model.renderer.to(self.dtype)
         if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
@@ -83,12 +87,17 @@ class TalkingHead:
         cls,
         name: str | os.PathLike[str] = "atl-diff",
         *,
+        generator: str | os.PathLike[str] | None = None,
+        renderer: str | os.PathLike[str] | None = None,
         revision: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         backend: str = "auto",
     ) -> TalkingHead:
         """Load a checkpoint: a folder, a bundled name or a hub id (fetched at `revision`).
+
+        generator, renderer: checkpoints whose landmark generator or renderer is taken instead of that of `name`, which
+        is not read where both are given. Stages of two checkpoints are computed by PyTorch.
 
         backend: what computes the networks: `torch`, `openvino`, `onnx`, or `auto`: what the folder was exported for,
         otherwise PyTorch. See docs/export.md.
@@ -99,16 +108,31 @@ class TalkingHead:
         """
         chosen = choose_device(device)
         choose_dtype(dtype, chosen)
-        folder = checkpoint.locate(name, revision)
-        export = find_export(folder, backend, device=chosen, dtype=dtype)
-        return cls(checkpoint.load_model(folder), device=device, dtype=dtype, export=export)
+        speaks = checkpoint.locate(name, revision) if generator is None else checkpoint.locate(generator)
+        if renderer is not None:
+            renders = checkpoint.locate(renderer)
+        else:
+            renders = speaks if generator is None else checkpoint.locate(name, revision)
+        if speaks == renders:
+            export = find_export(speaks, backend, device=chosen, dtype=dtype)
+            return cls(checkpoint.load_model(speaks), device=device, dtype=dtype, export=export)
+        if backend not in ("auto", "torch"):
+            raise ValueError(
+                f"backend: got {backend!r} with stages of two checkpoints, expected auto or torch: exported networks "
+                "are of one"
+            )
+        pair = Pair(checkpoint.load_model(speaks).generator, checkpoint.load_model(renders).renderer)
+        return cls(pair, device=device, dtype=dtype)
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Write the checkpoint to a folder.
 
         Raises:
-            ValueError: the networks run in another backend than torch, which holds no weights to write.
+            ValueError: the networks run in another backend than torch, which holds no weights to write, or they are
+            stages of two checkpoints, which have no configuration in common.
         """
+        if isinstance(self.model, Pair):
+            raise ValueError("save_pretrained: got stages of two checkpoints, expected one model; save each of the two")
         if self.export is not None:
             raise ValueError(
                 f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead"
@@ -127,7 +151,7 @@ class TalkingHead:
             if self.export is not None:
                 check_window(chosen, self.export)
             return chosen
-        presets = sampling_presets(self.model.config)
+        presets = sampling_presets(self.model.renderer.config)
         if chosen not in presets:
             raise ValueError(f"sampling: got {chosen!r}, expected {', '.join(presets)} or a SampleConfig")
         return presets[chosen] if self.export is None else fit_window_frames(presets[chosen], self.export)
@@ -141,16 +165,7 @@ class TalkingHead:
         Raises:
             FaceNotFound: no face, or no face of that number. MediaError: not a picture.
         """
-        if isinstance(source, Portrait):
-            return source
-        if not isinstance(source, np.ndarray) and hasattr(source, "__fspath__") | isinstance(source, str):
-            path = Path(source)  # pyright: ignore[reportArgumentType]
-            if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path):
-                return _video_portrait(path, face, frame)
-        if frame is not None:
-            raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
-        image = read_image(source)  # pyright: ignore[reportArgumentType]
-        return _detected(image, face)
+        return open_portrait(source, face, frame)
 
     def landmarks(
         self,
@@ -160,19 +175,28 @@ class TalkingHead:
         face: int | None = None,
         frame: int | None = None,
         controls: Controls = Controls(),  # noqa: B008 - frozen
+        driving: DrivingSource | None = None,
         fps: Fraction | float | None = None,
         sample_rate: int | None = None,
     ) -> LandmarkTrack:
-        """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`."""
+        """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`.
+
+        driving: a video, or a landmark track, whose face moves head, eyes and brows; played forth and back where it is
+        shorter than the sound. None leaves them to `controls`.
+
+        Raises:
+            FaceNotFound, MediaError, ValueError: bad input, before any work.
+        """
         rate = _rate(fps)
         opened = self.open_portrait(portrait, face=face, frame=frame)
         recording = _heard(audio, sample_rate)
-        stream = TrackStream(self.model.generator, opened, controls)
+        driver = None if driving is None else open_driving(driving, controls)
+        stream = TrackStream(self.model.generator, opened, controls, driver)
         pieces = []
         for start in range(0, len(recording.samples), SAMPLE_RATE):
             pieces.append(self.workers.alone(stream.push, recording.samples[start : start + SAMPLE_RATE]))
         pieces.append(self.workers.alone(stream.flush))
-        track = _join(pieces)
+        track = join(pieces)
         if rate == FPS:
             return track
         return at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))
@@ -200,8 +224,7 @@ class TalkingHead:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         emotion_label(emotion)
-        if emotion is not None and not isinstance(self.model.renderer, PaperRenderer):
-            raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
+        self._check_emotion(emotion)
         opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
         recording = None if audio is None else _heard(audio, sample_rate)
         return Video(self, opened, self._fitted(track, opened), recording, self.sampling(sampling), seed, emotion)
@@ -214,6 +237,7 @@ class TalkingHead:
         face: int | None = None,
         frame: int | None = None,
         controls: Controls = Controls(),  # noqa: B008 - frozen
+        driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
         fps: Fraction | float | None = None,
         size: int | None = None,
@@ -222,14 +246,16 @@ class TalkingHead:
         """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
 
         fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels.
+        driving: as for `landmarks`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         chosen = self.sampling(sampling)
+        self._check_pair(controls.emotion)
         recording = _heard(audio, sample_rate)
         opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
-        track = self.landmarks(opened, recording, controls=controls, fps=fps)
+        track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion)
 
     def stream(
@@ -240,6 +266,7 @@ class TalkingHead:
         sample_rate: int = SAMPLE_RATE,
         face: int | None = None,
         controls: Controls = Controls(),  # noqa: B008 - frozen
+        driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
         size: int | None = None,
     ) -> Iterator[np.ndarray]:
@@ -250,11 +277,13 @@ class TalkingHead:
         atl-diff-paper's after two seconds. Smoothing adds three of its sigmas. `atldiff.live.continuous` makes
         chunks of a live source and lets the face idle while nothing comes.
 
-        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`.
+        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. driving: as for `landmarks`.
         """
+        self._check_pair(controls.emotion)
         opened = resized(self.open_portrait(portrait, face=face), size)
         resampler = PacketResampler(sample_rate)
-        tracks = TrackStream(self.model.generator, opened, controls)
+        driver = None if driving is None else open_driving(driving, controls)
+        tracks = TrackStream(self.model.generator, opened, controls, driver)
         frames = open_frames(
             self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers
         )
@@ -268,6 +297,14 @@ class TalkingHead:
         yield from frames.push(alone(tracks.flush).points())
         yield from frames.flush()
 
+    def _check_emotion(self, emotion: str | None) -> None:
+        if emotion is not None and not isinstance(self.model.renderer, PaperRenderer):
+            raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
+
+    def _check_pair(self, emotion: str | None) -> None:
+        if isinstance(self.model, Pair):  # of one model, the generator speaks for both
+            self._check_emotion(emotion)
+
     def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:
         shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
         size = (portrait.image.shape[0], portrait.image.shape[1])
@@ -276,50 +313,9 @@ class TalkingHead:
         return retarget(track, shape.astype(np.float32), rotation, float(scale), translation, size)
 
 
-_STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-
-
-def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
-    if frame is not None and frame < 0:
-        raise ValueError(f"frame: got {frame}, expected 0 or more")
-    index = -1
-    for index, image in enumerate(read_frames(path)):
-        if frame is not None and index < frame:
-            continue
-        try:
-            return _detected(image, face)
-        except FaceNotFound:
-            if frame is not None or index >= FIRST_FRAMES:
-                raise
-    if frame is not None:
-        raise ValueError(f"frame: got {frame}, but {path} has {index + 1} frames")
-    raise FaceNotFound(f"portrait {path}: no face found in its first {index + 1} frames; expected one, eyes open")
-
-
 def _heard(audio: AudioSource, sample_rate: int | None) -> Audio:
     with stage("audio"):
         return load_audio(audio, sample_rate=sample_rate)
-
-
-def _detected(image: np.ndarray, face: int | None) -> Portrait:
-    with stage("detect"):
-        return Portrait(image, detect(image, face))
-
-
-def resized(portrait: Portrait, size: int | None) -> Portrait:
-    """Return the portrait with its longest side at `size` pixels (both sides even)."""
-    if size is None:
-        return portrait
-    if not 64 <= size <= 8192:
-        raise ValueError(f"size: got {size}, expected 64 to 8192 pixels")
-    import cv2
-
-    height, width = portrait.image.shape[:2]
-    ratio = size / max(height, width)
-    wanted = (max(16, 2 * round(width * ratio / 2)), max(16, 2 * round(height * ratio / 2)))
-    image = cv2.resize(portrait.image, wanted, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
-    factor = np.array([wanted[0] / width, wanted[1] / height, wanted[0] / width], np.float32)
-    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32))
 
 
 def _rate(fps: Fraction | float | None) -> Fraction:
@@ -327,15 +323,6 @@ def _rate(fps: Fraction | float | None) -> Fraction:
     if not 1 <= rate <= 120:
         raise ValueError(f"fps: got {fps}, expected 1 to 120")
     return rate
-
-
-def _join(pieces: list[LandmarkTrack]) -> LandmarkTrack:
-    first = pieces[0]
-    joined = {
-        name: np.concatenate([getattr(piece, name) for piece in pieces])
-        for name in ("displacements", "rotation", "translation", "scale")
-    }
-    return LandmarkTrack(neutral=first.neutral, fps=first.fps, size=first.size, **joined)
 
 
 class Video:

@@ -24,8 +24,6 @@ from atldiff.data.speech import (
     fit_identity,
     in_step,
     load_speech,
-    lower_face,
-    neutral_shape,
     point_weights,
 )
 from atldiff.data.synthetic import make_synthetic
@@ -41,6 +39,7 @@ from atldiff.data.windows import (
 )
 from atldiff.errors import DataError, MediaError
 from atldiff.landmarks.detect import FaceTracker
+from atldiff.landmarks.rest import lower_face, neutral_shape
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, OUTER_EYE_CORNERS, POINTS, lip_opening
 from atldiff.methods.atl_inputs import NEEDED

@@ -12,10 +12,11 @@ from safetensors.numpy import load_file, save_file
 from atldiff.config import PRESETS, ATLConfig, GeneratorConfig, RendererConfig
 from atldiff.data import speech
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import fit_identity, generator_scores, load_speech, lower_face, point_weights
+from atldiff.data.speech import fit_identity, generator_scores, load_speech, point_weights
 from atldiff.data.synthetic import make_synthetic
 from atldiff.evaluation import networks
 from atldiff.evaluation.networks import network_figures, network_table, renderer_errors
+from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.atl import ATLModel, Renderer
 

@@ -35,10 +35,10 @@ def one_runtime() -> str:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_folder(random_any_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint_folder(random_exportable_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small random model of each method as a checkpoint, in full precision."""
     folder = tmp_path_factory.mktemp("source") / "checkpoint"
-    save_model(random_any_model, folder, "# A model\n", half=False)
+    save_model(random_exportable_model, folder, "# A model\n", half=False)
     return folder
 
 

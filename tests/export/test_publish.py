@@ -49,7 +49,7 @@ def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, runtime, 
     assert left_over(tmp_path) == []
 
     told = json.loads((tmp_path / "out" / "export.json").read_text())
-    frames = sampling_presets(load_model(checkpoint_folder).config)["balanced"].window_frames
+    frames = sampling_presets(load_model(checkpoint_folder).config.renderer)["balanced"].window_frames
     assert (told["format_version"], told["runtime"], told["int8"], told["window_frames"]) == (1, runtime, False, frames)
     assert told["sources"]["model.safetensors"] == sha256(checkpoint_folder / "model.safetensors")
     assert told["files"] == {name: sha256(tmp_path / "out" / name) for name in export.files}
@@ -88,15 +88,15 @@ def test_exported_networks_give_what_pytorch_gives(checkpoint_folder, runtime, t
                 assert not torch.equal(opened(*changed), got), network.inputs[index]
 
 
-def test_exporting_leaves_the_model_in_evaluation_mode(random_any_model: Model, tmp_path) -> None:
+def test_exporting_leaves_the_model_in_evaluation_mode(random_exportable_model: Model, tmp_path) -> None:
     pytest.importorskip("onnx")
     from atldiff.export.graph import write_onnx
 
     fused = torch.backends.mha.get_fastpath_enabled()
-    for network in networks_of(random_any_model, 4):
+    for network in networks_of(random_exportable_model, 4):
         write_onnx(network, tmp_path / "network.onnx")
         assert not any(module.training for module in network.module.modules())
-    assert not any(module.training for module in random_any_model.modules())
+    assert not any(module.training for module in random_exportable_model.modules())
     assert torch.backends.mha.get_fastpath_enabled() == fused
 
 

@@ -66,13 +66,13 @@ def test_a_state_ends_at_the_real_frame_or_at_the_first_prediction(
 
 def test_a_guessed_state_is_what_the_second_step_of_a_sampler_sees(renderer: Renderer) -> None:
     data = batch(renderer)
-    noise = data["noise"][:1, :, 0]
+    noise = data["noise"][:1]
     seen = []
     denoise = renderer.denoise
     given = [data[name][:1] for name in ("prior", "conditions", "mask")]
     renderer.denoise = lambda x, t, *rest: seen.append((x, t)) or denoise(x, t, *rest)  # pyright: ignore
     try:
-        renderer.render(*given, noise[0], steps=2)
+        renderer.render(*given, noise, steps=2)
         guess = denoise(*seen[0], *given)
     finally:
         del renderer.denoise

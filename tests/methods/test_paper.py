@@ -25,6 +25,7 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.methods.atl import ATLModel, Renderer
 from atldiff.methods.build import build, open_frames
+from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
 from atldiff.methods.paper import FROM_START, IdentityUNet, PaperModel, PaperRenderer, training_level
 from atldiff.methods.paper_frames import PaperFrameStream
 from atldiff.methods.paper_inputs import NEEDED, build_start
@@ -556,11 +557,11 @@ class TestModel:
         model = PaperModel(PaperConfig(generator=PAPER_PRESETS["compact"].generator, renderer=SMALL))
         assert {name.split(".")[0] for name in model.state_dict()} == {"generator", "renderer"}
 
-    def test_build_knows_both_methods(self, random_any_model: Any, portrait: Portrait) -> None:
+    def test_build_knows_every_method(self, random_any_model: Any, portrait: Portrait) -> None:
         again = build(random_any_model.config)
         assert type(again) is type(random_any_model)
-        assert isinstance(again, ATLModel | PaperModel)
-        assert isinstance(again.renderer, Renderer | PaperRenderer)
+        assert isinstance(again, ATLModel | PaperModel | DiffTalkerModel)
+        assert isinstance(again.renderer, Renderer | PaperRenderer | LatentRenderer)
         assert again.state_dict().keys() == random_any_model.state_dict().keys()
         frames = open_frames(random_any_model.renderer, portrait, SampleConfig(steps=1), 0)
         assert len([*frames.push(track(portrait, 3)), *frames.flush()]) == 3

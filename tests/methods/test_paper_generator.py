@@ -16,6 +16,7 @@ from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.kflm import normalise
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
+from atldiff.landmarks.visible import MotionModel
 from atldiff.methods import paper_generator
 from atldiff.methods.generators import open_generator
 from atldiff.methods.paper_generator import COLUMNS, DenseFit, PaperGenerator, SecondStream
@@ -317,7 +318,8 @@ def test_emotions_that_are_not_known_are_errors(portrait: Portrait, random_model
     with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions"):
         TrackStream(random_model.generator, portrait, happy)
     few = tiny(replace(TINY, emotions=4))
+    visible = MotionModel(NEUTRAL, Controls(still=True), np.eye(3), 1.0, np.zeros(3))
     with pytest.raises(ValueError, match="emotion: got 'happy', expected one of angry, fear, sad, contempt$"):
-        open_generator(few, portrait, NEUTRAL, happy)
-    open_generator(few, portrait, NEUTRAL, Controls(emotion="sad"))
-    open_generator(few, portrait, NEUTRAL, Controls())
+        open_generator(few, portrait, NEUTRAL, happy, visible)
+    open_generator(few, portrait, NEUTRAL, Controls(emotion="sad"), visible)
+    open_generator(few, portrait, NEUTRAL, Controls(), visible)

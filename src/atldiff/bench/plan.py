@@ -21,6 +21,8 @@ class Variant:
 
     name: str = BASE
     checkpoint: str = "atl-diff"
+    generator: str | None = None
+    renderer: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
@@ -36,7 +38,14 @@ class Variant:
         """
         from atldiff.pipeline import TalkingHead
 
-        return TalkingHead.from_pretrained(self.checkpoint, device=self.device, dtype=self.dtype, backend=self.backend)
+        return TalkingHead.from_pretrained(
+            self.checkpoint,
+            generator=self.generator,
+            renderer=self.renderer,
+            device=self.device,
+            dtype=self.dtype,
+            backend=self.backend,
+        )
 
     def sampling(self, head: TalkingHead) -> SampleConfig:
         """Return the head's preset with the steps that were asked for."""

@@ -100,7 +100,7 @@ def _measure(plan: Plan, folder: Path, results: Results, note: Note) -> None:
         head = variant.open()
         sampling = variant.sampling(head)
         render(head, variant, plan.portrait, short, out)
-        plain = checkpoint.load_model(checkpoint.locate(variant.checkpoint)).eval()
+        plain = checkpoint.load_model(checkpoint.locate(variant.renderer or variant.checkpoint)).eval()
         results.variants.append(Measured(variant, head, sampling, count_gflop(plain.renderer, sampling)))
 
     samples = lasting(voice, min(plan.seconds, STREAM_S))

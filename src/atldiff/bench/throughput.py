@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.methods.difftalker import LatentRenderer
+from atldiff.methods.difftalker_inputs import hint_channels
 from atldiff.methods.paper import PaperRenderer
 
 if TYPE_CHECKING:
@@ -32,7 +34,10 @@ class Throughput:
 
 def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[], torch.Tensor]:
     """Return one network evaluation of one window as the sampler does it, on random frames."""
-    frames, side, device = sampling.window_frames, renderer.config.side, renderer.device
+    frames, device = sampling.window_frames, renderer.device
+    if isinstance(renderer, LatentRenderer):
+        return _latent_call(renderer, frames)
+    side = renderer.config.side
     draw = lambda channels: torch.rand(1, channels, frames, side, side, device=device)  # noqa: E731 - used thrice
     if isinstance(renderer, PaperRenderer):
         x = draw(3)
@@ -44,6 +49,17 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
     x, prior, conditions, mask = draw(3), draw(3), draw(CONDITION_CHANNELS), draw(1)
     t = torch.ones(1, device=device)
     return lambda: renderer.denoise(x, t, prior, conditions, mask)
+
+
+def _latent_call(renderer: LatentRenderer, frames: int) -> Callable[[], torch.Tensor]:
+    """Return one evaluation of the denoiser on latents; control branch and codec run once a window, not once a step."""
+    config, device = renderer.config, renderer.device
+    hint = torch.rand(1, hint_channels(config), frames, config.resolution, config.resolution, device=device)
+    x = renderer.window_noise(0, 0, frames).expand(-1, -1, frames, -1, -1)
+    level = torch.tensor([config.schedule.train_steps - 1], device=device)
+    with torch.inference_mode():
+        control = renderer.denoiser.control(hint)
+    return lambda: renderer.denoiser(x, level, control, x)
 
 
 def count_gflop(renderer: FaceRenderer, sampling: SampleConfig) -> float:

@@ -17,6 +17,7 @@ OUTPUT = {
     "--result-dir": "--output-dir",
 }
 STEPS = {"--inference-steps": "--steps", "--num-inference-steps": "--steps"}
+DRIVING = {"--driving": "--driving-video"}
 CONTROLS = {"--blink-rate": "--blink-rate-hz", "--smoothing": "--smoothing-frames"}
 
 

@@ -50,7 +50,7 @@ class Bench:
     jobs: Annotated[tuple[int, ...], optional("N ...")] = ()
     """Also render so many videos at once, in threads and in processes."""
     preset: Preset = "balanced"
-    """Speed against quality: 1, 2 or 4 steps; 1, 2 or 8 with atl-diff-paper."""
+    """Speed against quality: 1, 2 or 4 steps; 1, 2 or 8 with the other methods."""
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 512
@@ -108,6 +108,8 @@ def make_plan(options: Bench) -> Plan:
 
     base = Variant(
         checkpoint=options.model.checkpoint,
+        generator=options.model.generator,
+        renderer=options.model.renderer,
         device=options.model.device,
         dtype=options.model.dtype,
         backend=options.model.backend,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.commands.progress import waiting
+from atldiff.commands.progress import Progress, waiting
 from atldiff.errors import MediaError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from atldiff.commands.options import FaceOptions, ModelOptions
     from atldiff.commands.progress import Stopwatch
     from atldiff.pipeline import TalkingHead
-    from atldiff.types import Portrait
+    from atldiff.types import Controls, LandmarkTrack, Portrait
 
 TRACK_SUFFIX = ".npz"
 
@@ -51,6 +51,15 @@ def check_target(output: str, *inputs: Path | None) -> None:
         from atldiff.video.write import check_output
 
         check_output(output)
+    refuse_replacing(output, *inputs)
+
+
+def refuse_replacing(output: str | Path, *inputs: Path | None) -> None:
+    """Raise unless all inputs are other files than the output.
+
+    Raises:
+        MediaError: one is not.
+    """
     target = Path(output)
     for path in inputs:
         if path is not None and path.exists() and target.exists() and target.samefile(path):
@@ -104,12 +113,53 @@ def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Po
         return Portrait(image, detect(image, options.face))
 
 
-def open_inputs(
-    portrait: Path, audio: Path, face: FaceOptions, model: ModelOptions, watch: Stopwatch, *, quiet: bool
-) -> tuple[Path | Portrait, Audio, TalkingHead]:
-    """Look for the face, read the recording and load the weights, and book the time of each.
+def check_driving(path: Path | None, controls: Controls) -> None:
+    """Raise unless a driving video or track, if there is one, can be opened and the face is not to be still.
 
-    The face first: looking for one that is not there takes longest of all the checks.
+    Raises:
+        MediaError: it cannot. ValueError: the face is to be still.
+    """
+    if path is None:
+        return
+    from atldiff.landmarks.visible import refuse_still
+
+    refuse_still(controls)
+    if is_track(str(path)):
+        check_input(path, "driving track")
+        return
+    from atldiff.methods.driving import check_video
+
+    check_video(path)
+
+
+def track_driver(path: Path, controls: Controls, watch: Stopwatch, *, quiet: bool) -> LandmarkTrack:
+    """Return a driving track, after tracking its video where it is one, with progress, and book the time.
+
+    Raises:
+        MediaError, FaceNotFound, ValueError: as `atldiff.methods.driving.open_driving`.
+    """
+    from atldiff.methods.driving import open_driving
+
+    with Progress("tracking the driving video", quiet=quiet) as progress:
+        track = open_driving(path, controls, progress=progress)
+    watch.lap("driving")
+    return track
+
+
+def open_inputs(
+    portrait: Path,
+    audio: Path,
+    face: FaceOptions,
+    model: ModelOptions,
+    watch: Stopwatch,
+    *,
+    driving: Path | None,
+    controls: Controls,
+    quiet: bool,
+) -> tuple[Path | Portrait, Audio, LandmarkTrack | None, TalkingHead]:
+    """Look for the face, read the recording, track the driving video, load the weights; book the time of each.
+
+    The face before the sound: looking for one that is not there takes longer. The driving track is None without one.
     """
     found = look_for_face(portrait, face, quiet=quiet)
     watch.lap("portrait")
@@ -118,21 +168,27 @@ def open_inputs(
 
     recording = load_audio(audio)
     watch.lap("audio")
+    driver = None if driving is None else track_driver(driving, controls, watch, quiet=quiet)
     head = load_head(model, quiet=quiet)
     watch.lap("load")
-    return found, recording, head
+    return found, recording, driver, head
 
 
 def load_head(options: ModelOptions, *, quiet: bool) -> TalkingHead:
     """Load the weights that were asked for.
 
     Raises:
-        CheckpointError: not a checkpoint of ours. ValueError: a device that is not there. AtlDiffError: a backend that
-        is not installed.
+        CheckpointError: not a checkpoint of ours. ValueError: a device that is not there, or a backend that cannot do
+        what was asked for. AtlDiffError: a backend that is not installed.
     """
     with waiting("Loading the networks", quiet=quiet):
         from atldiff.pipeline import TalkingHead
 
         return TalkingHead.from_pretrained(
-            options.checkpoint, device=options.device, dtype=options.dtype, backend=options.backend
+            options.checkpoint,
+            generator=options.generator,
+            renderer=options.renderer,
+            device=options.device,
+            dtype=options.dtype,
+            backend=options.backend,
         )

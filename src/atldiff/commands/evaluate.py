@@ -165,7 +165,7 @@ def _measure_checkpoint(
     from atldiff.types import Controls
 
     source = options.source or source_of(options.data)
-    presets = sampling_presets(read_config(locate(options.checkpoint)))
+    presets = sampling_presets(read_config(locate(options.checkpoint)).renderer)
     sampling = options.rendering.sampling(presets.__getitem__)
     with Progress("evaluating", quiet=options.report.quiet) as progress:
         measured = measure_checkpoint(

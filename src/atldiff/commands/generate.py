@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from atldiff.commands import aliases, door, live
-from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
+from atldiff.commands.options import (
+    DrivingOptions,
+    FaceOptions,
+    ModelOptions,
+    RenderOptions,
+    ReportOptions,
+    optional,
+    parse_fps,
+    read,
+)
 from atldiff.commands.progress import Progress, Stopwatch, say, waiting, write_json
 from atldiff.types import Controls
 
@@ -31,7 +40,8 @@ class LiveOptions:
 
 
 ALIASES = aliases.Aliases(
-    positionals=(aliases.PORTRAIT, aliases.AUDIO), options={**aliases.OUTPUT, **aliases.STEPS, **aliases.CONTROLS}
+    positionals=(aliases.PORTRAIT, aliases.AUDIO),
+    options={**aliases.OUTPUT, **aliases.STEPS, **aliases.DRIVING, **aliases.CONTROLS},
 )
 
 
@@ -52,6 +62,7 @@ class Generate:
     """Save the landmark track here as well."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
@@ -68,31 +79,47 @@ def run(args: list[str]) -> int:
     options.render.check()
     fps = parse_fps(options.fps)
     check_sound_source(options)
-    sound = options.audio or Path("stdin")
+    sound, driving = options.audio or Path("stdin"), options.driving.driving_video
     output = door.default_output(options.portrait, sound, ".mp4", output=options.output, folder=options.output_dir)
     if output == live.STDOUT:
         live.check_stdout(json=options.report.json)
     else:
-        door.check_target(output, options.portrait, options.audio)
+        door.check_target(output, options.portrait, options.audio, driving)
     if options.audio is None:
         return run_live(options, output, watch)
     if options.landmarks is not None:
         door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
+        door.refuse_replacing(options.landmarks, driving)
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
+    door.check_driving(driving, options.controls)
 
-    portrait, audio, head = door.open_inputs(
-        options.portrait, options.audio, options.face, options.model, watch, quiet=quiet
+    portrait, audio, driver, head = door.open_inputs(
+        options.portrait,
+        options.audio,
+        options.face,
+        options.model,
+        watch,
+        driving=driving,
+        controls=options.controls,
+        quiet=quiet,
     )
     opened = head.open_portrait(portrait, face=options.face.face, frame=options.face.frame)
     watch.lap("portrait")
 
     with waiting("Making the landmarks", quiet=quiet):
         if door.is_track(output):
-            video, track = None, head.landmarks(opened, audio, controls=options.controls, fps=fps)
+            video, track = None, head.landmarks(opened, audio, controls=options.controls, driving=driver, fps=fps)
         else:
-            sampling = options.render.sampling(head.sampling)
-            video = head(opened, audio, controls=options.controls, sampling=sampling, fps=fps, size=options.render.size)
+            video = head(
+                opened,
+                audio,
+                controls=options.controls,
+                driving=driver,
+                sampling=options.render.sampling(head.sampling),
+                fps=fps,
+                size=options.render.size,
+            )
             track = video.track
     for path in (output if video is None else None, options.landmarks):
         if path is not None:
@@ -136,10 +163,12 @@ def check_sound_source(options: Generate) -> None:
 def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
     """Render standard input."""
     source = live.check_stdin()
-    quiet = options.report.quiet
+    quiet, driving = options.report.quiet, options.driving.driving_video
     door.check_input(options.portrait, "portrait")
+    door.check_driving(driving, options.controls)
     found = door.look_for_face(options.portrait, options.face, quiet=quiet)
     watch.lap("portrait")
+    driver = None if driving is None else door.track_driver(driving, options.controls, watch, quiet=quiet)
     head = door.load_head(options.model, quiet=quiet)
     opened = head.open_portrait(found, face=options.face.face, frame=options.face.frame)
     watch.lap("load")
@@ -152,6 +181,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
         sample_rate=options.live.sample_rate,
         idle=options.live.live,
         controls=options.controls,
+        driving=driver,
         sampling=options.render.sampling(head.sampling),
         size=options.render.size,
         quiet=quiet,

@@ -10,11 +10,22 @@ import tyro
 
 from atldiff.commands import aliases, door
 from atldiff.commands.generate import finish
-from atldiff.commands.options import FaceOptions, ModelOptions, ReportOptions, optional, parse_fps, read
+from atldiff.commands.options import (
+    DrivingOptions,
+    FaceOptions,
+    ModelOptions,
+    ReportOptions,
+    optional,
+    parse_fps,
+    read,
+)
 from atldiff.commands.progress import Stopwatch, waiting
 from atldiff.types import Controls
 
-ALIASES = aliases.Aliases(positionals=(aliases.PORTRAIT, aliases.AUDIO), options={**aliases.OUTPUT, **aliases.CONTROLS})
+ALIASES = aliases.Aliases(
+    positionals=(aliases.PORTRAIT, aliases.AUDIO),
+    options={**aliases.OUTPUT, **aliases.DRIVING, **aliases.CONTROLS},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class Landmarks:
     """Folder for that default name."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -44,16 +56,25 @@ def run(args: list[str]) -> int:
     quiet = options.report.quiet
     if options.audio is None:
         raise ValueError("landmarks: got no audio, expected a recording: atldiff landmarks PORTRAIT AUDIO -o TRACK.npz")
-    fps = parse_fps(options.fps)
+    fps, driving = parse_fps(options.fps), options.driving.driving_video
     output = door.default_output(
         options.portrait, options.audio, door.TRACK_SUFFIX, output=options.output, folder=options.output_dir
     )
     door.check_file_target(Path(output), door.TRACK_SUFFIX)
+    door.refuse_replacing(output, driving)
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")
+    door.check_driving(driving, options.controls)
 
-    portrait, audio, head = door.open_inputs(
-        options.portrait, options.audio, options.face, options.model, watch, quiet=quiet
+    portrait, audio, driver, head = door.open_inputs(
+        options.portrait,
+        options.audio,
+        options.face,
+        options.model,
+        watch,
+        driving=driving,
+        controls=options.controls,
+        quiet=quiet,
     )
     with waiting("Making the landmarks", quiet=quiet):
         track = head.landmarks(
@@ -62,6 +83,7 @@ def run(args: list[str]) -> int:
             face=options.face.face,
             frame=options.face.frame,
             controls=options.controls,
+            driving=driver,
             fps=fps,
         )
     track.save(output)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atldiff.commands.progress import Stopwatch
     from atldiff.config import SampleConfig
     from atldiff.pipeline import TalkingHead
-    from atldiff.types import Controls, Portrait
+    from atldiff.types import Controls, LandmarkTrack, Portrait
 
 STDOUT = "-"
 """The output that stands for standard output."""
@@ -124,6 +124,7 @@ def generate_live(
     sample_rate: int,
     idle: bool,
     controls: Controls,
+    driving: LandmarkTrack | None,
     sampling: SampleConfig,
     size: int | None,
     quiet: bool,
@@ -138,7 +139,7 @@ def generate_live(
     """
     from atldiff.interrupt import stop_wishes
     from atldiff.live import continuous
-    from atldiff.pipeline import resized
+    from atldiff.methods.portrait import resized
     from atldiff.video.sound import LiveSound
     from atldiff.video.write import VideoWriter
 
@@ -150,7 +151,12 @@ def generate_live(
         packets = pcm_packets(source, sample_rate)
         chunks = continuous(packets, sample_rate, ended=stopped) if idle else packets
         frames = head.stream(
-            portrait, heard.passing(chunks), sample_rate=sample_rate, controls=controls, sampling=sampling
+            portrait,
+            heard.passing(chunks),
+            sample_rate=sample_rate,
+            controls=controls,
+            driving=driving,
+            sampling=sampling,
         )
         if to_stdout:
             count = write_frames(frames, shape, FPS, quiet=quiet)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
@@ -37,6 +38,15 @@ class FaceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrivingOptions:
+    """What moves head and eyes."""
+
+    driving_video: Annotated[Path | None, optional("VIDEO|TRACK.npz")] = None
+    """Head motion, blinks and brows come from this video, or landmark track, the mouth from the sound. Played forth
+    and back when shorter than the sound. A motion of our own when left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """What computes, and on what."""
 
@@ -44,6 +54,10 @@ class ModelOptions:
     """Bundled weights to use."""
     weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
     """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""
+    generator: Annotated[str | None, optional("FOLDER|NAME|HUB_ID")] = None
+    """Weights whose landmark generator is used instead of that of --method or --weights."""
+    renderer: Annotated[str | None, optional("FOLDER|NAME|HUB_ID")] = None
+    """Weights whose renderer is used instead of that of --method or --weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -62,7 +76,7 @@ class RenderOptions:
     """How frames are made."""
 
     preset: Preset = "balanced"
-    """Speed against quality: 1, 2 or 4 steps; 1, 2 or 8 with atl-diff-paper."""
+    """Speed against quality: 1, 2 or 4 steps; 1, 2 or 8 with the other methods."""
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     size: Annotated[int | None, optional("PIXELS")] = None

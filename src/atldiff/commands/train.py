@@ -11,7 +11,7 @@ import tyro
 
 from atldiff.commands.options import ReportOptions, closest, optional, read
 from atldiff.commands.progress import Progress, say, write_json
-from atldiff.config import TRAIN_PRESETS, TrainConfig, from_dict, to_dict
+from atldiff.config import TRAIN_PRESETS, DiffTalkerConfig, TrainConfig, from_dict, to_dict
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,20 +23,27 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train the landmark generator or the renderer. The same command resumes a run that was stopped.
+    """Train the landmark generator, the renderer or the codec. The same command resumes a run that was stopped.
 
     On several processes: `torchrun --nproc-per-node 2 -m atldiff train ...`, or `accelerate launch --multi_gpu
     --num_processes 2 -m atldiff train ...`; with --device cpu also where there is no GPU.
     """
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
-    """landmarks, renderer or debug, or a JSON file such as {"preset": "renderer", "steps": 100}."""
+    """Of atl-diff landmarks and renderer; of atl-diff-paper paper-landmarks and paper-renderer; of difftalker
+    difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; debug; or a JSON file such
+    as {"preset": "renderer", "steps": 100}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
     """Folder of the run: its state, its curves and its checkpoint."""
     weights: Annotated[str | None, optional("NAME|FOLDER")] = None
     """Checkpoint to start from; its other stage is carried along."""
+    base: Annotated[str | None, optional("HUB_ID|FOLDER")] = None
+    """Stable Diffusion 1.x that difftalker-sd stands on, instead of the preset's."""
+    codec: Annotated[str | None, optional("HUB_ID|FOLDER")] = None
+    """Autoencoder of diffusers (AutoencoderKL or AutoencoderTiny) under difftalker's renderer, instead of the preset's
+    codec. The window grows to the next side that its latents divide."""
     steps: Annotated[int | None, optional("N")] = None
     """Steps of the whole run, instead of the preset's."""
     minutes: Annotated[float | None, optional("M")] = None
@@ -68,6 +75,10 @@ def run(args: list[str]) -> int:
         raise ValueError(f"minutes: got {options.minutes}, expected more than 0")
     if options.out.exists() and not options.out.is_dir():
         raise DataError(f"out {options.out}: got a file, expected the folder of a run")
+    if options.base is not None:
+        config = _with_base(config, options.base)
+    if options.codec is not None:
+        config = _with_codec(config, options.codec)
 
     from atldiff.data.manifest import Manifest
 
@@ -156,8 +167,16 @@ def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConf
             raise ValueError(
                 f"config {name}: model: unknown part {part!r}; expected generator or renderer, an object each"
             )
-        whole[part] = {**known, **changes}
+        whole[part] = _merged(known, changes)
     return from_dict(whole)
+
+
+def _merged(known: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with changes; an object within changes the fields it names of the one it meets."""
+    return known | {
+        name: _merged(known[name], value) if isinstance(known.get(name), dict) and isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
 
 
 def _typed(value: object, default: object, where: str) -> Any:
@@ -183,14 +202,62 @@ def _overridden(config: TrainConfig, options: Train) -> TrainConfig:
     return replace(config, **given)
 
 
+def _with_base(config: TrainConfig, base: str) -> TrainConfig:
+    """Return a configuration on another Stable Diffusion, its autoencoder included where that is one of diffusers."""
+    model = config.model
+    if not isinstance(model, DiffTalkerConfig) or model.renderer.backend != "stable-diffusion":
+        raise ValueError(
+            f"base: got {base!r} for a renderer that stands on no Stable Diffusion; expected the preset difftalker-sd, "
+            "or leave --base out"
+        )
+    from atldiff.diffusion.pretrained_files import predicts
+
+    base, renderer = _source(base), model.renderer
+    codec = replace(renderer.codec, source=base) if renderer.codec.kind == "diffusers" else renderer.codec
+    schedule = replace(renderer.schedule, prediction=predicts(base))
+    return _with_renderer(config, model, base=base, codec=codec, schedule=schedule)
+
+
+def _with_codec(config: TrainConfig, source: str) -> TrainConfig:
+    """Return a configuration over another autoencoder, whose config.json says the shape of its latents."""
+    model = config.model
+    if not isinstance(model, DiffTalkerConfig) or config.stage == "codec":
+        raise ValueError(
+            f"codec: got {source!r} for a renderer on pixels, or the stage that trains a codec of ours; expected the "
+            "preset difftalker or difftalker-sd, or leave --codec out"
+        )
+    from atldiff.diffusion.pretrained_files import codec_config
+
+    codec = codec_config(_source(source))
+    step = codec.factor * 2 ** (len(model.renderer.widths) - 1)
+    return _with_renderer(config, model, codec=codec, resolution=-(-model.renderer.resolution // step) * step)
+
+
+def _with_renderer(config: TrainConfig, model: DiffTalkerConfig, **changes: Any) -> TrainConfig:
+    return replace(config, model=replace(model, renderer=replace(model.renderer, **changes)))
+
+
+def _source(name: str) -> str:
+    """Return a folder as a checkpoint can name it, wherever it is loaded from; a hub id as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
+    from atldiff.diffusion.pretrained import Borrowing
     from atldiff.methods.build import build
+    from atldiff.methods.difftalker import DiffTalkerModel
 
     model = build(config.model)
-    parts = {"generator": model.generator, "renderer": model.renderer}
-    sizes: dict[str, Any] = {
-        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    counts = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (("generator", model.generator), ("renderer", model.renderer))
     }
+    if isinstance(model, DiffTalkerModel):
+        counts["codec"] = sum(p.numel() for p in model.renderer.codec.parameters())
+        counts["renderer"] -= counts["codec"]
+        borrowed = (part.borrowed for part in model.modules() if isinstance(part, Borrowing))
+        counts["pretrained"] = sum(p.numel() for network in borrowed for p in network.parameters())
+    sizes: dict[str, Any] = {"parameters": counts}
     if manifest is not None:
         from atldiff.data.manifest import Split
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from atldiff.config.atl import ATLConfig, GeneratorConfig, RendererConfig
-from atldiff.config.check import build, check
+from atldiff.config.check import build, check, check_choice
+from atldiff.config.codec import CodecConfig
+from atldiff.config.difftalker import (
+    DIFFTALKER_PRESETS,
+    CompletionConfig,
+    DiffTalkerConfig,
+    LatentRendererConfig,
+)
 from atldiff.config.paper import (
     PAPER_PRESETS,
     ConditionUNetConfig,
@@ -15,30 +22,40 @@ from atldiff.config.paper import (
     PaperConfig,
     ScheduleConfig,
 )
-from atldiff.config.sampling import PAPER_SAMPLING, PRESETS, Preset, SampleConfig
+from atldiff.config.sampling import LATENT_SAMPLING, PAPER_SAMPLING, PRESETS, Preset, SampleConfig
 from atldiff.config.training import TRAIN_PRESETS, Stage, TrainConfig
 
 FORMAT_VERSION = 1
 
-Method = Literal["atl-diff", "atl-diff-paper"]
-MethodConfig: TypeAlias = "ATLConfig | PaperConfig"
+Method = Literal["atl-diff", "atl-diff-paper", "difftalker"]
+METHODS: tuple[Method, ...] = get_args(Method)
+MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig"
+RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig"
 
 __all__ = [
+    "DIFFTALKER_PRESETS",
     "FORMAT_VERSION",
+    "LATENT_SAMPLING",
+    "METHODS",
     "PAPER_PRESETS",
     "PAPER_SAMPLING",
     "PRESETS",
     "TRAIN_PRESETS",
     "ATLConfig",
+    "CodecConfig",
+    "CompletionConfig",
     "ConditionUNetConfig",
+    "DiffTalkerConfig",
     "GeneratorConfig",
     "IdentityDiffusionConfig",
     "KFLMConfig",
+    "LatentRendererConfig",
     "Method",
     "MethodConfig",
     "PaperConfig",
     "Preset",
     "RendererConfig",
+    "RendererOptions",
     "SampleConfig",
     "ScheduleConfig",
     "Stage",
@@ -51,18 +68,28 @@ __all__ = [
 
 def method_of(config: MethodConfig) -> Method:
     """Return the name of the method that a configuration describes."""
-    return "atl-diff" if isinstance(config, ATLConfig) else "atl-diff-paper"
+    match config:
+        case ATLConfig():
+            return "atl-diff"
+        case PaperConfig():
+            return "atl-diff-paper"
+        case DiffTalkerConfig():
+            return "difftalker"
 
 
-def sampling_presets(config: MethodConfig) -> dict[Preset, SampleConfig]:
-    """Return the sampling presets of a method: windows are as long as its renderer's clips."""
-    if isinstance(config, ATLConfig):
-        return PRESETS
-    frames = config.renderer.clip_frames
-    return {
-        name: replace(sampling, window_frames=frames, shared_frames=frames // 4)
-        for name, sampling in PAPER_SAMPLING.items()
-    }
+def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
+    """Return the sampling presets of a renderer; windows of published ATL-Diff are as long as its clips."""
+    match renderer:
+        case RendererConfig():
+            return PRESETS
+        case LatentRendererConfig():
+            return LATENT_SAMPLING
+        case IdentityDiffusionConfig():
+            frames = renderer.clip_frames
+            return {
+                name: replace(sampling, window_frames=frames, shared_frames=frames // 4)
+                for name, sampling in PAPER_SAMPLING.items()
+            }
 
 
 def to_dict(config: MethodConfig) -> dict[str, Any]:
@@ -77,7 +104,10 @@ def from_dict(values: dict[str, Any]) -> MethodConfig:
         ValueError: another format version or method, an unknown field (named), or a value out of range.
     """
     values = dict(values)
-    version, method = values.pop("format_version", None), values.pop("method", None)
+    version, method = values.pop("format_version", None), values.pop("method", "")
     check(version == FORMAT_VERSION, "format_version", version, str(FORMAT_VERSION))
-    check(method in ("atl-diff", "atl-diff-paper"), "method", method, "'atl-diff' or 'atl-diff-paper'")
-    return build(ATLConfig if method == "atl-diff" else PaperConfig, values, "file")
+    check_choice("method", method, METHODS)
+    kinds: dict[Method, type[MethodConfig]] = {
+        "atl-diff": ATLConfig, "atl-diff-paper": PaperConfig, "difftalker": DiffTalkerConfig,
+    }  # fmt: skip
+    return build(kinds[method], values, "file")

@@ -39,3 +39,9 @@ PAPER_SAMPLING: dict[Preset, SampleConfig] = {
     "balanced": SampleConfig(steps=2, window_frames=32, shared_frames=8),
     "best": SampleConfig(steps=8, window_frames=32, shared_frames=8),  # as published
 }
+
+LATENT_SAMPLING: dict[Preset, SampleConfig] = {
+    "fast": SampleConfig(steps=1),
+    "balanced": SampleConfig(steps=2),
+    "best": SampleConfig(steps=8),
+}

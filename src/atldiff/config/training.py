@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from atldiff.config.atl import ATLConfig, RendererConfig
-from atldiff.config.check import check
+from atldiff.config.check import check, check_choice
+from atldiff.config.difftalker import DIFFTALKER_PRESETS, DiffTalkerConfig
 from atldiff.config.paper import PAPER_PRESETS, PaperConfig
 
-Stage = Literal["landmarks", "renderer"]
+Stage = Literal["landmarks", "renderer", "codec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +18,8 @@ class TrainConfig:
     """One training run; a resumed run takes the same one."""
 
     stage: Stage = "renderer"
-    """Which part is trained: `landmarks` (the generator) or `renderer`."""
-    model: ATLConfig | PaperConfig = field(default_factory=ATLConfig)
+    """Which part is trained: `landmarks` (the generator), `renderer`, or the `codec` under a latent renderer."""
+    model: ATLConfig | PaperConfig | DiffTalkerConfig = field(default_factory=ATLConfig)
     """Architecture of the whole method; the other stage's part is carried along unchanged."""
     steps: int = 12_000
     """Optimiser steps of the whole run; the learning rate decays towards its end. 1 to 10 million."""
@@ -28,7 +29,7 @@ class TrainConfig:
     """Parts in which each process works through its clips of a step, for less memory; the result is the same.
     1 to 4096; processes times parts divide `clips_per_batch`."""
     frames: int = 4
-    """Frames a clip. Renderer: 2 to 64. Landmarks: 16 to 256."""
+    """Frames a clip. Renderer: 2 to 64. Landmarks: 16 to 256. Codec: 1 to 64."""
     optimiser: Literal["muon", "adamw"] = "muon"
     """Muon for hidden weights and AdamW for the rest, or AdamW alone."""
     learning_rate: float = 2.5e-3
@@ -61,11 +62,13 @@ class TrainConfig:
     """Landmarks stage: clips whose lag is larger are left out, smaller lags are corrected. 0 to 8."""
 
     def __post_init__(self) -> None:
-        check(self.stage in ("landmarks", "renderer"), "stage", self.stage, "'landmarks' or 'renderer'")
+        check_choice("stage", self.stage, ("landmarks", "renderer", "codec"))
+        check(self.stage != "codec" or _has_codec(self.model), "stage", self.stage,
+              "a method whose renderer has a codec of ours, such as difftalker, for the stage codec")  # fmt: skip
         check(1 <= self.steps <= 10_000_000, "steps", self.steps, "1 to 10000000")
         check(1 <= self.clips_per_batch <= 4096, "clips_per_batch", self.clips_per_batch, "1 to 4096")
         check(1 <= self.accumulate <= 4096, "accumulate", self.accumulate, "1 to 4096")
-        low, high = (2, 64) if self.stage == "renderer" else (16, 256)
+        low, high = {"renderer": (2, 64), "landmarks": (16, 256), "codec": (1, 64)}[self.stage]
         check(low <= self.frames <= high, "frames", self.frames, f"{low} to {high} in the {self.stage} stage")
         check(self.optimiser in ("muon", "adamw"), "optimiser", self.optimiser, "'muon' or 'adamw'")
         check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0, at most 1")
@@ -80,6 +83,10 @@ class TrainConfig:
         check(0 <= self.min_sync <= 1, "min_sync", self.min_sync, "0 to 1")
         check(0 <= self.min_agreement <= 1, "min_agreement", self.min_agreement, "0 to 1")
         check(0 <= self.max_lag_frames <= 8, "max_lag_frames", self.max_lag_frames, "0 to 8")
+
+
+def _has_codec(model: ATLConfig | PaperConfig | DiffTalkerConfig) -> bool:
+    return isinstance(model, DiffTalkerConfig) and model.renderer.codec.kind == "compact"
 
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
@@ -117,6 +124,39 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         exclude_sources=("lrw_ar",),
         save_every=250,
         probe_every=250,
+    ),
+    "difftalker-codec": TrainConfig(
+        stage="codec",
+        model=DIFFTALKER_PRESETS["compact"],
+        steps=1_000,
+        clips_per_batch=16,
+        frames=2,
+        save_every=250,
+        probe_every=250,
+    ),
+    "difftalker-landmarks": TrainConfig(
+        stage="landmarks",
+        model=DIFFTALKER_PRESETS["compact"],
+        steps=1_500,
+        clips_per_batch=32,
+        frames=32,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        exclude_sources=("lrw_ar",),
+        save_every=250,
+        probe_every=250,
+    ),
+    "difftalker": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["compact"], steps=4_000),
+    "difftalker-sd": TrainConfig(
+        stage="renderer",
+        model=DIFFTALKER_PRESETS["stable-diffusion"],
+        steps=20_000,
+        clips_per_batch=8,
+        frames=2,
+        optimiser="adamw",
+        learning_rate=1e-5,
     ),
     "debug": TrainConfig(
         stage="renderer",

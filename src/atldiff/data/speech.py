@@ -10,23 +10,21 @@ from safetensors import safe_open
 
 from atldiff.errors import DataError
 from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.rest import lower_face, neutral_shape
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
-from atldiff.landmarks.topology import LIPS, MESH_POINTS, POINTS, lip_opening
+from atldiff.landmarks.topology import LIPS, POINTS
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.landmarks.generator import Generator
 
-CLOSED_SHARE = 0.15
-"""Share of a clip's frames, those with the most closed lips, whose median is the neutral shape."""
 OTHER_WEIGHT = 0.15
 DEPTH_WEIGHT = 0.4
 EVERY = 4
 """The basis is fitted to every fourth frame: neighbours add time, not information."""
-_LOWER_FACE_FROM, _LOWER_FACE_FULL = 0.15, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +48,6 @@ class ClipSpeech:
 
     def __len__(self) -> int:
         return len(self.displacements)
-
-
-def neutral_shape(shapes: np.ndarray) -> np.ndarray:
-    """Return the shape (478, 3) at rest of pose-free shapes (T, 478, 3): the median of the most closed mouths."""
-    closed = np.argsort(lip_opening(shapes))[: max(3, int(len(shapes) * CLOSED_SHARE))]
-    return np.median(shapes[closed], axis=0)
-
-
-def lower_face() -> np.ndarray:
-    """Return (478,) weights of what speech moves: zero at and above the eyes, one from the nose's tip down."""
-    height = np.clip((mean_shape()[:, 1] - _LOWER_FACE_FROM) / (_LOWER_FACE_FULL - _LOWER_FACE_FROM), 0, 1)
-    weight = height * height * (3 - 2 * height)
-    weight[MESH_POINTS:] = 0
-    return weight.astype(np.float32)
 
 
 def load_speech(manifest: Manifest, entry: ManifestEntry) -> ClipSpeech | None:

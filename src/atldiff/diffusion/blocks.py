@@ -55,27 +55,33 @@ class TemporalConvolution(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, convolution, time-conditioned scale and shift, convolution, then a temporal convolution."""
+    """Norm, convolution, time-conditioned scale and shift, convolution, then a temporal convolution.
+
+    embedding: channels of the time embedding; 0 for a block that no time reaches.
+    """
 
     def __init__(self, width_in: int, width: int, embedding: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(width_in // GROUP_CHANNELS, width_in)
         self.first = nn.Conv2d(width_in, width, 3, padding=1)
         self.middle_norm = nn.GroupNorm(width // GROUP_CHANNELS, width)
-        self.modulation = nn.Linear(embedding, 2 * width)
+        self.modulation = nn.Linear(embedding, 2 * width) if embedding else None
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.skip = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
         self.temporal = TemporalConvolution(width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor, batch: int) -> torch.Tensor:
-        """x: (B * T, C_in, H, W); embedding: (B * T, E). Returns (B * T, C, H, W)."""
-        h = self.first(functional.silu(self.norm(x)))
-        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = self.second(functional.silu(self.middle_norm(h) * (1 + scale) + shift))
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor | None, batch: int) -> torch.Tensor:
+        """x: (B * T, C_in, H, W); embedding: (B * T, E), of a block that has one. Returns (B * T, C, H, W)."""
+        h = self.middle_norm(self.first(functional.silu(self.norm(x))))
+        if self.modulation is not None:
+            scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        h = self.second(functional.silu(h))
         return self.temporal(self.skip(x) + h, batch)
 
 

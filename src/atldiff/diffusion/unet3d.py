@@ -82,11 +82,13 @@ class UNet3D(nn.Module):
         embedding: torch.Tensor,
         context: torch.Tensor | None = None,
         label: torch.Tensor | None = None,
+        injections: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Return (B, channels_out, T, S, S).
 
         x: (B, channels_in, T, S, S). embedding: (B, embedding_width) of t. context: (B, N, context_width) tokens.
-        label: (B,) int64.
+        label: (B,) int64. injections: what a control branch adds to each level's skip, then to the middle, each
+        (B * T, C, s, s) of its place.
         """
         batch, _, frames = x.shape[:3]
         embedded = self.embed(embedding)  # (B, E)
@@ -102,9 +104,11 @@ class UNet3D(nn.Module):
                 h = block(h, embedded, batch)
             if level and self.context:
                 h = self.context[level - 1](h, context)
-            skips.append(h)
+            skips.append(h if injections is None else h + injections[level])
             h = shrink(h)
         h = self.middle(self.attention(h), embedded, batch)
+        if injections is not None:
+            h = h + injections[-1]
         for stage, grow in zip(self.up, self.grow, strict=True):
             h = torch.cat([h, skips.pop()], dim=1)
             for block in stage:  # pyright: ignore[reportGeneralTypeIssues]

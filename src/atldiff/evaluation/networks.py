@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 
-from atldiff.config import PRESETS
+from atldiff.config import PRESETS, RendererConfig, sampling_presets
+from atldiff.data.completion import DRIVES, completion_scores, load_seen
 from atldiff.data.speech import carried, generator_scores, load_samples, load_speech
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
-from atldiff.diffusion.noise import window_noise
+from atldiff.evaluation.statistics import paired
+from atldiff.landmarks.completion import CompletionGenerator
+from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.scores import lip_scores
+from atldiff.landmarks.topology import POINTS
 from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.paper_generator import PaperGenerator
 from atldiff.video.window import WindowGeometry
@@ -21,7 +26,8 @@ from atldiff.video.window import WindowGeometry
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.data.speech import ClipSpeech
-    from atldiff.methods.build import Model
+    from atldiff.methods.build import FaceRenderer, Model
+    from atldiff.methods.generators import SpeechGenerator
 
 WINDOW_FRAMES = 16
 WINDOWS_A_CLIP = 3
@@ -32,19 +38,22 @@ CHECKED_SYNC = 0.3
 CHECKED_LAG_FRAMES = 2
 
 
-def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry) -> dict[str, float] | None:
+def renderer_errors(
+    renderer: Renderer | LatentRenderer, manifest: Manifest, entry: ManifestEntry
+) -> dict[str, float] | None:
     """Return summed squared errors in the mouth of one clip driven by its true landmarks; None if too short or still.
 
     Keys: `prior` (the warped identity), and each preset. The identity frame is drawn, by a seed, from the clip's
-    frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px.
+    frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px. Windows have the
+    resolution at which they are prepared.
     """
-    clip = load_clip(manifest, entry, NEEDED)
+    clip = load_clip(manifest, entry, np.arange(POINTS))
     if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
         return None
     config = renderer.config
     geometry = WindowGeometry(config.side, config.origin)
     random = np.random.default_rng((SEED, *entry.record.name.encode()))
-    noise = window_noise(SEED, 3, config.side)
+    noise = renderer.window_noise(SEED, 0, WINDOW_FRAMES)
     count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
     sums: dict[str, float] = dict.fromkeys(("prior", *PRESETS), 0.0)
     for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
@@ -54,24 +63,33 @@ def renderer_errors(renderer: Renderer, manifest: Manifest, entry: ManifestEntry
             clip, np.concatenate([[reference], frames]), geometry, np.zeros(2, int), flip=False
         )
         video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
-        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config)
-        real = video[:, :, 1:]
+        identity, real = video[:, :, 0].contiguous(), video[:, :, 1:]
+        ruler = RendererConfig(side=config.side, origin=config.origin)
+        inputs = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], ruler)
 
         def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
             return float((mouth * (frames - real).square()).sum())
 
         sums["prior"] += error(inputs.prior)
-        for name, sampling in PRESETS.items():
-            with torch.inference_mode():
-                painted = renderer.render(inputs.prior, inputs.conditions, inputs.mask, noise, sampling.steps)
-            sums[name] += error(painted)
+        for name, sampling in sampling_presets(config).items():
+            painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps)
+            sums[name] += error(
+                painted + (inputs.prior - base)
+            )  # the change, laid over the prior as the composite does
     return sums if sums["prior"] > STILL * count else None
 
 
-def published_scores(generator: PaperGenerator, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
-    """Return the lip scores (`lip_scores`) of the published generator on one clip; None where its mouth stays still."""
+def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer]:
+    """Return whether a renderer changes a warped portrait, in windows as they are prepared."""
+    if isinstance(renderer, LatentRenderer):
+        return renderer.config.resolution == renderer.config.side
+    return isinstance(renderer, Renderer)
+
+
+def speech_scores(generator: SpeechGenerator, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
+    """Return the lip scores (`lip_scores`) of a generator that hears one clip; None where its mouth stays still."""
     samples = None
-    if generator.config.features == "wav2vec2":
+    if isinstance(generator, PaperGenerator) and generator.config.features == "wav2vec2":
         samples = load_samples(manifest, clip).astype(np.float32) / 32767
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
     spoken = speak(generator, samples, clip.mel, clip.neutral)
@@ -81,23 +99,27 @@ def published_scores(generator: PaperGenerator, manifest: Manifest, clip: ClipSp
 def network_figures(model: Model, manifest: Manifest, entry: ManifestEntry) -> dict:
     """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`.
 
-    The published renderer has no warped prior to be compared with: `atldiff ablate` judges it.
+    The published renderer has no warped prior to be compared with: `atldiff ablate` judges it. A completion generator
+    has further figures, `completion`, by what drives it.
     """
     record, clip = entry.record, load_speech(manifest, entry)
     generator = model.generator
-    if clip is None:
-        scores = None
-    elif isinstance(generator, PaperGenerator):
-        scores = published_scores(generator, manifest, clip)
-    else:
-        scores = generator_scores(generator, clip)
-    return {
+    figures = {
         "source": record.source,
         "identity": entry.identity,
         "sync_checked": record.sync >= CHECKED_SYNC and abs(record.lag_frames) <= CHECKED_LAG_FRAMES,
-        "renderer": renderer_errors(model.renderer, manifest, entry) if isinstance(model.renderer, Renderer) else None,
-        "generator": scores,
+        "renderer": renderer_errors(model.renderer, manifest, entry) if _measured(model.renderer) else None,
+        "generator": None,
     }
+    if clip is None:
+        return figures
+    if isinstance(generator, CompletionGenerator):
+        figures["completion"] = completion_scores(generator, clip, load_seen(manifest, clip))
+    if isinstance(generator, Generator):
+        figures["generator"] = generator_scores(generator, clip)
+    else:
+        figures["generator"] = speech_scores(generator, manifest, clip)
+    return figures
 
 
 def network_table(clips: dict[str, dict]) -> list[dict]:
@@ -120,6 +142,24 @@ def network_table(clips: dict[str, dict]) -> list[dict]:
             values = [clip["generator"][measure] for clip in clips.values() if clip["generator"] and chosen(clip)]
             if values:
                 rows.append(_row(f"{measure}, median clip", group, float(np.median(values)), len(values)))
+    return rows + _completion_rows([clip["completion"] for clip in clips.values() if clip.get("completion")])
+
+
+def _completion_rows(clips: list[dict]) -> list[dict]:
+    """Return what landmark completion misses of the mouth by what drives it, and what each drive adds to the other."""
+    if not clips:
+        return []
+    errors = {drive: [clip[drive]["lip_error"] for clip in clips] for drive in DRIVES}
+    measure, both = "mouth landmark error / copied reference", DRIVES[0]
+    rows = []
+    for drive in DRIVES:
+        rows.append(_row(f"{measure}, {drive}", "all, mean", float(np.mean(errors[drive])), len(clips)))
+        rows.append(_row(f"{measure}, {drive}", "all, median clip", float(np.median(errors[drive])), len(clips)))
+    for drive in DRIVES[1:]:
+        change = paired(errors[both], errors[drive], SEED)
+        if change.mean is not None and change.p is not None:
+            rows.append(_row(f"{measure}, {drive} alone: more by", "all, mean", change.mean, change.clips))
+            rows.append(_row(f"{measure}, {drive} alone: p", "all", change.p, change.clips))
     return rows
 
 

@@ -17,6 +17,8 @@ from atldiff.landmarks.kflm import POINTS, TOKENS
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.methods.difftalker import DiffTalkerModel
+from atldiff.methods.paper import PaperModel
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
 if TYPE_CHECKING:
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
     from atldiff.config import MethodConfig
     from atldiff.methods.build import Model
-    from atldiff.methods.paper import PaperModel
 
 DENOISER, GENERATOR = "denoiser", "generator"
+NO_LATENT_EXPORT = (
+    "export: got difftalker, whose codec and control branch have no exported form, expected atl-diff or "
+    "atl-diff-paper; use backend torch"
+)
 LEAST_FRAMES, MOST_FRAMES = 4, 64
 """Frames of a window, as `SampleConfig` has them."""
 
@@ -64,7 +69,7 @@ def choose_window(config: MethodConfig, asked: int | None) -> int:
     Raises:
         ValueError: not 4 to 64.
     """
-    preset = sampling_presets(config)["balanced"].window_frames
+    preset = sampling_presets(config.renderer)["balanced"].window_frames
     frames = preset if asked is None else asked
     if not LEAST_FRAMES <= frames <= MOST_FRAMES:
         raise ValueError(f"window_frames: got {frames}, expected {LEAST_FRAMES} to {MOST_FRAMES} ({preset} in presets)")
@@ -77,9 +82,13 @@ def networks_of(model: Model, window_frames: int) -> tuple[Network, Network]:
     Raises:
         CheckpointError: a denoiser that cannot be exported.
     """
-    if isinstance(model, ATLModel):
-        return _atl_denoiser(model, window_frames), _atl_generator(model)
-    return _paper_denoiser(model, window_frames), _paper_generator(model)
+    match model:
+        case ATLModel():
+            return _atl_denoiser(model, window_frames), _atl_generator(model)
+        case PaperModel():
+            return _paper_denoiser(model, window_frames), _paper_generator(model)
+        case DiffTalkerModel():
+            raise CheckpointError(NO_LATENT_EXPORT)
 
 
 def denoiser_of(model: Model) -> nn.Module:
@@ -88,7 +97,13 @@ def denoiser_of(model: Model) -> nn.Module:
     Raises:
         CheckpointError: there is none of ours.
     """
-    unet = model.renderer.unet if isinstance(model, ATLModel) else getattr(model.renderer.unet, "unet", None)
+    match model:
+        case ATLModel():
+            unet = model.renderer.unet
+        case PaperModel():
+            unet = getattr(model.renderer.unet, "unet", None)
+        case DiffTalkerModel():
+            raise CheckpointError(NO_LATENT_EXPORT)
     if not isinstance(unet, UNet3D):
         raise CheckpointError(
             "export: got the U-Net of diffusers (released weights), expected the compact one; use backend torch"

@@ -17,10 +17,27 @@ def polygons(points: np.ndarray, side: int) -> np.ndarray:
     """
     import cv2
 
-    fixed = np.ascontiguousarray(np.round(np.clip(points, -4 * side, 5 * side) * (1 << _SUBPIXEL_BITS)), np.int32)
+    fixed = _fixed_point(points, side)
     maps = np.zeros((len(points), side, side), np.uint8)
     for canvas, polygon in zip(maps, fixed, strict=True):
         cv2.fillPoly(canvas, [polygon], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
+    return maps
+
+
+def polylines(points: np.ndarray, side: int, width_px: int = 1) -> np.ndarray:
+    """Draw open lines with anti-aliased edges.
+
+    points: (T, K, 2) pixels, in order along the line; they may lie outside the picture.
+
+    Returns:
+        (T, side, side) uint8, 0 outside to 255 on the line.
+    """
+    import cv2
+
+    fixed = _fixed_point(points, side)
+    maps = np.zeros((len(points), side, side), np.uint8)
+    for canvas, line in zip(maps, fixed, strict=True):
+        cv2.polylines(canvas, [line], False, 255, width_px, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
     return maps
 
 
@@ -44,3 +61,7 @@ def dilated(maps: np.ndarray, reach_px: float, ramp_px: float) -> np.ndarray:
         ramp = np.clip((reach_px - distance) / ramp_px, 0, 1)
         out[:] = ramp * ramp * (3 - 2 * ramp)
     return grown
+
+
+def _fixed_point(points: np.ndarray, side: int) -> np.ndarray:
+    return np.ascontiguousarray(np.round(np.clip(points, -4 * side, 5 * side) * (1 << _SUBPIXEL_BITS)), np.int32)

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.landmarks.completion import seen_indices, seen_tokens
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
+    from atldiff.landmarks.visible import SeenMotion
 
 BLOCK_FRAMES = 8
 """Frames predicted by one network call."""
@@ -21,18 +26,18 @@ SILENT = -3.0
 """The feature value of silence, heard before the start and after the end."""
 
 
-class DisplacementStream:
-    """Log-mel columns in, coefficients of displacements out, eight frames at a time."""
+class BlockStream:
+    """Log-mel columns in, coefficients of displacements out, eight frames at a time.
 
-    def __init__(self, generator: Generator, neutral: np.ndarray) -> None:
-        self._generator = generator
-        config = generator.config
-        self._context = config.context_frames * COLUMNS_PER_FRAME
-        self._lookahead = config.lookahead_frames * COLUMNS_PER_FRAME
-        self._device = generator.basis.device
-        with torch.inference_mode():
-            shape = torch.as_tensor(neutral, dtype=torch.float32, device=self._device)[None]
-            self._identity = generator.describe(shape)
+    predict: the columns (4 (context + 8 + lookahead), 80) around a block and the number of its first frame, which may
+    be negative, to the block's coefficients (8, M).
+    """
+
+    def __init__(
+        self, predict: Callable[[np.ndarray, int], np.ndarray], context: int, lookahead: int, components: int
+    ) -> None:
+        self._predict, self._components = predict, components
+        self._context, self._lookahead = context * COLUMNS_PER_FRAME, lookahead * COLUMNS_PER_FRAME
         before = self._context + (BLOCK_FRAMES - FIRST_FRAMES) * COLUMNS_PER_FRAME
         self._columns = np.full((before, MEL_BANDS), SILENT, np.float32)
         self._next = FIRST_FRAMES - BLOCK_FRAMES  # the frame that the next block starts with
@@ -42,9 +47,9 @@ class DisplacementStream:
         self._columns = np.concatenate([self._columns, columns])
         block = BLOCK_FRAMES * COLUMNS_PER_FRAME
         needed = self._context + block + self._lookahead
-        out = [np.zeros((0, self._generator.config.components), np.float32)]
+        out = [np.zeros((0, self._components), np.float32)]
         while len(self._columns) >= needed:
-            out.append(self._predict(self._columns[:needed])[max(0, -self._next) :])
+            out.append(self._predict(self._columns[:needed], self._next)[max(0, -self._next) :])
             self._columns = self._columns[block:]
             self._next += BLOCK_FRAMES
         return np.concatenate(out)
@@ -57,16 +62,61 @@ class DisplacementStream:
         silence = np.full((max(0, wanted - len(self._columns)), self._columns.shape[1]), SILENT, np.float32)
         return self.push(silence)[:missing]
 
-    def _predict(self, columns: np.ndarray) -> np.ndarray:
+
+class DisplacementStream(BlockStream):
+    """The compact Landmark Generation Module over time."""
+
+    def __init__(self, generator: Generator, neutral: np.ndarray) -> None:
+        config, device = generator.config, generator.basis.device
         with torch.inference_mode():
-            mel = torch.as_tensor(columns, device=self._device)[None]
-            predicted = self._generator.coefficients(mel, self._identity)[0]
-        first = self._generator.config.context_frames
-        return predicted[first : first + BLOCK_FRAMES].float().cpu().numpy()
+            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+
+        def predict(columns: np.ndarray, first: int) -> np.ndarray:
+            with torch.inference_mode():
+                predicted = generator.coefficients(torch.as_tensor(columns, device=device)[None], identity)[0]
+            return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
+
+        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+
+
+class CompletionStream(BlockStream):
+    """The landmark completion transformer over time."""
+
+    def __init__(
+        self, generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool = True
+    ) -> None:
+        """seen: None for no visible landmarks at all. heard: off, the sound is not heard."""
+        config, device = generator.config, generator.basis.device
+        indices = seen_indices(config)
+        frames_a_call = config.context_frames + BLOCK_FRAMES + config.lookahead_frames
+        filmed = torch.tensor([2 if seen is None else 0 if seen.driven else 1], device=device)
+        hears = torch.tensor([heard], device=device)
+        nothing = torch.zeros(1, frames_a_call, 3 * len(indices) + 3, device=device)
+        with torch.inference_mode():
+            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+
+        def predict(columns: np.ndarray, first: int) -> np.ndarray:
+            sight = nothing
+            if seen is not None:
+                frames = first - config.context_frames + np.arange(frames_a_call)
+                moved = torch.as_tensor(seen.seen(frames)[:, indices], dtype=torch.float32)
+                turned = torch.as_tensor(seen.euler_deg(frames), dtype=torch.float32)
+                sight = seen_tokens(moved, turned)[None].to(device)
+            with torch.inference_mode():
+                mel = torch.as_tensor(columns, device=device)[None]
+                said = generator.complete(mel, sight, identity, hears, filmed)
+                predicted = generator.coefficients(said)[0]
+            return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
+
+        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
 
 
 def predict_coefficients(generator: Generator, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
     """Return coefficients (T, M) for all columns (4 T, 80) of a recording, exactly as a stream gives them."""
-    stream = DisplacementStream(generator, neutral)
+    return whole(DisplacementStream(generator, neutral), mel)
+
+
+def whole(stream: BlockStream, mel: np.ndarray) -> np.ndarray:
+    """Return the coefficients (T, M) of a fresh stream for all columns (4 T, 80) of a recording."""
     first = stream.push(mel)
     return np.concatenate([first, stream.flush(len(mel) // COLUMNS_PER_FRAME)])

@@ -41,6 +41,9 @@ IRIS_LEFT = np.arange(473, 478)
 BROW_RIGHT = np.array([70, 63, 105, 66, 107, 55, 65, 52, 53, 46])
 BROW_LEFT = np.array([336, 296, 334, 293, 300, 276, 283, 282, 295, 285])
 
+NOSE = np.array([48, 64, 98, 97, 2, 326, 327, 294, 278])
+"""The nose's lower edge, from the right wing to the left one."""
+
 OUTER_EYE_CORNERS = np.array([33, 263])
 
 RIGID_WINDOW = np.array([33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 98, 327, 1])

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from atldiff.diffusion.blocks import time_embedding
-from atldiff.diffusion.noise import guided_noise
+from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import interpolate, sample
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.generator import Generator
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs
+from atldiff.stages import stage
+from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +53,29 @@ class Renderer(nn.Module):
         """Where it computes."""
         return self.unet.device
 
+    @property
+    def geometry(self) -> WindowGeometry:
+        """The window, in template pixels."""
+        return WindowGeometry(self.config.side, self.config.origin)
+
+    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
+        """Return the noise (1, 3, 1, S, S) of a video's frames, which all share it."""
+        return window_noise(seed, 3, self.config.side)[None, :, None].to(self.device)
+
+    def render_window(
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+
+        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations.
+        """
+        with stage("inputs"):
+            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config)
+        with stage("denoise"), torch.inference_mode():
+            prior, conditions, mask = (x.to(self.device) for x in (inputs.prior, inputs.conditions, inputs.mask))
+            return self.render(prior, conditions, mask, noise, steps), inputs.prior
+
     def denoise(
         self, x: torch.Tensor, t: torch.Tensor, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
@@ -70,8 +95,8 @@ class Renderer(nn.Module):
     def render(
         self, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, steps: int
     ) -> torch.Tensor:
-        """Sample frames (B, 3, T, S, S) in [-1, 1] in `steps` network evaluations. noise: (3, S, S)."""
-        start = self.initial_noise(prior, mask, noise[None, :, None])
+        """Sample frames (B, 3, T, S, S) in [-1, 1] in `steps` network evaluations. noise: (1, 3, 1, S, S)."""
+        start = self.initial_noise(prior, mask, noise)
         return sample(lambda x, t: self.denoise(x, t, prior, conditions, mask), start, steps).clamp(-1, 1)
 
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

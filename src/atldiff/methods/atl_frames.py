@@ -1,32 +1,33 @@
-"""Landmarks in, frames out: warp, guided noise, denoising in overlapping windows, composite."""
+"""Landmarks in, frames out, by renderers of the window around the lower face.
+
+The portrait is warped, each window sampled, and what it changes composited into the portrait.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from atldiff.diffusion.noise import window_noise
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.warp import PortraitWarp
-from atldiff.video.window import WindowGeometry, apply, extract, fit_window, outline
+from atldiff.video.window import apply, extract, fit_window, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from atldiff.config import SampleConfig
-    from atldiff.methods.atl import Renderer
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
+    from atldiff.video.window import WindowGeometry
     from atldiff.workers import Workers
 
 CAVITY_BLUR_PX = 1.0
@@ -38,34 +39,57 @@ EYES = (
 """The eyes, their landmarks in the order of x."""
 
 
+class WindowRenderer(Protocol):
+    """A renderer of the window around the lower face, whose frames change the warped portrait."""
+
+    @property
+    def geometry(self) -> WindowGeometry:
+        """The window, in template pixels."""
+        ...
+
+    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
+        """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
+
+        On the renderer's device.
+        """
+        ...
+
+    def render_window(
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+
+        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations.
+        """
+        ...
+
+
 class FrameStream:
-    """Frames of one portrait, from landmarks pushed in any portions, by the compact renderer."""
+    """Frames of one portrait, from landmarks pushed in any portions, by a renderer of the mouth's window."""
 
     def __init__(
         self,
-        renderer: Renderer,
+        renderer: WindowRenderer,
         portrait: Portrait,
         sampling: SampleConfig,
         seed: int,
         workers: Workers | None = None,
     ) -> None:
-        config = renderer.config
-        self._renderer, self._steps = renderer, sampling.steps
-        self._device = renderer.device
-        self._geometry = WindowGeometry(config.side, config.origin)
+        self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
+        self._geometry = renderer.geometry
         points = portrait.landmarks[None]
         self._portrait, self._landmarks = portrait.image, portrait.landmarks[:, :2]
         matrix = fit_window(points, self._geometry)[0]
-        identity = extract(portrait.image, matrix, config.side).astype(np.float32) / 127.5 - 1
+        identity = extract(portrait.image, matrix, self._geometry.side).astype(np.float32) / 127.5 - 1
         self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None]
-        self._source = apply(matrix, points[0, NEEDED, :2])
+        self._source = apply(matrix, points[:, :, :2])
         self._warp = PortraitWarp.prepare(
             portrait.image,
             face=portrait.landmarks[OVAL, :2],
             source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
-            unit_px=1.0 / float(np.hypot(matrix[0, 0], matrix[1, 0])),
+            unit_px=self._geometry.scale / float(np.hypot(matrix[0, 0], matrix[1, 0])),
         )
-        self._noise = window_noise(seed, 3, config.side).to(self._device)
         self._windows = OverlapStream(sampling, self._sample, workers)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
@@ -80,16 +104,12 @@ class FrameStream:
         return self._windows.flush()
 
     def _sample(self, points: np.ndarray, first: int) -> tuple[np.ndarray, Finish]:
-        with stage("inputs"):
-            matrices = fit_window(points, self._geometry)
-            target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
-            inputs = build_inputs(self._identity, self._source[None], target[None][:, :, NEEDED], self._renderer.config)
-            cavities = self._cavities(target)
-        levels = lambda x: (x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5  # noqa: E731
-        with stage("denoise"), torch.inference_mode():
-            prior, conditions, mask = (x.to(self._device) for x in (inputs.prior, inputs.conditions, inputs.mask))
-            frames = self._renderer.render(prior, conditions, mask, self._noise, self._steps)
-            sampled, priors = levels(frames), levels(inputs.prior)  # (T, S, S, 3)
+        matrices = fit_window(points, self._geometry)
+        target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
+        cavities = self._cavities(target)
+        noise = self._renderer.window_noise(self._seed, first, len(points))
+        frames, base = self._renderer.render_window(self._identity, self._source, target[None], noise, self._steps)
+        sampled, priors = ((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5 for x in (frames, base))
 
         def finish(index: int, picture: np.ndarray) -> np.ndarray:
             return self._frame(points[index], WindowResult(picture, priors[index], cavities[index], matrices[index]))

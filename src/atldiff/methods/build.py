@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from atldiff.config import ATLConfig
+from atldiff.config import ATLConfig, DiffTalkerConfig, PaperConfig
 from atldiff.methods.atl import ATLModel, Renderer
 from atldiff.methods.atl_frames import FrameStream
+from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
 from atldiff.methods.paper import PaperModel, PaperRenderer
 from atldiff.methods.paper_frames import PaperFrameStream
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from atldiff.types import Portrait
     from atldiff.workers import Workers
 
-Model: TypeAlias = ATLModel | PaperModel
-FaceRenderer: TypeAlias = Renderer | PaperRenderer
+Model: TypeAlias = ATLModel | PaperModel | DiffTalkerModel
+FaceRenderer: TypeAlias = Renderer | PaperRenderer | LatentRenderer
 
 
 class Frames(Protocol):
@@ -40,7 +41,13 @@ class Frames(Protocol):
 
 def build(config: MethodConfig) -> Model:
     """Return the model that a configuration describes, with fresh weights."""
-    return ATLModel(config) if isinstance(config, ATLConfig) else PaperModel(config)
+    match config:
+        case ATLConfig():
+            return ATLModel(config)
+        case PaperConfig():
+            return PaperModel(config)
+        case DiffTalkerConfig():
+            return DiffTalkerModel(config)
 
 
 def open_frames(
@@ -54,4 +61,4 @@ def open_frames(
     """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions."""
     if isinstance(renderer, PaperRenderer):
         return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers)
-    return FrameStream(renderer, portrait, sampling, seed, workers)
+    return FrameStream(renderer, portrait, sampling, seed, workers)  # of the mouth's window

@@ -6,8 +6,10 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.generator import Generator
-from atldiff.landmarks.stream import DisplacementStream
+from atldiff.landmarks.stream import BlockStream, CompletionStream, DisplacementStream
+from atldiff.landmarks.visible import MotionModel, VisibleMotion
 from atldiff.methods.paper_generator import PaperGenerator, SecondStream
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 from atldiff.types import Controls, Portrait, emotion_label
@@ -15,7 +17,7 @@ from atldiff.types import Controls, Portrait, emotion_label
 FRONTAL_PX = 100.0
 """Outer-eye distance of the made-up portrait that `speak` animates."""
 
-SpeechGenerator: TypeAlias = Generator | PaperGenerator
+SpeechGenerator: TypeAlias = Generator | PaperGenerator | CompletionGenerator
 
 
 class CoefficientStream(Protocol):
@@ -31,9 +33,9 @@ class CoefficientStream(Protocol):
 
 
 class MelStreamed:
-    """A `DisplacementStream`, which hears the columns only."""
+    """A stream of blocks, which hears the columns only."""
 
-    def __init__(self, stream: DisplacementStream) -> None:
+    def __init__(self, stream: BlockStream) -> None:
         self._stream = stream
 
     def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
@@ -46,27 +48,35 @@ class MelStreamed:
 
 
 def open_generator(
-    generator: SpeechGenerator, portrait: Portrait, neutral: np.ndarray, controls: Controls
+    generator: SpeechGenerator, portrait: Portrait, neutral: np.ndarray, controls: Controls, visible: VisibleMotion
 ) -> CoefficientStream:
     """Open a stream of coefficients for one portrait.
 
-    neutral: (478, 3) float32 canonical, the portrait's shape with its mouth closed.
+    neutral: (478, 3) float32 canonical, the portrait's shape with its mouth closed. visible: what the face does apart
+    from speech, for generators that look at it.
 
     Raises:
         ValueError: an emotion that this generator was not trained with.
     """
     match generator:
         case Generator():
-            if controls.emotion is not None:
-                raise ValueError(
-                    f"emotion: got {controls.emotion!r}, but atl-diff was not trained with emotions; leave it out, or "
-                    "use a checkpoint of atl-diff-paper"
-                )
+            _refuse_emotion(controls, "atl-diff")
             return MelStreamed(DisplacementStream(generator, neutral))
         case PaperGenerator():
             return SecondStream(
                 generator, portrait, neutral, emotion_label(controls.emotion, generator.config.emotions)
             )
+        case CompletionGenerator():
+            _refuse_emotion(controls, "difftalker")
+            return MelStreamed(CompletionStream(generator, neutral, visible))
+
+
+def _refuse_emotion(controls: Controls, method: str) -> None:
+    if controls.emotion is not None:
+        raise ValueError(
+            f"emotion: got {controls.emotion!r}, but {method} was not trained with emotions; leave it out, or use a "
+            "checkpoint of atl-diff-paper"
+        )
 
 
 def speak(generator: SpeechGenerator, samples: np.ndarray | None, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
@@ -79,7 +89,9 @@ def speak(generator: SpeechGenerator, samples: np.ndarray | None, mel: np.ndarra
         samples = np.zeros(len(mel) // COLUMNS_PER_FRAME * SAMPLES_PER_FRAME, np.float32)
     points = (FRONTAL_PX * neutral + FRONTAL_PX * 2).astype(np.float32)
     frontal = Portrait(np.zeros((16, 16, 3), np.uint8), points)
-    stream = open_generator(generator, frontal, neutral, Controls())
+    still = Controls(still=True)
+    at_rest = MotionModel(neutral, still, np.eye(3), FRONTAL_PX, np.full(3, FRONTAL_PX * 2))
+    stream = open_generator(generator, frontal, neutral, still, at_rest)
     coefficients = np.concatenate([stream.push(samples, mel), stream.flush(len(mel) // COLUMNS_PER_FRAME)])
     basis = (generator.scale[:, None, None] * generator.basis).float().cpu().numpy()
     return np.einsum("tm,mkd->tkd", coefficients, basis)

@@ -10,6 +10,7 @@ from torch import nn
 
 from atldiff.audio.wav2vec import load_speech_model, new_speech_model, speech_features
 from atldiff.errors import CheckpointError
+from atldiff.landmarks.fit import ridge_solution
 from atldiff.landmarks.geometry import from_canonical, to_canonical
 from atldiff.landmarks.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.landmarks.shape import mean_shape
@@ -137,7 +138,9 @@ class DenseFit:
             self._to_plane = np.linalg.inv(matrix[:, :2]) / scale
             basis = basis @ rotation.T
         self.initial = normalise(self._still, self._coordinates).astype(np.float32)
-        self._solve = ridge_solution(basis[..., :2])
+        weights = np.full(POINTS, REST_WEIGHT)
+        weights[SIXTY_EIGHT_MOUTH] = 1.0
+        self._solve = ridge_solution(basis[..., :2], RIDGE, weights)
 
     def coefficients(self, landmarks: np.ndarray) -> np.ndarray:
         """Return coefficients (M,) float32 in units of `scale` for landmarks (68, 2)."""
@@ -146,19 +149,6 @@ class DenseFit:
             points = align_rigid(points, self._still)
         moved = np.einsum("ij,kj->ki", self._to_plane, points - self._still)  # (68, 2) outer-eye distances
         return np.einsum("mk,k->m", self._solve, moved.ravel()).astype(np.float32)
-
-
-def ridge_solution(basis: np.ndarray) -> np.ndarray:
-    """Return the matrix (M, 136) that gives the coefficients of 68 displacements, flattened.
-
-    basis: (M, 68, 2) displacements of one standard deviation each. Weighted least squares, the mouth first, under
-    coefficients of unit variance.
-    """
-    weights = np.full((POINTS, 1), REST_WEIGHT)
-    weights[SIXTY_EIGHT_MOUTH] = 1.0
-    weights = np.broadcast_to(weights, (POINTS, 2)).ravel()
-    rows = basis.reshape(len(basis), -1) * weights  # (M, 136)
-    return np.linalg.solve(rows @ rows.T + RIDGE**2 * np.eye(len(rows)), rows * weights)
 
 
 def align_rigid(points: np.ndarray, still: np.ndarray) -> np.ndarray:

@@ -1,17 +1,18 @@
-"""Speech in, landmark track out: features, generator, silence, blinks and head motion, in any portions."""
+"""Speech in, landmark track out: features, generator, silence, eyes and head motion, in any portions."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atldiff.audio.features import MelStream
-from atldiff.landmarks.blink import blink_closure, blink_displacement
 from atldiff.landmarks.geometry import to_canonical
-from atldiff.landmarks.motion import GaussianSmoother, SilenceGate, head_motion, pose_track
+from atldiff.landmarks.motion import GaussianSmoother, SilenceGate
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.visible import open_visible
 from atldiff.methods.generators import open_generator
 from atldiff.stages import stage
 from atldiff.timebase import FPS, frame_count
@@ -22,15 +23,23 @@ if TYPE_CHECKING:
 
 
 class TrackStream:
-    """The landmark track of one portrait, from samples pushed in any portions; pieces join to the offline track."""
+    """The landmark track of one portrait, from samples pushed in any portions; pieces join to the offline track.
 
-    def __init__(self, generator: SpeechGenerator, portrait: Portrait, controls: Controls) -> None:
-        from fractions import Fraction
+    driving: at 25 frames a second, the face that moves eyes, brows and head; None leaves them to the motion model.
 
+    Raises:
+        ValueError: controls that the generator was not trained with, or a driving track for a face that is to be still.
+    """
+
+    def __init__(
+        self,
+        generator: SpeechGenerator,
+        portrait: Portrait,
+        controls: Controls,
+        driving: LandmarkTrack | None = None,
+    ) -> None:
         self._controls, self._amplitude = controls, generator.amplitude
-        shape, self._rotation, self._scale, self._translation = to_canonical(
-            portrait.landmarks.astype(np.float64), mean_shape()
-        )
+        shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
         self._neutral = shape.astype(np.float32)
         self._size = (portrait.image.shape[0], portrait.image.shape[1])
         self._fps = Fraction(FPS)
@@ -39,7 +48,8 @@ class TrackStream:
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
         self._gate = SilenceGate()
-        self._predicted = open_generator(generator, portrait, closed, controls)
+        self._visible = open_visible(driving, controls, self._neutral, rotation, scale, translation, self._size)
+        self._predicted = open_generator(generator, portrait, closed, controls, self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)
         self._gates = np.zeros(0, np.float32)
@@ -84,22 +94,26 @@ class TrackStream:
         rows = [np.einsum("m,mkd->kd", row + self._closing, self._basis) for row in coefficients]
         displacements = np.stack(rows) if rows else np.zeros((0, *self._neutral.shape), np.float32)
         displacements = meet_lips(self._neutral, displacements)
-        moments = self._frames + np.arange(len(rows), dtype=np.float64)
+        frames = self._frames + np.arange(len(rows))
         self._frames += len(rows)
-        controls = self._controls
-        blinks = 0.0 if controls.still else controls.blink_rate_hz
-        if blinks > 0:
-            displacements = displacements + blink_displacement(
-                self._neutral, blink_closure(moments, blinks, controls.seed)
-            )
-        euler_deg, shift = head_motion(moments, 0.0 if controls.still else controls.head_motion, controls.seed)
-        rotation, scale, translation = pose_track(self._rotation, self._scale, self._translation, euler_deg, shift)
+        displacements = displacements + self._visible.displacements(frames)
+        rotation, scale, translation = self._visible.pose(frames)
         return LandmarkTrack(
             neutral=self._neutral,
             displacements=displacements.astype(np.float32),
-            rotation=rotation.astype(np.float32),
-            translation=translation.astype(np.float32),
-            scale=np.asarray(scale).astype(np.float32),
+            rotation=rotation,
+            translation=translation,
+            scale=scale,
             fps=self._fps,
             size=self._size,
         )
+
+
+def join(pieces: list[LandmarkTrack]) -> LandmarkTrack:
+    """Return consecutive pieces of one track, at least one, as a whole."""
+    first = pieces[0]
+    joined = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])
+        for name in ("displacements", "rotation", "translation", "scale")
+    }
+    return LandmarkTrack(neutral=first.neutral, fps=first.fps, size=first.size, **joined)

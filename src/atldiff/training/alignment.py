@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
+    from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
 
 FILE_NAME = "alignment.json"
@@ -31,7 +32,7 @@ MAX_LAG_FRAMES = 6
 MIN_FRAMES = 14
 
 
-def opening_slopes(generator: Generator) -> np.ndarray:
+def opening_slopes(generator: Generator | CompletionGenerator) -> np.ndarray:
     """Return the lip opening (M,) that one unit of each coefficient adds, in outer-eye distances."""
     basis = (generator.scale[:, None, None] * generator.basis).detach().cpu().numpy()
     return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)

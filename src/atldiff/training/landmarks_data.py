@@ -108,10 +108,14 @@ class LandmarksSet:
         columns = start * COLUMNS_PER_FRAME + np.arange(self.frames * COLUMNS_PER_FRAME) * pace
         known = ((moments >= 0) & (moments <= len(target) - 1)).astype(np.float32)
         heard = (columns >= 0) & (columns <= len(mel) - 1)
-        return np.where(heard[:, None], _at(mel, columns), SILENT).astype(np.float32), _at(target, moments), known
+        return (
+            np.where(heard[:, None], at_positions(mel, columns), SILENT).astype(np.float32),
+            at_positions(target, moments),
+            known,
+        )
 
 
-def _at(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def at_positions(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return rows (N, D) linearly interpolated at fractional positions (P,), clamped to the ends."""
     positions = np.clip(positions, 0, len(rows) - 1.001)
     low = positions.astype(int)

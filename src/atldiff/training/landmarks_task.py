@@ -18,9 +18,9 @@ from atldiff.data.speech import (
     load_speech,
 )
 from atldiff.errors import DataError
-from atldiff.landmarks.topology import LIPS
-from atldiff.training.alignment import load_alignment, opening_slopes
+from atldiff.training.alignment import load_alignment
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
+from atldiff.training.mouth_loss import MouthLoss
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
+    from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
     from atldiff.methods.atl import ATLModel
 
 logger = logging.getLogger(__name__)
 
 VELOCITY_WEIGHT = 2.0
-OPENING_WEIGHT = 2.0
-CORRELATION_WEIGHT = 0.05
 
 
 def usable_speech(manifest: Manifest, split: Split, config: TrainConfig) -> list[ClipSpeech]:
@@ -64,16 +63,15 @@ def usable_speech(manifest: Manifest, split: Split, config: TrainConfig) -> list
     return clips
 
 
-def fill_buffers(generator: Generator, clips: list[ClipSpeech]) -> float:
+def fill_buffers(generator: Generator | CompletionGenerator, clips: list[ClipSpeech]) -> float:
     """Fit the displacement basis and the identity basis to clips; return the variance share the former holds."""
-    config = generator.config
     weights = clip_weights(clips)
-    basis, scale, share = fit_basis(clips, config.components, weights)
+    basis, scale, share = fit_basis(clips, len(generator.scale), weights)
     people: dict[str, list[np.ndarray]] = {}
     for clip in clips:
         people.setdefault(clip.identity, []).append(clip.neutral)
     neutrals = np.stack([np.mean(shapes, axis=0) for shapes in people.values()])
-    mean, identity_basis = fit_identity(neutrals, config.identity_components)
+    mean, identity_basis = fit_identity(neutrals, len(generator.identity_basis))
     for name, value in (
         ("basis", basis), ("scale", scale), ("identity_mean", mean), ("identity_basis", identity_basis),
     ):  # fmt: skip
@@ -81,7 +79,8 @@ def fill_buffers(generator: Generator, clips: list[ClipSpeech]) -> float:
     return share
 
 
-def _describe(generator: Generator, clips: list[ClipSpeech]) -> np.ndarray:
+def describe_clips(generator: Generator | CompletionGenerator, clips: list[ClipSpeech]) -> np.ndarray:
+    """Return the identity's numbers (N, I) of clips."""
     with torch.no_grad():
         neutrals = torch.from_numpy(np.stack([clip.neutral for clip in clips])).to(generator.basis.device)
         return generator.describe(neutrals).cpu().numpy()
@@ -107,34 +106,20 @@ def landmarks_task(
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
     source = LandmarksSet(
         train,
-        _describe(generator, train),
+        describe_clips(generator, train),
         generator.basis.cpu().numpy(),
         generator.scale.cpu().numpy(),
         frames=config.frames,
         seed=config.seed,
     )
-    lip_basis = (generator.scale[:, None, None] * generator.basis)[:, LIPS]  # (M, 80, 3)
-    opening_basis = torch.from_numpy(opening_slopes(generator)).to(generator.basis.device)  # (M,)
+    mouth_loss = MouthLoss.of(generator)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # Members lie side by side in the batch: (N * B, T, M).
         predicted = generator.predictions(batch["mel"], batch["identity"]).flatten(0, 1)
         members = generator.config.members
         truth, valid = batch["coefficients"].repeat(members, 1, 1), batch["valid"].repeat(members, 1)
-        difference = predicted - truth
-        both = valid[:, 1:] * valid[:, :-1]
-        lips = torch.einsum("btm,mkd->btkd", difference, lip_basis).flatten(2)  # (B, T, 240)
-        position = _mean(lips.abs().mean(-1), valid)
-        velocity = _mean((lips[:, 1:] - lips[:, :-1]).abs().mean(-1), both)
-        rest = _mean((difference.abs() * generator.scale).mean(-1), valid)
-        opening = difference @ opening_basis
-        gap_error = _mean(opening.abs(), valid) + 2 * _mean((opening[:, 1:] - opening[:, :-1]).abs(), both)
-        agreement = _correlation(predicted @ opening_basis, truth @ opening_basis, valid)
-        total = (
-            position + VELOCITY_WEIGHT * velocity + 0.1 * rest + OPENING_WEIGHT * gap_error * 0.25
-            + CORRELATION_WEIGHT * 0.2 * (1 - agreement)
-        )  # fmt: skip
-        return {"loss": 10 * total, "position": position, "velocity": velocity, "opening_correlation": agreement}
+        return mouth_loss(predicted, truth, valid, VELOCITY_WEIGHT)
 
     def probe(module: nn.Module) -> Probe:
         scores = [found for clip in held_out if (found := generator_scores(generator, clip))]
@@ -142,17 +127,3 @@ def landmarks_task(
         return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
     return Task(generator, source, loss, probe, write)
-
-
-def _mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the mean over clips of each clip's mean over its frames (B, T) that count."""
-    return ((values * weights).sum(1) / weights.sum(1).clamp_min(1)).mean()
-
-
-def _correlation(first: torch.Tensor, second: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the batch of the correlation over time of (B, T) series."""
-    total = weights.sum(dim=1, keepdim=True).clamp_min(1)
-    first = (first - (first * weights).sum(1, keepdim=True) / total) * weights
-    second = (second - (second * weights).sum(1, keepdim=True) / total) * weights
-    norm = (first.square().sum(1) * second.square().sum(1)).clamp_min(1e-12).sqrt()
-    return ((first * second).sum(1) / (norm + 1e-3)).mean()

@@ -59,12 +59,11 @@ class RendererSet:
 
     def _item(self, random: np.random.Generator) -> dict[str, np.ndarray]:
         chosen = self.draw(random)
-        images, source, target = self._crop(self.clips[chosen], random)
-        gain = (random.uniform(0.8, 1.2, 3) * random.uniform(0.8, 1.2)).astype(np.float32)
-        images = (images.astype(np.float32) / 127.5 - 1) * gain + random.uniform(-0.15, 0.15)
+        geometry = WindowGeometry(self.config.side, self.config.origin)
+        images, source, target = cut_windows(self.clips[chosen], self.frames, geometry, random)
         side = self.config.side
         return {
-            "images": np.clip(images, -1, 1),  # (1 + T, S, S, 3): reference, then targets
+            "images": images,
             "source": source,
             "target": target,
             "time": np.array(training_time(random), np.float32),
@@ -73,11 +72,21 @@ class RendererSet:
             "clip": np.array(chosen),
         }
 
-    def _crop(self, clip: ClipWindows, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        start = int(random.integers(0, len(clip) - self.frames + 1))
-        frames = np.arange(start, start + self.frames)
-        reference = pick_reference(clip, start + self.frames // 2, random)
-        wanted = np.concatenate([[reference], frames])
-        jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
-        geometry = WindowGeometry(self.config.side, self.config.origin)
-        return crop(clip, wanted, geometry, jitter, flip=bool(random.random() < 0.5))
+
+def cut_windows(
+    clip: ClipWindows, frames: int, geometry: WindowGeometry, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut successive frames at a random place of a clip, and a reference at their head pose, in random colours.
+
+    Returns:
+        pictures (1 + T, S, S, 3) float32 in [-1, 1], the reference first; points of the reference (K, 2) and of the
+        frames (T, K, 2) in their pixels.
+    """
+    start = int(random.integers(0, len(clip) - frames + 1))
+    reference = pick_reference(clip, start + frames // 2, random)
+    wanted = np.concatenate([[reference], np.arange(start, start + frames)])
+    jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
+    images, source, target = crop(clip, wanted, geometry, jitter, flip=bool(random.random() < 0.5))
+    gain = (random.uniform(0.8, 1.2, 3) * random.uniform(0.8, 1.2)).astype(np.float32)
+    images = (images.astype(np.float32) / 127.5 - 1) * gain + random.uniform(-0.15, 0.15)
+    return np.clip(images, -1, 1), source, target

@@ -10,7 +10,6 @@ import torch
 from atldiff.config import PRESETS
 from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
-from atldiff.diffusion.noise import window_noise
 from atldiff.errors import DataError
 from atldiff.methods.atl_inputs import NEEDED
 from atldiff.training.renderer_data import RendererSet
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atldiff.config import RendererConfig, TrainConfig
+    from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
     from atldiff.methods.atl import ATLModel
 
@@ -30,13 +29,13 @@ PROBE_BATCHES, PROBE_CLIPS, PROBE_FRAMES = 4, 8, 4
 PROBE_SEED = 20_261
 
 
-def check_window(config: RendererConfig) -> None:
-    """Raise DataError unless a renderer's window lies inside the one that `prepare` stores."""
-    corner = [at - low for at, low in zip(config.origin, STORED_WINDOW.origin, strict=True)]
-    if min(corner) < 0 or max(corner) + config.side > STORED_WINDOW.side:
+def check_window(side: int, origin: tuple[int, int]) -> None:
+    """Raise DataError unless a renderer's window, in template pixels, lies inside the one that `prepare` stores."""
+    corner = [at - low for at, low in zip(origin, STORED_WINDOW.origin, strict=True)]
+    if min(corner) < 0 or max(corner) + side > STORED_WINDOW.side:
         low, high = STORED_WINDOW.origin, [at + STORED_WINDOW.side for at in STORED_WINDOW.origin]
         raise DataError(
-            f"config renderer: a window of side {config.side} at {config.origin}, expected one inside template pixels "
+            f"config renderer: a window of side {side} at {origin}, expected one inside template pixels "
             f"{low} to {tuple(high)}, which is what `atldiff prepare` keeps"
         )
 
@@ -48,7 +47,7 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
         DataError: no clip to train on.
     """
     renderer = model.renderer
-    check_window(renderer.config)
+    check_window(renderer.config.side, renderer.config.origin)
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_clip(manifest, entry, NEEDED) for entry in manifest.usable(split)]
@@ -65,7 +64,7 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
 
     def probe(module: nn.Module) -> Probe:
         device = renderer.device
-        noise = window_noise(PROBE_SEED, 3, renderer.config.side).to(device)
+        noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
         after = {name: 0.0 for name in PRESETS}
         before, strips = 0.0, []
         for batch in held_out:

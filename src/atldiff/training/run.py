@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from atldiff import checkpoint
-from atldiff.config import PaperConfig, method_of
+from atldiff.config import DiffTalkerConfig, LatentRendererConfig, PaperConfig, method_of
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
+from atldiff.methods.atl import ATLModel
 from atldiff.methods.build import build
+from atldiff.methods.difftalker import DiffTalkerModel
 from atldiff.methods.paper import PaperModel
 from atldiff.training.alignment import align
+from atldiff.training.codec_task import codec_task
+from atldiff.training.completion_task import completion_task
 from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import landmarks_task
+from atldiff.training.latent_renderer_task import latent_renderer_task
 from atldiff.training.loop import train
 from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.processes import ALONE
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atldiff.config import MethodConfig, TrainConfig
+    from atldiff.config import MethodConfig, RendererOptions, TrainConfig
     from atldiff.methods.build import Model
     from atldiff.training.processes import Processes
     from atldiff.training.task import Task
@@ -81,7 +86,7 @@ def train_stage(
     torch.manual_seed(config.seed)
     model = build(config.model)
     if source is not None:
-        checkpoint.load_into(model, source)
+        checkpoint.load_into(model, source, parts=_carried(config, source))
     model.to(processes.device)
 
     def write(module: nn.Module) -> None:
@@ -95,9 +100,9 @@ def train_stage(
 
 
 def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -> MethodConfig:
-    """Return what is built: the other stage's part as `start` has it, and no emotions where no clip has a label.
+    """Return what is built: the parts that this stage does not train as `start` has them, and only known emotions.
 
-    Without labels a part that is trained further keeps the emotions it knows.
+    Where no clip has a label there are none, but a part that is trained further keeps those it knows.
     """
     model = config.model
     own, other = ("generator", "renderer") if config.stage == "landmarks" else ("renderer", "generator")
@@ -109,6 +114,8 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
                 f"checkpoint {start}: got method {method_of(theirs)}, expected {method_of(model)}, as the configuration"
             )
         model = replace(model, **{other: getattr(theirs, other)})
+        if config.stage == "renderer" and isinstance(model, DiffTalkerConfig):
+            model = replace(model, renderer=_over_their_codec(model.renderer, theirs.renderer))
         known = {part: getattr(getattr(theirs, part), "emotions", 0) for part in known}
     if isinstance(model, PaperConfig) and not any(entry.record.emotion for entry in manifest.usable(Split.TRAIN)):
         model = replace(
@@ -119,12 +126,37 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
     return model
 
 
+def _over_their_codec(ours: LatentRendererConfig, theirs: RendererOptions) -> LatentRendererConfig:
+    """Return our renderer with their codec, unless a pre-trained one was asked for or comes with our base."""
+    if not isinstance(theirs, LatentRendererConfig) or ours.codec.kind != "compact":
+        return ours
+    return replace(ours, codec=theirs.codec)
+
+
+def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
+    """Return how the names of the tensors begin that are taken from `start`; None for all of them.
+
+    A latent renderer whose denoiser is another than theirs starts afresh over their codec, or over its own.
+    """
+    theirs, ours = checkpoint.read_config(start).renderer, config.model.renderer
+    if config.stage != "renderer" or theirs == ours or not isinstance(theirs, LatentRendererConfig):
+        return None
+    same_codec = isinstance(ours, LatentRendererConfig) and ours.codec == theirs.codec
+    return ("generator.", "renderer.codec.") if same_codec else ("generator.",)
+
+
 def _task(model: Model, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
     """Return the stage of a model's method."""
     landmarks = config.stage == "landmarks"
-    if isinstance(model, PaperModel):
-        return (kflm_task if landmarks else paper_renderer_task)(model, manifest, config, write)
-    return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
+    match model:
+        case ATLModel():
+            return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
+        case PaperModel():
+            return (kflm_task if landmarks else paper_renderer_task)(model, manifest, config, write)
+        case DiffTalkerModel():
+            if config.stage == "codec":
+                return codec_task(model, manifest, config, write)
+            return (completion_task if landmarks else latent_renderer_task)(model, manifest, config, write)
 
 
 def align_data(
@@ -137,6 +169,6 @@ def align_data(
     """
     manifest = Manifest.load(data)
     model = checkpoint.load_model(checkpoint.locate(weights))
-    if isinstance(model, PaperModel):
+    if not isinstance(model, ATLModel):
         raise CheckpointError(f"checkpoint {weights}: got method {method_of(model.config)}, expected atl-diff")
     return align(manifest, model.generator, progress)

@@ -1,0 +1,147 @@
+"""Architecture of DiffTalker (arXiv 2309.07509).
+
+No code was published and hardly a figure is known: nearly every field is open in the paper and our choice;
+`docs/difftalker.md` says what the authors state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from atldiff.config.check import check, check_choice
+from atldiff.config.codec import CodecConfig
+from atldiff.config.paper import ScheduleConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionConfig:
+    """The landmark completion transformer: sound and visible landmarks to the landmarks of lower jaw and mouth."""
+
+    points: Literal["dense", "sixty-eight"] = "dense"
+    """What is completed: the lower face of the dense topology through a learned basis, or 29 of 68 points (lower jaw 9,
+    mouth 20), 39 of which are visible."""
+    width: int = 192
+    """Channels of a token. A multiple of `heads`, 16 to 2048."""
+    layers: int = 4
+    """Transformer layers. 1 to 24."""
+    heads: int = 4
+    """Attention heads a layer. 1 to 32."""
+    feed_forward: int = 512
+    """Hidden channels of a layer's point-wise network. 16 to 8192."""
+    dropout: float = 0.2
+    """Dropout of the layers. 0 to 0.9."""
+    components: int = 20
+    """Size of the learned linear basis of pose-free displacements. 4 to 64."""
+    context_frames: int = 16
+    """Frames heard and seen before the block that is completed. 0 to 64."""
+    lookahead_frames: int = 4
+    """Frames heard and seen after it: the generator's share of the latency. 0 to 32."""
+    velocity_weight: float = 2.0
+    """Weight of the error of frame differences against that of positions. 0 to 100."""
+
+    def __post_init__(self) -> None:
+        check_choice("points", self.points, ("dense", "sixty-eight"))
+        check(1 <= self.heads <= 32, "heads", self.heads, "1 to 32")
+        check(16 <= self.width <= 2048 and self.width % (2 * self.heads) == 0, "width", self.width,
+              f"a multiple of {2 * self.heads} in 16 to 2048")  # fmt: skip
+        for name, low, high in (
+            ("layers", 1, 24), ("feed_forward", 16, 8192), ("dropout", 0, 0.9), ("components", 4, 64),
+            ("context_frames", 0, 64), ("lookahead_frames", 0, 32), ("velocity_weight", 0, 100),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            check(low <= value <= high, name, value, f"{low} to {high}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentRendererConfig:
+    """Latent diffusion of the window around the lower face, steered by landmarks through a control branch."""
+
+    side: int = 80
+    """Side of the window in template pixels: what `resolution` pixels show. 16 to 96."""
+    origin: tuple[int, int] = (24, 26)
+    """Corner of the window (x, y) in template pixels."""
+    resolution: int = 80
+    """Side in pixels at which the codec sees the window. A multiple of the codec's factor times 2 to the number of
+    levels less one; 32 to 1024."""
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    """Pictures to latents and back."""
+    backend: Literal["compact", "stable-diffusion"] = "compact"
+    """The denoiser: ours, trained here, or a frozen Stable Diffusion U-Net with a trained ControlNet (diffusers)."""
+    base: str = ""
+    """Hub id or folder of the Stable Diffusion pipeline; its weights belong to no checkpoint of ours."""
+    reference: Literal["warped", "still", "both"] = "both"
+    """How the control branch sees the portrait: moved to the target's landmarks, as it is, or both."""
+    widths: tuple[int, ...] = (96, 160, 224)
+    """Channels a level of the compact U-Net. Multiples of 16."""
+    blocks: tuple[int, ...] = (1, 2, 1)
+    """Residual blocks a level of the compact U-Net, on the way down (and up)."""
+    control_blocks: tuple[int, ...] = (2, 1, 1)
+    """Residual blocks a level of the control branch."""
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(
+            beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=0.0
+        )
+    )
+    """The forward process; the variances are those of latent diffusion (arXiv 2112.10752)."""
+    noise_over_time: Literal["shared", "independent"] = "shared"
+    """Whether all frames start from the same noise or each from its own, which flickers."""
+    mask_reach_px: float = 12.0
+    """How far beyond the lips the picture may change, in template pixels. 1 to 64."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.widths)
+        step = self.codec.factor * 2 ** (levels - 1)
+        check_choice("backend", self.backend, ("compact", "stable-diffusion"))
+        check_choice("reference", self.reference, ("warped", "still", "both"))
+        check_choice("noise_over_time", self.noise_over_time, ("shared", "independent"))
+        check(self.backend == "compact" or bool(self.base), "base", self.base,
+              "a hub id or folder, when backend is 'stable-diffusion'")  # fmt: skip
+        latent = (self.codec.factor, self.codec.channels)
+        check(self.backend == "compact" or latent == (8, 4), "codec", latent,
+              "factor 8 and 4 channels, as Stable Diffusion has, when backend is 'stable-diffusion'")  # fmt: skip
+        check(16 <= self.side <= 96, "side", self.side, "16 to 96")
+        check(len(self.origin) == 2, "origin", self.origin, "two numbers")
+        check(32 <= self.resolution <= 1024 and self.resolution % step == 0, "resolution", self.resolution,
+              f"a multiple of {step} in 32 to 1024")  # fmt: skip
+        check(1 <= levels <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,
+              "one to five multiples of 16")  # fmt: skip
+        for name in ("blocks", "control_blocks"):
+            counts = getattr(self, name)
+            check(len(counts) == levels and all(n >= 1 for n in counts), name, counts,
+                  f"{levels} numbers of at least 1")  # fmt: skip
+        check(1 <= self.mask_reach_px <= 64, "mask_reach_px", self.mask_reach_px, "1 to 64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffTalkerConfig:
+    """DiffTalker (arXiv 2309.07509): landmark completion and a landmark-steered latent diffusion."""
+
+    generator: CompletionConfig = field(default_factory=CompletionConfig)
+    renderer: LatentRendererConfig = field(default_factory=LatentRendererConfig)
+
+
+DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
+    # What the package ships.
+    "compact": DiffTalkerConfig(),
+    # As reconstructed: 68 points, 39 of them visible, IP_LAP's size of transformer.
+    "paper": DiffTalkerConfig(
+        generator=CompletionConfig(points="sixty-eight", width=512, feed_forward=1024, dropout=0.1),
+    ),
+    # A frozen Stable Diffusion under a ControlNet, on windows of 256 px (latents of 32 x 32).
+    "stable-diffusion": DiffTalkerConfig(
+        renderer=LatentRendererConfig(
+            backend="stable-diffusion",
+            base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            resolution=256,
+            reference="still",
+            codec=CodecConfig(
+                kind="diffusers", source="stable-diffusion-v1-5/stable-diffusion-v1-5", factor=8, channels=4
+            ),
+            schedule=ScheduleConfig(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction="epsilon",
+                spacing="leading", steps_offset=1, clip_sample=0.0, end_at_one=False,
+            ),
+        ),
+    ),
+}  # fmt: skip

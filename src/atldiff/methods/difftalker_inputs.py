@@ -1,0 +1,111 @@
+"""What DiffTalker's renderer sees of a window: landmark drawing, target with its lower face hidden, reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.landmarks.control import MOUTH_CONTROL
+from atldiff.landmarks.raster import dilated, polygons, polylines
+from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER, NOSE
+from atldiff.video.warp import warp_windows
+
+if TYPE_CHECKING:
+    from atldiff.config import LatentRendererConfig
+
+MASK_RAMP_PX = 6.0
+MOUTH_REACH_PX = 5.0
+HIDDEN_REACH_PX = 4.0
+"""How far beyond the jaw line the target is hidden, in template pixels: its edge would tell how far the jaw is down."""
+NOSE_TIP = 1
+
+NEEDED = np.unique(np.concatenate([MOUTH_CONTROL.indices(), LIPS_OUTER, LIPS_INNER, JAW, NOSE, [NOSE_TIP]]))
+"""Dense indices that the inputs are made of."""
+
+_OUTER, _INNER, _JAW, _NOSE, _TIP = (
+    np.searchsorted(NEEDED, i) for i in (LIPS_OUTER, LIPS_INNER, JAW, NOSE, np.array([NOSE_TIP]))
+)
+_CONTROL = MOUTH_CONTROL.within(NEEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class LatentInputs:
+    """What a window is rendered from, for B windows of T frames, float32.
+
+    prior: (B, 3, T, S, S) warped identity in [-1, 1]. hint: (B, `hint_channels`, T, S, S), what the control branch
+    sees. mask: (B, 1, T, S, S) in [0, 1], where the picture may change. mouth: (B, 1, T, S, S) in [0, 1], the inner-lip
+    polygon grown by 5 template px: where the error is measured and weighs most.
+    """
+
+    prior: torch.Tensor
+    hint: torch.Tensor
+    mask: torch.Tensor
+    mouth: torch.Tensor
+
+
+def hint_channels(config: LatentRendererConfig) -> int:
+    """Return the channels of the hint: drawing 3, hidden target 3, and 3 for each way the reference is shown."""
+    return 12 if config.reference == "both" else 9
+
+
+def drawing(points: np.ndarray, side: int) -> np.ndarray:
+    """Draw landmarks as a picture of three channels, (N, 3, S, S) float32 in [0, 1].
+
+    points: (N, len(NEEDED), 2) window pixels. Lips filled, the open mouth filled, contours of jaw and nose as lines.
+    """
+    width = max(1, round(side / 64))
+    lips, inner = (polygons(points[:, which], side) for which in (_OUTER, _INNER))
+    contours = np.maximum(polylines(points[:, _JAW], side, width), polylines(points[:, _NOSE], side, width))
+    return np.stack([lips, inner, contours], 1) / np.float32(255)
+
+
+def face_maps(points: np.ndarray, config: LatentRendererConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw where a window may change, what is hidden of the target, and the mouth: each (N, S, S) in [0, 1].
+
+    points: (N, len(NEEDED), 2) window pixels. Hidden is the face below the tip of the nose, as in DiffTalk's code; the
+    picture changes around the lips, above the jaw line, so that nothing is painted on neck and background.
+    """
+    side, scale = config.resolution, config.resolution / config.side
+    lips, inner, face = (polygons(points[:, which], side) for which in (_OUTER, _INNER, _JAW))
+    inside = 1 - dilated(255 - face, 5.0 * scale, 4.0 * scale)
+    grown = dilated(np.maximum(lips, inner), config.mask_reach_px * scale, MASK_RAMP_PX * scale)
+    mask = np.maximum(grown * inside, lips / np.float32(255))
+    below = np.arange(side)[None, :] >= points[:, _TIP, 1]  # (N, S)
+    hidden = dilated(face, (HIDDEN_REACH_PX + 2) * scale, 2 * scale) * below[..., None]
+    mouth = dilated(inner, (MOUTH_REACH_PX + 0.5) * scale, scale)
+    return mask, hidden.astype(np.float32), mouth
+
+
+def build_inputs(
+    identity: torch.Tensor,
+    source: np.ndarray,
+    target: np.ndarray,
+    config: LatentRendererConfig,
+    seen: torch.Tensor | None = None,
+) -> LatentInputs:
+    """Build the renderer's inputs.
+
+    identity: (B, 3, S, S) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
+    pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, S, S) frames whose visible part is shown;
+    None shows the warped portrait, which is all that there is when nothing was filmed.
+    """
+    batch, frames = target.shape[:2]
+    side = config.resolution
+    flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
+    repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, S, S)
+    still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
+    warped, _ = warp_windows(repeated, _CONTROL.of(flat), still)
+
+    def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
+        maps = torch.as_tensor(maps, device=identity.device).reshape(batch, frames, -1, side, side)
+        return maps.transpose(1, 2)  # (B, C, T, S, S)
+
+    mask, hidden, mouth = (over_time(maps) for maps in face_maps(flat, config))
+    prior = over_time(warped)
+    shown = (prior if seen is None else seen) * (1 - hidden)
+    references = {"warped": [prior], "still": [over_time(repeated)], "both": [prior, over_time(repeated)]}
+    hint = torch.cat([over_time(drawing(flat, side)), shown, *references[config.reference]], dim=1)
+    return LatentInputs(prior, hint, mask, mouth)

@@ -1,0 +1,156 @@
+"""A driving video: the face that moves a portrait's eyes, brows and head while the sound moves its mouth."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atldiff.errors import FaceNotFound, MediaError
+from atldiff.landmarks.detect import FaceTracker
+from atldiff.landmarks.edit import at_fps
+from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.motion import GaussianSmoother
+from atldiff.landmarks.rest import neutral_shape
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import POINTS
+from atldiff.landmarks.visible import refuse_still
+from atldiff.methods.portrait import FIRST_FRAMES
+from atldiff.timebase import FPS
+from atldiff.types import LandmarkTrack
+from atldiff.video.read import check_file, is_video, probe, read_frames_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atldiff.types import Controls
+
+    DrivingSource = str | os.PathLike[str] | LandmarkTrack
+
+TRACK_SUFFIX = ".npz"
+LEAST_SHARE = 0.5
+"""Share of all frames that must show a face; the others are interpolated."""
+POSE_SIGMA_FRAMES = 1.5
+"""Gaussian applied to the head's pose over time: measured frame by frame it trembles by half a degree."""
+_FITTED_AT_ONCE = 250
+
+
+def open_driving(
+    source: DrivingSource, controls: Controls, *, progress: Callable[[int, int], None] | None = None
+) -> LandmarkTrack:
+    """Return a driving track at 25 frames a second: of a video, of a track's file, or a track as it is.
+
+    progress: called with (done, all) frames while a video is tracked.
+
+    Raises:
+        ValueError: a face that is to be still, a file that is no landmark track, or a track without frames.
+        MediaError, FaceNotFound: as `track_video`.
+    """
+    refuse_still(controls)
+    if not isinstance(source, (str, os.PathLike, LandmarkTrack)):
+        raise ValueError(f"driving: got {type(source).__name__}, expected a path or a LandmarkTrack")
+    if isinstance(source, LandmarkTrack):
+        track = source
+    elif Path(source).suffix.lower() == TRACK_SUFFIX:
+        track = LandmarkTrack.load(source)
+    else:
+        track = track_video(source, progress=progress)
+    if not len(track):
+        named = "" if isinstance(source, LandmarkTrack) else f" {source}"
+        raise ValueError(f"driving track{named}: got no frames, expected at least one")
+    return at_fps(track, Fraction(FPS))
+
+
+def check_video(path: str | os.PathLike[str]) -> None:
+    """Raise unless a file can be a driving video, which takes no time.
+
+    Raises:
+        MediaError: a file that is missing or empty, or a still picture or sound.
+    """
+    check_file(Path(path), "driving video")
+    if not is_video(path):
+        raise MediaError(
+            f"driving video {path}: got a file without moving pictures, expected a video such as mp4, or a landmark "
+            f"track ({TRACK_SUFFIX})"
+        )
+
+
+def track_video(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> LandmarkTrack:
+    """Track the face of a video over time, at 25 frames a second; of several faces, the most prominent one.
+
+    The neutral shape is the face at rest over the whole video; the pose is smoothed. Frames without a face are
+    interpolated. Pictures are let go as they are seen: what is held are landmarks, 6 kB a frame.
+
+    Raises:
+        MediaError: not a video. FaceNotFound: no face in the first 50 frames, or in fewer than half of all.
+    """
+    check_video(path)
+    duration_s = probe(path).duration_s
+    stated = 0 if duration_s is None else -(-duration_s * FPS // 1)
+    points: list[np.ndarray | None] = []
+    size = (0, 0)
+    with FaceTracker() as tracker:
+        for frame in read_frames_at(path, FPS):
+            size = (frame.shape[0], frame.shape[1])
+            points.append(tracker.track(frame))
+            if len(points) == FIRST_FRAMES and all(each is None for each in points):
+                break
+            if progress:
+                progress(len(points), max(len(points), int(stated)))
+    seen = np.array([each is not None for each in points])
+    if not seen[:FIRST_FRAMES].any():
+        raise FaceNotFound(
+            f"driving video {path}: no face found in its first {min(len(points), FIRST_FRAMES)} frames; expected one "
+            "face, upright and large enough: cut the video to where it is seen"
+        )
+    if seen.mean() < LEAST_SHARE:
+        raise FaceNotFound(
+            f"driving video {path}: a face in {seen.sum()} of {len(seen)} frames, expected at least half of them: cut "
+            "the video to where it is seen"
+        )
+    return _canonical_track(_filled(points, seen), seen, size)
+
+
+def _filled(points: list[np.ndarray | None], seen: np.ndarray) -> np.ndarray:
+    """Return the points (T, 478, 3) float32 with frames that show no face interpolated, at the ends held."""
+    filled = np.zeros((len(points), POINTS, 3), np.float32)
+    for index, found in enumerate(points):
+        if found is not None:
+            filled[index] = found
+    known, lost = np.flatnonzero(seen), np.flatnonzero(~seen)
+    place = np.searchsorted(known, lost)
+    before, after = known[np.maximum(place - 1, 0)], known[np.minimum(place, len(known) - 1)]
+    weight = np.where(after > before, (lost - before) / np.maximum(after - before, 1), 0).astype(np.float32)
+    weight = weight[:, None, None]
+    filled[lost] = (1 - weight) * filled[before] + weight * filled[after]
+    return filled
+
+
+def _canonical_track(points: np.ndarray, seen: np.ndarray, size: tuple[int, int]) -> LandmarkTrack:
+    from scipy.spatial.transform import Rotation
+
+    # A part at a time: in double precision a minute of a face is 17 MB, and the fit holds several of it.
+    parts = []
+    for start in range(0, len(points), _FITTED_AT_ONCE):
+        fitted = to_canonical(points[start : start + _FITTED_AT_ONCE].astype(np.float64), mean_shape())
+        parts.append([values.astype(np.float32) for values in fitted])
+    shapes, rotation, scale, translation = (np.concatenate(values) for values in zip(*parts, strict=True))
+    neutral = neutral_shape(shapes[seen])
+    turned = Rotation.from_matrix(_smooth(rotation.reshape(-1, 9)).reshape(-1, 3, 3))  # orthogonal again
+    return LandmarkTrack(
+        neutral=neutral,
+        displacements=shapes - neutral,
+        rotation=turned.as_matrix().astype(np.float32),
+        translation=_smooth(translation),
+        scale=_smooth(scale[:, None])[:, 0],
+        fps=Fraction(FPS),
+        size=size,
+    )
+
+
+def _smooth(rows: np.ndarray) -> np.ndarray:
+    smoother = GaussianSmoother(POSE_SIGMA_FRAMES)
+    return np.concatenate([smoother.push(rows), smoother.flush()])

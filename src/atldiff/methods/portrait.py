@@ -1,0 +1,80 @@
+"""Opening a portrait: a picture, or the frame of a video, with its landmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atldiff.errors import FaceNotFound
+from atldiff.landmarks.detect import detect
+from atldiff.stages import stage
+from atldiff.types import Portrait
+from atldiff.video.read import is_video, read_frames, read_image
+
+if TYPE_CHECKING:
+    import os
+
+    from PIL import Image
+
+    PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
+
+FIRST_FRAMES = 50
+"""Frames of a video that are searched for a face before giving up."""
+_STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def open_portrait(source: PortraitSource, face: int | None = None, frame: int | None = None) -> Portrait:
+    """Return a portrait with its landmarks; source, face and frame as for `TalkingHead.open_portrait`.
+
+    Raises:
+        FaceNotFound: no face, or no face of that number. MediaError: not a picture. ValueError: a frame of a picture.
+    """
+    if isinstance(source, Portrait):
+        return source
+    if not isinstance(source, np.ndarray) and hasattr(source, "__fspath__") | isinstance(source, str):
+        path = Path(source)  # pyright: ignore[reportArgumentType]
+        if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path):
+            return _video_portrait(path, face, frame)
+    if frame is not None:
+        raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
+    return _detected(read_image(source), face)  # pyright: ignore[reportArgumentType]
+
+
+def resized(portrait: Portrait, size: int | None) -> Portrait:
+    """Return the portrait with its longest side at `size` pixels (both sides even)."""
+    if size is None:
+        return portrait
+    if not 64 <= size <= 8192:
+        raise ValueError(f"size: got {size}, expected 64 to 8192 pixels")
+    import cv2
+
+    height, width = portrait.image.shape[:2]
+    ratio = size / max(height, width)
+    wanted = (max(16, 2 * round(width * ratio / 2)), max(16, 2 * round(height * ratio / 2)))
+    image = cv2.resize(portrait.image, wanted, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+    factor = np.array([wanted[0] / width, wanted[1] / height, wanted[0] / width], np.float32)
+    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32))
+
+
+def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
+    if frame is not None and frame < 0:
+        raise ValueError(f"frame: got {frame}, expected 0 or more")
+    index = -1
+    for index, image in enumerate(read_frames(path)):
+        if frame is not None and index < frame:
+            continue
+        try:
+            return _detected(image, face)
+        except FaceNotFound:
+            if frame is not None or index >= FIRST_FRAMES:
+                raise
+    if frame is not None:
+        raise ValueError(f"frame: got {frame}, but {path} has {index + 1} frames")
+    raise FaceNotFound(f"portrait {path}: no face found in its first {index + 1} frames; expected one, eyes open")
+
+
+def _detected(image: np.ndarray, face: int | None) -> Portrait:
+    with stage("detect"):
+        return Portrait(image, detect(image, face))

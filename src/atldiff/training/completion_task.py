@@ -1,0 +1,101 @@
+"""Landmark completion: a basis from the data, position and velocity losses, and unseen people's mouths."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.data.completion import completion_scores, load_seen
+from atldiff.data.manifest import Split
+from atldiff.errors import DataError
+from atldiff.landmarks.completion import JAW_COMPLETED
+from atldiff.training.completion_data import CompletionSet
+from atldiff.training.landmarks_task import describe_clips, fill_buffers, usable_speech
+from atldiff.training.mouth_loss import MouthLoss, mean_over_frames
+from atldiff.training.task import Probe, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from atldiff.config import TrainConfig
+    from atldiff.data.manifest import Manifest
+    from atldiff.methods.difftalker import DiffTalkerModel
+
+logger = logging.getLogger(__name__)
+
+POINT_SCALE = 100.0
+"""Displacements are hundredths of the outer-eye distance: brings their errors to the size gradient clipping is for."""
+JAW_WEIGHT = 0.5
+"""Weight of a completed point of the jaw against one of the mouth."""
+
+
+def completion_task(
+    model: DiffTalkerModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
+) -> Task:
+    """Return the stage of DiffTalker's generator over a prepared folder.
+
+    Raises:
+        DataError: no clip whose sound and mouth agree.
+    """
+    generator = model.generator
+    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
+    if not train:
+        raise DataError(
+            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
+            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
+        )
+    share = fill_buffers(generator, train)
+    logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
+    source = CompletionSet(
+        train,
+        (load_seen(manifest, clip) for clip in train),
+        describe_clips(generator, train),
+        generator.basis.cpu().numpy(),
+        generator.scale.cpu().numpy(),
+        generator.config,
+        frames=config.frames,
+        seed=config.seed,
+    )
+    seen = [load_seen(manifest, clip) for clip in held_out]
+    velocity_weight = generator.config.velocity_weight
+    mouth_loss = MouthLoss.of(generator)
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        said = generator.complete(batch["mel"], batch["seen"], batch["identity"], batch["heard"], batch["filmed"])
+        if generator.config.points == "dense":
+            return mouth_loss(said, batch["target"], batch["valid"], velocity_weight)
+        return point_losses(said, batch["target"].unflatten(-1, said.shape[-2:]), batch["valid"], velocity_weight)
+
+    def probe(module: nn.Module) -> Probe:
+        pairs = zip(held_out, seen, strict=True)
+        scores = [found for clip, one in pairs if (found := completion_scores(generator, clip, one))]
+        scalars = {}
+        for drive in scores[0] if scores else ():
+            for name in ("opening_correlation", "lip_error"):
+                value = float(np.median([found[drive][name] for found in scores]))
+                scalars[f"{name}_{drive.replace(' ', '_')}"] = value
+        return Probe(scalars)
+
+    return Task(generator, source, loss, probe, write)
+
+
+def point_losses(
+    predicted: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, velocity_weight: float
+) -> dict[str, torch.Tensor]:
+    """Return IP_LAP's losses of completed points (B, T, 29, 2), each the mean over clips.
+
+    L1 of the positions, and the mean distance of frame differences; valid: (B, T) frames that count.
+    """
+    difference = predicted - truth
+    weight = torch.ones(difference.shape[2], device=difference.device)
+    weight[:JAW_COMPLETED] = JAW_WEIGHT
+    weight = weight / weight.sum()
+    position = mean_over_frames((difference.abs().mean(-1) * weight).sum(-1), valid)
+    change = (difference[:, 1:] - difference[:, :-1]).square().sum(-1).add(1e-12).sqrt()
+    velocity = mean_over_frames((change * weight).sum(-1), valid[:, 1:] * valid[:, :-1])
+    return {"loss": POINT_SCALE * (position + velocity_weight * velocity), "position": position, "velocity": velocity}

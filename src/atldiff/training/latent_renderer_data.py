@@ -1,0 +1,75 @@
+"""Batches for DiffTalker's renderer: target frames of a clip and a reference of the same person at the same pose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights
+from atldiff.methods.difftalker import GUESSED
+from atldiff.methods.difftalker_inputs import build_inputs
+from atldiff.methods.paper import training_level
+from atldiff.training.draws import Draw, item_random
+from atldiff.training.renderer_data import cut_windows
+from atldiff.video.window import WindowGeometry, extract
+
+if TYPE_CHECKING:
+    from atldiff.config import LatentRendererConfig
+
+FILMED = 0.5
+"""Share of items whose visible part is the real frame's, as in the papers; the others show what a portrait gives."""
+
+
+class LatentSet:
+    """Deterministic batches: an item is a function of (seed, step, its number in the batch)."""
+
+    def __init__(self, clips: list[ClipWindows], config: LatentRendererConfig, *, frames: int, seed: int) -> None:
+        """clips: with the points `difftalker_inputs.NEEDED`."""
+        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
+        self.draw = Draw(clip_weights(self.clips)) if self.clips else None
+        # Prepared windows are kept in template pixels: a larger resolution is cut from them as it would be rendered.
+        self.geometry = WindowGeometry(config.side, config.origin)
+        self.config, self.frames, self.seed = config, frames, seed
+
+    def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
+        """Return the tensors of a part of a batch, float16 on CPU.
+
+        target, prior (B, 3, T, S, S); hint (B, C, T, S, S); mask, mouth (B, 1, T, S, S); noise (B, C, T or 1, s, s);
+        level (B,) int64, guessed (B,) bool and clips (B,).
+        """
+        rows = [self._item(item_random(self.seed, step, index)) for index in items]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:
+        """Return the names of a batch's clips."""
+        return [self.clips[index].name for index in batch["clips"].tolist()]
+
+    def _item(self, random: np.random.Generator) -> dict[str, torch.Tensor]:
+        assert self.draw is not None  # noqa: S101 - for the type checker: a set without clips is refused by the task
+        chosen, config = self.draw(random), self.config
+        images, source, target = cut_windows(self.clips[chosen], self.frames, self.geometry, random)
+        ratio = config.resolution / config.side
+        if ratio != 1:
+            matrix = np.array([[ratio, 0, 0], [0, ratio, 0]])
+            images = np.stack([extract(image, matrix, config.resolution) for image in images])
+            source, target = source * np.float32(ratio), target * np.float32(ratio)
+        video = torch.from_numpy(np.ascontiguousarray(images)).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
+        wanted = video[:, :, 1:].contiguous()
+        seen = wanted if random.random() < FILMED else None
+        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config, seen)
+        different = 1 if config.noise_over_time == "shared" else self.frames
+        side = config.resolution // config.codec.factor
+        noise = random.standard_normal((1, config.codec.channels, different, side, side), np.float32)
+        return {
+            "target": wanted.half(),
+            "prior": inputs.prior.half(),
+            "hint": inputs.hint.half(),
+            "mask": inputs.mask.half(),
+            "mouth": inputs.mouth.half(),
+            "noise": torch.from_numpy(noise).half(),
+            "level": torch.tensor([training_level(random, config.schedule.train_steps)]),
+            "guessed": torch.tensor([random.random() < GUESSED]),
+            "clips": torch.tensor([chosen]),
+        }

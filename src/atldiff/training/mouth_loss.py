@@ -1,0 +1,71 @@
+"""How far predicted coefficients are from the mouth that spoke: positions, velocities, and the opening of the lips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from atldiff.landmarks.topology import LIPS
+from atldiff.training.alignment import opening_slopes
+
+if TYPE_CHECKING:
+    from atldiff.landmarks.completion import CompletionGenerator
+    from atldiff.landmarks.generator import Generator
+
+OPENING_WEIGHT = 2.0
+CORRELATION_WEIGHT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class MouthLoss:
+    """The loss of a generator's coefficients.
+
+    lip_basis: (M, 80, 3) what a coefficient of one moves the lips by. opening_basis: (M,) what it opens them by. scale:
+    (M,).
+    """
+
+    lip_basis: torch.Tensor
+    opening_basis: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, generator: Generator | CompletionGenerator) -> MouthLoss:
+        """Return the loss over a generator's basis."""
+        slopes = torch.from_numpy(opening_slopes(generator)).to(generator.basis.device)
+        return cls((generator.scale[:, None, None] * generator.basis)[:, LIPS], slopes, generator.scale)
+
+    def __call__(
+        self, predicted: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, velocity_weight: float
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of coefficients (B, T, M), each the mean over clips; valid: (B, T) frames that count."""
+        difference = predicted - truth
+        both = valid[:, 1:] * valid[:, :-1]
+        lips = torch.einsum("btm,mkd->btkd", difference, self.lip_basis).flatten(2)  # (B, T, 240)
+        position = mean_over_frames(lips.abs().mean(-1), valid)
+        velocity = mean_over_frames((lips[:, 1:] - lips[:, :-1]).abs().mean(-1), both)
+        rest = mean_over_frames((difference.abs() * self.scale).mean(-1), valid)
+        opening = difference @ self.opening_basis
+        change = (opening[:, 1:] - opening[:, :-1]).abs()
+        gap_error = mean_over_frames(opening.abs(), valid) + 2 * mean_over_frames(change, both)
+        agreement = _correlation(predicted @ self.opening_basis, truth @ self.opening_basis, valid)
+        total = (
+            position + velocity_weight * velocity + 0.1 * rest + OPENING_WEIGHT * gap_error * 0.25
+            + CORRELATION_WEIGHT * 0.2 * (1 - agreement)
+        )  # fmt: skip
+        return {"loss": 10 * total, "position": position, "velocity": velocity, "opening_correlation": agreement}
+
+
+def mean_over_frames(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean over clips of each clip's mean over its frames (B, T) that count."""
+    return ((values * weights).sum(1) / weights.sum(1).clamp_min(1)).mean()
+
+
+def _correlation(first: torch.Tensor, second: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the batch of the correlation over time of (B, T) series."""
+    total = weights.sum(dim=1, keepdim=True).clamp_min(1)
+    first = (first - (first * weights).sum(1, keepdim=True) / total) * weights
+    second = (second - (second * weights).sum(1, keepdim=True) / total) * weights
+    norm = (first.square().sum(1) * second.square().sum(1)).clamp_min(1e-12).sqrt()
+    return ((first * second).sum(1) / (norm + 1e-3)).mean()

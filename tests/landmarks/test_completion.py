@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from atldiff.config import CompletionConfig
+from atldiff.landmarks.completion import (
+    COMPLETED,
+    SEEN_68,
+    SEEN_DENSE,
+    SEEN_LIMIT,
+    CompletionGenerator,
+    seen_indices,
+    seen_tokens,
+)
+from atldiff.landmarks.rest import lower_face
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.stream import CompletionStream, whole
+from atldiff.landmarks.topology import SIXTY_EIGHT
+
+torch.set_num_threads(1)
+
+POINTS = pytest.mark.parametrize("points", ["dense", "sixty-eight"])
+FRAMES = 12
+
+
+def generator(points: str) -> CompletionGenerator:
+    torch.manual_seed(0)
+    config = CompletionConfig(points=points, width=32, layers=1, heads=2, feed_forward=32, components=6)  # pyright: ignore
+    made = CompletionGenerator(config)
+    with torch.no_grad():
+        made.basis.normal_(0, 0.02)
+        made.basis.mul_(torch.from_numpy(lower_face())[:, None])
+        made.identity_basis.normal_(0, 0.05)
+    return made.eval()
+
+
+def given(made: CompletionGenerator, seed: int = 1) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return {
+        "mel": torch.randn(2, 4 * FRAMES, 80, generator=random),
+        "seen": torch.randn(2, FRAMES, 3 * len(seen_indices(made.config)) + 3, generator=random),
+        "identity": torch.randn(2, 8, generator=random),
+        "heard": torch.tensor([True, True]),
+        "filmed": torch.tensor([0, 0]),
+    }
+
+
+@dataclass
+class Filmed:
+    """A face that moves by its frame number."""
+
+    driven: bool = True
+
+    def seen(self, frames: np.ndarray) -> np.ndarray:
+        moved = np.sin(np.maximum(frames, 0)[:, None, None] * 0.3 + np.arange(478)[None, :, None]) * 0.02
+        return np.repeat(moved, 3, axis=2).astype(np.float32)
+
+    def displacements(self, frames: np.ndarray) -> np.ndarray:
+        return self.seen(frames)
+
+    def euler_deg(self, frames: np.ndarray) -> np.ndarray:
+        return np.repeat(np.sin(np.maximum(frames, 0) * 0.1)[:, None], 3, axis=1) * 4
+
+    def pose(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+def test_the_split_of_the_sixty_eight_points() -> None:
+    assert len(SEEN_68) == 39
+    assert len(COMPLETED) == 29
+    assert sorted([*SEEN_68, *COMPLETED]) == list(range(68))
+    assert not lower_face()[SEEN_DENSE].any()  # what generators move is not shown to them
+
+
+@POINTS
+def test_shapes(points: str) -> None:
+    made = generator(points)
+    said = made.complete(**given(made))
+    assert said.shape == ((2, FRAMES, 6) if points == "dense" else (2, FRAMES, 29, 2))
+    assert made.coefficients(said).shape == (2, FRAMES, 6)
+
+
+@POINTS
+@pytest.mark.parametrize("what", ["mel", "seen", "identity"])
+def test_every_modality_counts(points: str, what: str) -> None:
+    made = generator(points)
+    said = made.complete(**given(made))
+    other = given(made) | {what: given(made, seed=2)[what]}
+    assert (made.complete(**other) - said).abs().max() > 1e-4
+
+
+@POINTS
+def test_what_is_missing_does_not_count(points: str) -> None:
+    made = generator(points)
+    deaf = given(made) | {"heard": torch.tensor([False, False])}
+    blind = given(made) | {"filmed": torch.tensor([2, 2])}
+    assert torch.equal(made.complete(**deaf), made.complete(**deaf | {"mel": given(made, 2)["mel"]}))
+    assert torch.equal(made.complete(**blind), made.complete(**blind | {"seen": given(made, 2)["seen"]}))
+    made_up = given(made) | {"filmed": torch.tensor([1, 1])}
+    assert not torch.allclose(made.complete(**made_up), made.complete(**given(made)))  # it is told which is which
+
+
+@POINTS
+def test_clips_of_a_batch_do_not_mix(points: str) -> None:
+    made = generator(points)
+    both = given(made) | {"heard": torch.tensor([True, False]), "filmed": torch.tensor([0, 2])}
+    whole_batch = made.complete(**both)
+    for item in range(2):
+        alone = made.complete(**{name: value[item : item + 1] for name, value in both.items()})
+        assert torch.allclose(alone, whole_batch[item : item + 1], atol=1e-5)
+
+
+def test_points_that_the_basis_made_give_their_coefficients_back() -> None:
+    made = generator("sixty-eight")
+    wanted = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(3))
+    moved = torch.einsum("btm,mkd->btkd", wanted * made.scale, made.basis)
+    completed = moved[:, :, SIXTY_EIGHT[COMPLETED], :2]
+    assert torch.allclose(made.coefficients(completed), wanted, atol=0.05)
+
+
+@POINTS
+@pytest.mark.parametrize("seen", [None, Filmed(), Filmed(driven=False)], ids=["unseen", "filmed", "made up"])
+def test_a_stream_gives_a_files_coefficients_bit_for_bit(points: str, seen: Filmed | None) -> None:
+    made, frames = generator(points), 37
+    mel = np.random.default_rng(0).normal(size=(4 * frames, 80)).astype(np.float32)
+    neutral = mean_shape().astype(np.float32)
+    offline = whole(CompletionStream(made, neutral, seen), mel)
+    assert offline.shape == (frames, 6)
+    random = np.random.default_rng(1)
+    stream, parts, at = CompletionStream(made, neutral, seen), [], 0
+    while at < len(mel):
+        size = int(random.integers(1, 40))
+        parts.append(stream.push(mel[at : at + size]))
+        at += size
+    parts.append(stream.flush(frames))
+    assert np.array_equal(np.concatenate(parts), offline)
+
+
+@POINTS
+def test_a_stream_sees_the_landmarks_of_its_own_frames(points: str) -> None:
+    """What is seen at a frame reaches the mouth from the context before it to the look-ahead after it, no further."""
+    made, frames, at = generator(points), 64, 40
+    mel = np.zeros((4 * frames, 80), np.float32)
+    neutral = mean_shape().astype(np.float32)
+
+    class Twitching(Filmed):
+        def seen(self, frames: np.ndarray) -> np.ndarray:
+            return np.where((frames == at)[:, None, None], np.float32(0.1), super().seen(frames))
+
+    calm, twitch = (whole(CompletionStream(made, neutral, face), mel) for face in (Filmed(), Twitching()))
+    changed = np.flatnonzero(np.abs(calm - twitch).max(axis=1) > 1e-6)
+    assert at in changed
+    config = made.config
+    assert changed.min() >= at - config.lookahead_frames - 7  # blocks of eight frames look ahead together
+    assert changed.max() <= at + config.context_frames + 7
+
+
+def test_what_is_seen_is_cut_to_its_range() -> None:
+    wild = seen_tokens(torch.full((4, 64, 3), 50.0), torch.full((4, 3), -900.0))
+    assert wild.shape == (4, 64 * 3 + 3)
+    assert float(wild.max()) == SEEN_LIMIT
+    assert float(wild.min()) == -SEEN_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"points": "131"}, "points: got '131', expected 'dense' or 'sixty-eight'"),
+        ({"width": 30}, "width: got 30, expected a multiple of 8 in 16 to 2048"),
+        ({"layers": 0}, "layers: got 0, expected 1 to 24"),
+        ({"lookahead_frames": 33}, "lookahead_frames: got 33, expected 0 to 32"),
+    ],
+)
+def test_a_wrong_configuration_is_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CompletionConfig(**fields)

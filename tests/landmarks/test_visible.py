@@ -1,0 +1,174 @@
+"""What moves the face apart from speech: our own motion bit for bit, a driver's forth and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from atldiff.landmarks.blink import blink_closure, blink_displacement
+from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
+from atldiff.landmarks.motion import head_motion, pose_track
+from atldiff.landmarks.rest import lower_face
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import (
+    BROW_LEFT,
+    BROW_RIGHT,
+    EYE_LEFT,
+    EYE_RIGHT,
+    IRIS_LEFT,
+    JAW,
+    LID_PAIRS_LEFT,
+    LID_PAIRS_RIGHT,
+    LIPS,
+    MESH_POINTS,
+)
+from atldiff.landmarks.visible import MAX_LID_RATIO, DrivingTrack, MotionModel, open_visible
+from atldiff.types import Controls, LandmarkTrack
+
+NEUTRAL = mean_shape().astype(np.float32)
+ROTATION = rotation_from_euler(np.array(8.0), np.array(-3.0), np.array(2.0))
+SCALE, TRANSLATION = 90.0, np.array([160.0, 140.0, 5.0])
+SIZE = (320, 300)
+FRAMES = np.arange(60)
+
+
+def driver(frames: int = 7, seed: int = 0) -> LandmarkTrack:
+    random = np.random.default_rng(seed)
+    angles = random.normal(0, 4, (3, frames))
+    return LandmarkTrack(
+        neutral=NEUTRAL,
+        displacements=random.normal(0, 0.01, (frames, 478, 3)).astype(np.float32),
+        rotation=rotation_from_euler(*angles).astype(np.float32),
+        translation=random.normal(200, 3, (frames, 3)).astype(np.float32),
+        scale=random.normal(120, 1, frames).astype(np.float32),
+        fps=Fraction(25),
+        size=(480, 640),
+    )
+
+
+def driving(track: LandmarkTrack, neutral: np.ndarray = NEUTRAL) -> DrivingTrack:
+    return DrivingTrack(track, neutral, ROTATION, SCALE, TRANSLATION, SIZE)
+
+
+@pytest.mark.parametrize(
+    "controls",
+    [Controls(), Controls(blink_rate_hz=1.0, head_motion=2.0, seed=3), Controls(still=True), Controls(blink_rate_hz=0)],
+    ids=["default", "lively", "still", "no blinks"],
+)
+def test_the_motion_model_is_blinks_and_head_motion(controls: Controls) -> None:
+    model = MotionModel(NEUTRAL, controls, ROTATION, SCALE, TRANSLATION)
+    assert not model.driven
+    moments = FRAMES.astype(np.float64)
+    gain, rate = (0.0, 0.0) if controls.still else (controls.head_motion, controls.blink_rate_hz)
+    blinks = blink_displacement(NEUTRAL, blink_closure(moments, rate, controls.seed))
+    euler_deg, shift = head_motion(moments, gain, controls.seed)
+    assert np.array_equal(model.displacements(FRAMES), blinks)
+    assert blinks.any() == (rate > 0)
+    for ours, theirs in zip(
+        model.pose(FRAMES), pose_track(ROTATION, SCALE, TRANSLATION, euler_deg, shift), strict=True
+    ):
+        assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
+    assert np.array_equal(model.euler_deg(FRAMES), euler_deg)
+
+
+@pytest.mark.parametrize("kind", ["model", "driver"])
+def test_a_frame_does_not_depend_on_the_others(kind: str) -> None:
+    visible = (
+        MotionModel(NEUTRAL, Controls(blink_rate_hz=2.0), ROTATION, SCALE, TRANSLATION)
+        if kind == "model"
+        else driving(driver())
+    )
+
+    def everything(frames: np.ndarray) -> list[np.ndarray]:
+        return [visible.displacements(frames), *visible.pose(frames), visible.euler_deg(frames)]
+
+    whole = everything(FRAMES)
+    assert [values.shape for values in whole] == [(60, 478, 3), (60, 3, 3), (60,), (60, 3), (60, 3)]
+    for index in (0, 13, 59):
+        for alone, all_of_them in zip(everything(np.array([index])), whole, strict=True):
+            assert alone.tobytes() == all_of_them[[index]].tobytes()
+    for before, first in zip(everything(np.array([-9, -1])), everything(np.array([0, 0])), strict=True):
+        assert np.array_equal(before, first)
+    assert all(len(values) == 0 for values in everything(np.zeros(0, np.int64)))
+
+
+@pytest.mark.parametrize(("length", "order"), [(1, "0000000000"), (2, "0101010101"), (4, "0123210123")])
+def test_a_short_driver_goes_forth_and_back(length: int, order: str) -> None:
+    track, numbers = driver(length), [int(digit) for digit in order]
+    rotation, scale, translation = driving(track).pose(np.arange(10))
+    base = driving(track).pose(np.arange(length))
+    for played, own in zip((rotation, scale, translation), base, strict=True):
+        assert np.array_equal(played, own[numbers])
+    assert np.array_equal(
+        driving(track).displacements(np.arange(10)), driving(track).displacements(np.arange(length))[numbers]
+    )
+
+
+def test_the_driver_moves_all_but_what_speech_moves() -> None:
+    track = driver()
+    displacements = driving(track).displacements(np.arange(7))
+    assert displacements.dtype == np.float32
+    share = 1 - lower_face()
+    assert np.allclose(displacements, track.displacements * share[:, None], atol=1e-7)
+    assert not displacements[:, LIPS].any()
+    assert not displacements[:, JAW[8:13]].any()  # the chin
+    eyes = np.concatenate([EYE_RIGHT, EYE_LEFT, BROW_RIGHT, BROW_LEFT, IRIS_LEFT])
+    assert np.allclose(displacements[:, eyes], track.displacements[:, eyes], atol=1e-7)
+    assert (share[MESH_POINTS:] == 1).all()
+    assert np.array_equal(driving(track).seen(np.arange(9)), track.displacements[[0, 1, 2, 3, 4, 5, 6, 5, 4]])
+
+
+def test_the_head_starts_in_the_portrait_s_pose_and_turns_as_the_driver_s() -> None:
+    track = driver()
+    rotation, scale, translation = driving(track).pose(np.arange(7))
+    assert np.allclose(rotation[0], ROTATION, atol=1e-6)
+    assert scale[0] == pytest.approx(SCALE)
+    assert np.allclose(translation[0], TRANSLATION, atol=1e-3)
+    turns = track.rotation[0].astype(np.float64).T @ track.rotation
+    assert np.allclose(ROTATION.T @ rotation, turns, atol=1e-5)
+    assert np.allclose(scale / SCALE, track.scale / track.scale[0], atol=1e-5)
+    assert np.allclose(driving(track).euler_deg(np.arange(7)), euler_degrees(turns), atol=1e-3)
+    assert driving(track).driven
+
+
+def opened(neutral: np.ndarray, gap: float) -> np.ndarray:
+    """Return the shape with its eyes open by `gap` times as much: the upper lids moved."""
+    shape = neutral.copy()
+    for pairs in (LID_PAIRS_RIGHT, LID_PAIRS_LEFT):
+        shape[pairs[:, 0], 1] += (1 - gap) * (shape[pairs[:, 1], 1] - shape[pairs[:, 0], 1])
+    return shape
+
+
+@pytest.mark.parametrize("gap", [0.6, 1.0, 1.5])
+def test_a_blink_closes_eyes_of_another_size(gap: float) -> None:
+    blink = replace(driver(1), displacements=blink_displacement(NEUTRAL, np.ones(1, np.float32)))
+    portrait = opened(NEUTRAL, gap)
+    shape = portrait + driving(blink, portrait).displacements(np.array([0]))[0]
+    for pairs in (LID_PAIRS_RIGHT, LID_PAIRS_LEFT):
+        before = portrait[pairs[:, 1], 1] - portrait[pairs[:, 0], 1]
+        after = shape[pairs[:, 1], 1] - shape[pairs[:, 0], 1]
+        assert np.allclose(after / before, 0.02, atol=1e-3)  # what our own blinks leave open
+
+
+def test_a_driver_of_closed_eyes_is_not_blown_up() -> None:
+    track = driver(1)
+    brow = int(BROW_LEFT[0])
+    for own, theirs, ratio in ((1, 0, 1), (2, 0.6, MAX_LID_RATIO), (1, 3, 1 / MAX_LID_RATIO)):
+        carried = driving(replace(track, neutral=opened(NEUTRAL, theirs)), opened(NEUTRAL, own))
+        got = carried.displacements(np.array([0]))[0]
+        assert np.allclose(got[EYE_LEFT, 1], ratio * track.displacements[0, EYE_LEFT, 1], rtol=1e-4, atol=1e-6)
+        assert np.allclose(got[EYE_LEFT, 0], track.displacements[0, EYE_LEFT, 0], atol=1e-6)
+        assert np.allclose(got[brow], track.displacements[0, brow], atol=1e-6)
+
+
+def test_which_of_the_two() -> None:
+    pose = (NEUTRAL, ROTATION, SCALE, TRANSLATION, SIZE)
+    assert isinstance(open_visible(None, Controls(still=True), *pose), MotionModel)
+    assert isinstance(open_visible(driver(), Controls(), *pose), DrivingTrack)
+    with pytest.raises(ValueError, match=r"^still: got it with a driving track, .*; expected only one of them$"):
+        open_visible(driver(), Controls(still=True), *pose)
+    with pytest.raises(ValueError, match="^driving track: got no frames, expected at least one$"):
+        open_visible(driver().slice(0, 0), Controls(), *pose)

@@ -1,0 +1,254 @@
+"""DiffTalker's renderer: what it sees, what it may change, and its loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atldiff.config import DiffTalkerConfig, LatentRendererConfig, ScheduleConfig, from_dict, to_dict
+from atldiff.diffusion import ddim
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS, LIPS_INNER
+from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
+from atldiff.methods.difftalker_inputs import NEEDED, build_inputs, drawing, face_maps, hint_channels
+from atldiff.video.window import RIGID_POINTS, TEMPLATE
+
+torch.set_num_threads(1)
+
+FRAMES = 4
+
+
+def points(opening: float = 0.0, config: LatentRendererConfig = LatentRendererConfig()) -> np.ndarray:  # noqa: B008
+    """Return the mean face's landmarks (478, 2) in window pixels, its lower lip and jaw dropped."""
+    shape = mean_shape()[:, :2]
+    template = TEMPLATE - TEMPLATE.mean(0)
+    rigid = shape[list(RIGID_POINTS)]
+    scale = np.linalg.norm(template) / np.linalg.norm(rigid - rigid.mean(0))
+    face = (shape - rigid.mean(0)) * scale + TEMPLATE.mean(0)
+    middle = face[LIP_GAP_PAIRS[:, 0], 1].mean()
+    lower = (face[:, 1] > middle)[:, None] * np.array([0.0, 1.0])
+    lower[LIPS_INNER[1:10]] = 0
+    return ((face + lower * opening) - np.asarray(config.origin)) * (config.resolution / config.side)
+
+
+def talking(config: LatentRendererConfig = LatentRendererConfig()) -> tuple[np.ndarray, np.ndarray]:  # noqa: B008
+    """Return a closed mouth (1, 478, 2), and one that opens over time (1, T, 478, 2)."""
+    return points(0, config)[None], np.stack([points(3.0 * t, config) for t in range(FRAMES)])[None]
+
+
+def picture(side: int = 80, seed: int = 0) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 10, 10, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, (side, side), mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def renderer(random_difftalker_model: DiffTalkerModel) -> LatentRenderer:
+    return random_difftalker_model.renderer
+
+
+def inputs(config: LatentRendererConfig, **given: Any):  # noqa: ANN201
+    source, target = talking(config)
+    return build_inputs(picture(config.resolution), source[:, NEEDED], target[:, :, NEEDED], config, **given)
+
+
+@pytest.mark.parametrize(("reference", "channels"), [("both", 12), ("still", 9), ("warped", 9)])
+def test_shapes_and_ranges(reference: str, channels: int) -> None:
+    config = LatentRendererConfig(reference=reference)  # pyright: ignore[reportArgumentType]
+    made = inputs(config)
+    assert hint_channels(config) == channels
+    assert made.hint.shape == (1, channels, FRAMES, 80, 80)
+    assert made.prior.shape == (1, 3, FRAMES, 80, 80)
+    for maps in (made.mask, made.mouth):
+        assert maps.shape == (1, 1, FRAMES, 80, 80)
+        assert 0 <= float(maps.min()) <= float(maps.max()) <= 1
+    assert float(made.mask.max()) == 1
+
+
+def test_the_hidden_target_does_not_tell_how_its_lips_are() -> None:
+    """Frames that differ below the nose alone, as far as the face reaches, give one and the same hint."""
+    config = LatentRendererConfig()
+    _, target = talking(config)
+    _, hidden, _ = face_maps(target[0][:, NEEDED].astype(np.float32), config)
+    lips = np.round(target[0][:, LIPS]).astype(int)
+    for frame in range(FRAMES):
+        x, y = lips[frame].T
+        assert (hidden[frame][y, x] == 1).all()
+    where = torch.from_numpy(hidden)[None, None] == 1
+    filmed, other = (picture(80, seed)[:, :, None].expand(-1, -1, FRAMES, -1, -1) for seed in (1, 2))
+    changed = torch.where(where, other, filmed)
+    assert not torch.equal(changed, filmed)
+    assert torch.equal(inputs(config, seen=filmed).hint, inputs(config, seen=changed).hint)
+    assert not torch.equal(inputs(config, seen=filmed).hint, inputs(config, seen=other).hint)  # the rest is shown
+
+
+def test_the_drawing_follows_the_lips() -> None:
+    _, target = talking()
+    maps = drawing(target[0][:, NEEDED].astype(np.float32), 80)
+    assert maps.shape == (FRAMES, 3, 80, 80)
+    cavity = maps[:, 1].sum(axis=(1, 2))
+    assert (np.diff(cavity) > 20).all()
+    assert (maps.max(axis=(2, 3)) > 0.9).all()
+
+
+def test_a_larger_resolution_shows_the_same_window() -> None:
+    small, large = LatentRendererConfig(), LatentRendererConfig(resolution=160)
+    one, two = inputs(small), inputs(large)
+    assert two.mask.shape[-1] == 160
+    assert float((two.mask[..., ::2, ::2] - one.mask).abs().mean()) < 0.01
+    assert float((two.prior[..., ::2, ::2] - one.prior).abs().mean()) < 0.05
+
+
+def render(renderer: LatentRenderer, seed: int = 0, steps: int = 2, opening: float = 1.0):  # noqa: ANN201
+    source, target = talking(renderer.config)
+    target = source[:, None] + opening * (target - source[:, None])
+    noise = renderer.window_noise(seed, 0, FRAMES)
+    return renderer.render_window(picture(), source, target, noise, steps)
+
+
+def test_only_the_mask_changes(renderer: LatentRenderer) -> None:
+    frames, base = render(renderer)
+    assert frames.shape == base.shape == (1, 3, FRAMES, 80, 80)
+    outside = (inputs(renderer.config).mask == 0).expand_as(frames)
+    assert outside.any()
+    assert torch.equal(frames[outside], base[outside])
+    assert not torch.allclose(frames, base)
+
+
+def test_seed_steps_and_landmarks_count(renderer: LatentRenderer) -> None:
+    frames, _ = render(renderer)
+    assert torch.equal(render(renderer)[0], frames)
+    for other in (render(renderer, seed=1), render(renderer, steps=3), render(renderer, opening=0.5)):
+        assert not torch.allclose(other[0], frames, atol=1e-4)
+
+
+def test_frames_share_their_noise(renderer: LatentRenderer) -> None:
+    shared = renderer.window_noise(3, 0, FRAMES)
+    assert shared.shape == (1, 4, 1, 20, 20)
+    assert torch.equal(renderer.window_noise(3, 40, FRAMES), shared)
+    own = LatentRenderer(replace(renderer.config, noise_over_time="independent"))
+    first, later = own.window_noise(3, 0, FRAMES), own.window_noise(3, 2, FRAMES)
+    assert first.shape == (1, 4, FRAMES, 20, 20)
+    assert torch.equal(first[:, :, 2:], later[:, :, :2])  # of the video's frames: windows that overlap agree
+
+
+def test_a_still_mouth_does_not_flicker(renderer: LatentRenderer) -> None:
+    frames, _ = render(renderer, opening=0.0)
+    # Temporal convolutions see the window's ends; its middle frames, alike from all sides, are alike.
+    assert torch.allclose(frames[:, :, 1], frames[:, :, 2], atol=0.05)
+
+
+def batch(renderer: LatentRenderer, items: int = 2) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(5)
+    made = inputs(renderer.config)
+    repeat = lambda x: x.repeat(items, 1, 1, 1, 1)  # noqa: E731
+    return {
+        "target": repeat(picture(80, 7)[:, :, None].expand(-1, -1, FRAMES, -1, -1)),
+        "prior": repeat(made.prior),
+        "hint": repeat(made.hint),
+        "mask": repeat(made.mask),
+        "mouth": repeat(made.mouth),
+        "noise": torch.randn(items, 4, 1, 20, 20, generator=random),
+        "level": torch.tensor([999, 400])[:items],
+        "guessed": torch.tensor([False, True])[:items],
+        "clips": torch.arange(items),
+    }
+
+
+def test_parts_of_a_batch_average_to_its_loss(renderer: LatentRenderer) -> None:
+    whole = batch(renderer)
+    losses = renderer.loss(whole)
+    parts = [renderer.loss({name: x[i : i + 1] for name, x in whole.items()})["loss"] for i in range(2)]
+    assert torch.allclose(torch.stack(parts).mean(), losses["loss"], rtol=1e-4)
+
+
+def test_the_loss_reaches_the_denoiser_and_not_the_codec(random_difftalker_model: DiffTalkerModel) -> None:
+    renderer = LatentRenderer(random_difftalker_model.renderer.config)
+    renderer.load_state_dict(random_difftalker_model.renderer.state_dict())
+    renderer.codec.requires_grad_(False)
+    renderer.loss(batch(renderer))["loss"].backward()
+    for name, parameter in renderer.denoiser.named_parameters():
+        assert parameter.grad is not None, name
+    assert renderer.denoiser.branch.stem.weight.grad.abs().sum() > 0  # pyright: ignore
+    assert all(parameter.grad is None for parameter in renderer.codec.parameters())
+
+
+def test_what_the_network_says_outside_the_mask_costs_nothing(renderer: LatentRenderer) -> None:
+    given = batch(renderer, 1)
+    said = torch.zeros(1, 4, FRAMES, 20, 20, requires_grad=True)
+    renderer.denoiser.forward = lambda *rest: said  # pyright: ignore
+    try:
+        renderer.loss(given)["loss"].backward()
+    finally:
+        del renderer.denoiser.forward
+    assert said.grad is not None
+    inside = (renderer.latent_mask(given["mask"]) > 0).expand_as(said)
+    assert inside.any()
+    assert not inside.all()
+    assert (said.grad[inside] != 0).all()
+    assert (said.grad[~inside] == 0).all()
+
+
+@pytest.mark.parametrize("prediction", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("reference", ["still", "both"])
+def test_a_fresh_network_starts_at_the_warped_portrait_where_it_sees_it(prediction: str, reference: str) -> None:
+    torch.manual_seed(0)
+    schedule = ScheduleConfig(prediction=prediction, clip_sample=0.0)  # pyright: ignore[reportArgumentType]
+    config = LatentRendererConfig(
+        reference=reference,
+        schedule=schedule,
+        widths=(16, 32),
+        blocks=(1, 1),
+        control_blocks=(1, 1),  # pyright: ignore
+    )
+    renderer = LatentRenderer(config).eval()
+    frames, base = render(renderer, steps=1)
+    same = torch.allclose(frames, base.clamp(-1, 1), atol=1e-4)
+    assert same == (prediction == "sample" and reference == "both")
+    assert frames.isfinite().all()
+    assert float(renderer.loss(batch(renderer))["loss"].detach()) > 0
+
+
+def test_a_guessed_state_is_where_the_samplers_second_step_begins(renderer: LatentRenderer) -> None:
+    given = batch(renderer, 1) | {"guessed": torch.tensor([True]), "level": torch.tensor([499])}
+    states: list[torch.Tensor] = []
+    forward = renderer.denoiser.forward
+    renderer.denoiser.forward = lambda x, *rest: states.append(x) or forward(x, *rest)  # pyright: ignore
+    try:
+        with torch.no_grad():
+            renderer.loss(given)
+            trained = list(states)
+            states.clear()
+            prior, hint, mask, noise = (given[name] for name in ("prior", "hint", "mask", "noise"))
+            renderer.render(prior, hint, mask, noise, 2)
+    finally:
+        del renderer.denoiser.forward
+    assert ddim.sampling_levels(renderer.config.schedule, 2) == [999, 499]
+    assert torch.allclose(trained[0], states[0])
+    assert torch.allclose(trained[1], states[1], atol=1e-4)
+
+
+def test_configuration_survives_json() -> None:
+    config = DiffTalkerConfig(renderer=LatentRendererConfig(reference="still"))
+    assert from_dict(to_dict(config)) == config
+    with pytest.raises(ValueError, match="unknown field 'colour'"):
+        from_dict(to_dict(config) | {"colour": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backend": "stable-diffusion"}, "base: got '', expected a hub id or folder"),
+        ({"resolution": 84}, "resolution: got 84, expected a multiple of 16"),
+        ({"reference": "none"}, "reference: got 'none', expected 'warped', 'still' or 'both'"),
+        ({"side": 120}, "side: got 120, expected 16 to 96"),
+        ({"control_blocks": (1,)}, "control_blocks: got .*, expected 3 numbers"),
+        ({"mask_reach_px": 0.0}, "mask_reach_px: got 0.0, expected 1 to 64"),
+    ],
+)
+def test_a_wrong_configuration_is_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LatentRendererConfig(**fields)
