@@ -178,6 +178,7 @@ def test_the_loss_reaches_the_denoiser_and_not_the_codec(random_difftalker_model
 
 def test_what_the_network_says_outside_the_mask_costs_nothing(renderer: LatentRenderer) -> None:
     given = batch(renderer, 1)
+    given["guessed"][:] = False
     said = torch.zeros(1, 4, FRAMES, 20, 20, requires_grad=True)
     renderer.denoiser.forward = lambda *rest: said  # pyright: ignore
     try:
@@ -197,9 +198,11 @@ def test_what_the_network_says_outside_the_mask_costs_nothing(renderer: LatentRe
 def test_a_fresh_network_starts_at_the_warped_portrait_where_it_sees_it(prediction: str, reference: str) -> None:
     torch.manual_seed(0)
     schedule = ScheduleConfig(prediction=prediction, clip_sample=0.0)  # pyright: ignore[reportArgumentType]
+    weight = 2.0 if prediction == "sample" else 0.0
     config = LatentRendererConfig(
         reference=reference,
         schedule=schedule,
+        pixel_weight=weight,
         widths=(16, 32),
         blocks=(1, 1),
         control_blocks=(1, 1),  # pyright: ignore
@@ -231,6 +234,28 @@ def test_a_guessed_state_is_where_the_samplers_second_step_begins(renderer: Late
     assert torch.allclose(trained[1], states[1], atol=1e-4)
 
 
+def test_the_decoded_picture_counts_where_it_may_change(random_difftalker_model: DiffTalkerModel) -> None:
+    config = random_difftalker_model.renderer.config
+    plain = LatentRenderer(replace(config, pixel_weight=0.0)).eval()
+    plain.load_state_dict(random_difftalker_model.renderer.state_dict())
+    with torch.no_grad():
+        given = batch(plain)
+        losses, without = random_difftalker_model.renderer.loss(given), plain.loss(given)
+        assert without.keys() == {"loss", "latent_ratio"}
+        wanted = without["loss"] + config.pixel_weight * (losses["pixels"] + losses["edges"])
+        assert torch.allclose(losses["loss"], wanted, rtol=1e-4)
+        brighter = given | {"target": given["target"] + 0.5 * (given["mask"] == 0)}
+        darker = given | {"target": given["target"] - 0.5 * (given["mask"] > 0.5)}
+        encode = plain.codec.encode
+        latents = random_difftalker_model.renderer._picture_errors
+        still = encode(given["prior"])
+        here = latents(still, given["target"], given["mask"], given["mouth"], given["level"])[0]
+        there = latents(still, brighter["target"], given["mask"], given["mouth"], given["level"])[0]
+        inside = latents(still, darker["target"], given["mask"], given["mouth"], given["level"])[0]
+    assert torch.allclose(here, there)
+    assert not torch.allclose(here, inside)
+
+
 def test_configuration_survives_json() -> None:
     config = DiffTalkerConfig(renderer=LatentRendererConfig(reference="still"))
     assert from_dict(to_dict(config)) == config
@@ -246,6 +271,7 @@ def test_configuration_survives_json() -> None:
         ({"reference": "none"}, "reference: got 'none', expected 'warped', 'still' or 'both'"),
         ({"side": 120}, "side: got 120, expected 16 to 96"),
         ({"control_blocks": (1,)}, "control_blocks: got .*, expected 3 numbers"),
+        ({"schedule": ScheduleConfig(prediction="epsilon")}, "pixel_weight: got 2.0, expected 0 when"),
         ({"mask_reach_px": 0.0}, "mask_reach_px: got 0.0, expected 1 to 64"),
     ],
 )

@@ -83,7 +83,7 @@ def config_of(renderer: LatentRendererConfig) -> TrainConfig:
 def stable_diffusion(base: Path) -> TrainConfig:
     return config_of(
         LatentRendererConfig(
-            backend="stable-diffusion", base=str(base), resolution=64, reference="still",
+            backend="stable-diffusion", base=str(base), resolution=64, reference="still", pixel_weight=0.0,
             codec=CodecConfig(kind="diffusers", source=str(base), factor=8, channels=4),
             schedule=DIFFTALKER_PRESETS["stable-diffusion"].renderer.schedule,
         )

@@ -88,6 +88,9 @@ class LatentRendererConfig:
     """Whether all frames start from the same noise or each from its own, which flickers."""
     mask_reach_px: float = 12.0
     """How far beyond the lips the picture may change, in template pixels. 1 to 64."""
+    pixel_weight: float = 2.0
+    """Weight of the decoded picture's error, of one frame a clip, beside that of the latents: it asks for lip edges and
+    teeth. 0 leaves it to the latents, as latent diffusion does; needs `prediction` to be `sample`. 0 to 100."""
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -111,6 +114,9 @@ class LatentRendererConfig:
             check(len(counts) == levels and all(n >= 1 for n in counts), name, counts,
                   f"{levels} numbers of at least 1")  # fmt: skip
         check(1 <= self.mask_reach_px <= 64, "mask_reach_px", self.mask_reach_px, "1 to 64")
+        check(0 <= self.pixel_weight <= 100, "pixel_weight", self.pixel_weight, "0 to 100")
+        check(self.pixel_weight == 0 or self.schedule.prediction == "sample", "pixel_weight", self.pixel_weight,
+              f"0 when the network predicts {self.schedule.prediction!r}")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +141,7 @@ DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
             base="stable-diffusion-v1-5/stable-diffusion-v1-5",
             resolution=256,
             reference="still",
+            pixel_weight=0.0,
             codec=CodecConfig(
                 kind="diffusers", source="stable-diffusion-v1-5/stable-diffusion-v1-5", factor=8, channels=4
             ),

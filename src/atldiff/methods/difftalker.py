@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the loss inside the mouth, over the weight of the mask."""
+EDGE_WEIGHT = 1.0
+"""Weight of the error of neighbouring-pixel differences against that of pixels, in decoded pictures."""
 GUESSED = 0.5
 """Share of training states on the way to the network's own prediction at the noisiest level instead of the real
 latents: that is where a sampler's second step begins."""
@@ -191,7 +193,33 @@ class LatentRenderer(nn.Module):
         with torch.no_grad():
             before = (weight * (still - truth).square().mean(dim=1, keepdim=True)).sum()
             after = (weight * (latents - truth).square().mean(dim=1, keepdim=True)).sum()
-        return {"loss": square, "latent_ratio": after / before.clamp_min(1e-9)}
+        losses = {"loss": square, "latent_ratio": after / before.clamp_min(1e-9)}
+        if not self.config.pixel_weight:
+            return losses
+        pixels, edges = self._picture_errors(still + inside * (latents - still), target, mask, mouth, level)
+        return losses | {
+            "loss": square + self.config.pixel_weight * (pixels + EDGE_WEIGHT * edges), "pixels": pixels,
+            "edges": edges,
+        }  # fmt: skip
+
+    def _picture_errors(
+        self, latents: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mouth: torch.Tensor, level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how far a frame of each clip is off once decoded: its pixels, and their differences to neighbours.
+
+        Which frame is a matter of the clip's level, which is random.
+        """
+        frame = (level % latents.shape[2])[:, None, None, None, None]
+        latents, target, mask, mouth = (
+            x.gather(2, frame.expand(-1, x.shape[1], 1, *x.shape[3:])) for x in (latents, target, mask, mouth)
+        )
+        difference = self.codec.decode(latents) - target  # (B, 3, 1, S, S)
+        weight = mask + MOUTH_WEIGHT * mouth
+        weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-6))
+        across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
+        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(dim=1, keepdim=True)
+        edges = (weight[..., :, 1:] * across).sum() + (weight[..., 1:, :] * down).sum()
+        return (weight * difference.abs().mean(dim=1, keepdim=True)).sum(), edges
 
 
 class DiffTalkerModel(nn.Module):
