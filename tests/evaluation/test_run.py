@@ -258,6 +258,21 @@ class TestCheckpoint:
         assert {row["measure"] for row in result["networks"]} >= {"opening_correlation, median clip"}
         assert "real-time factor" in capsys.readouterr().out
 
+    def test_co_driven_the_head_is_where_the_real_one_is(
+        self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path
+    ) -> None:
+        data, source = prepared
+        lmd = []
+        for driven in ([], ["--co-driven"]):
+            out = tmp_path / f"{len(driven)}.json"
+            command = ["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), "--source", str(source)]
+            # The real clip was made with seed 0: another one wanders elsewhere.
+            assert cli.run([*command, "--json", str(out), "--preset", "fast", "--seed", "5", *driven]) == 0
+            result = report.load(out)
+            assert result["config"]["co_driven"] is bool(driven)
+            lmd.append(result["clips"][0]["values"][checkpoint.name]["lmd"])
+        assert lmd[1] < 0.9 * lmd[0]
+
     def test_a_cold_start_that_fails_costs_no_figures(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path, monkeypatch, capsys
     ) -> None:
@@ -305,6 +320,7 @@ def test_options_that_contradict(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--generated", "a"], "got --generated without --real"),
         (["--real", "a"], "got --real without --generated"),
         (["--driving", "cross"], "driving: got cross for a checkpoint"),
+        (["--generated", "a", "--real", "b", "--co-driven"], "co_driven: got it with --generated"),
         (["--clips", "0"], "clips: got 0, expected at least 1"),
         (["--seed", "-1"], "seed: got -1"),
         (["--html", str(tmp_path / "none" / "e.html")], "does not exist"),

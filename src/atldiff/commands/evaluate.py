@@ -62,6 +62,8 @@ class Evaluate:
     """The real videos, of the same names."""
     driving: Literal["self", "cross"] = "self"
     """self: frame by frame the real one's moments. cross: another sound; no measure compares moments."""
+    co_driven: bool = False
+    """Let each real clip move head, eyes and brows of the checkpoint's video, as `generate --driving-video` does."""
     name: Annotated[str | None, optional("TEXT")] = None
     """What the row under the ruler is called. The checkpoint's or the folder's name when left out."""
     clips: Annotated[int | None, optional("N")] = None
@@ -127,6 +129,8 @@ def _check(options: Evaluate) -> None:
         raise DataError(f"evaluate: got {given} without {missing}, expected both: the videos and what they imitate")
     if options.generated is None and options.driving == "cross":
         raise DataError("driving: got cross for a checkpoint, expected self; render the videos and use --generated")
+    if options.generated is not None and options.co_driven:
+        raise DataError("co_driven: got it with --generated, expected a checkpoint, whose videos are made here")
     for name, value in (("clips", options.clips), ("gallery", options.gallery + 1)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: got {value}, expected at least 1")
@@ -178,6 +182,7 @@ def _measure_checkpoint(
             name=options.name or Path(options.checkpoint).name,
             controls=Controls(seed=options.seed),
             sampling=sampling,
+            co_driven=options.co_driven,
             size=options.rendering.size,
             most_clips=options.clips,
             progress=progress,
@@ -190,6 +195,7 @@ def _measure_checkpoint(
         "split": options.split,
         "preset": options.rendering.preset,
         "steps": sampling.steps,
+        "co_driven": options.co_driven,
         "size": options.rendering.size,
     }
     cost: dict[str, float] = {"parameters": float(measured.parameters or 0)}

@@ -154,6 +154,7 @@ def measure_checkpoint(
     name: str,
     controls: Controls,
     sampling: SampleConfig,
+    co_driven: bool = False,
     size: int | None = None,
     most_clips: int | None = None,
     progress: Progress | None = None,
@@ -162,7 +163,9 @@ def measure_checkpoint(
 
     data: prepared folder. source: folder of the raw videos it was prepared from. videos: where the rendered videos go:
     `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`. The portrait is the clip's first frame with a face.
-    size: longest side of what is rendered; the clip's own when None. most_clips: takes this many, evenly spread.
+    co_driven: head, eyes and brows are the real clip's; only the mouth is made from its sound (and, by generators that
+    see landmarks, from theirs). size: longest side of what is rendered; the clip's own when None. most_clips: takes
+    this many, evenly spread.
 
     Raises:
         DataError: an unknown split, one without clips, or raw videos that are not there. CheckpointError: not ours.
@@ -193,7 +196,8 @@ def measure_checkpoint(
             path = source / entry.record.path
             try:
                 real = watch(path, tracker)
-                spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling, size)
+                driver = path if co_driven else None
+                spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling, size, driver)
                 driven = _render_driven(head, real, videos / f"{clip}.real-landmarks.mp4", sampling, size)
                 rows = {
                     GROUND_TRUTH: real,
@@ -266,11 +270,17 @@ def _keep(measured: Measured, name: str, group: str, real: Footage, figures: Cli
 
 
 def _render_spoken(
-    head: TalkingHead, real: Path, out: Path, controls: Controls, sampling: SampleConfig, size: int | None
+    head: TalkingHead,
+    real: Path,
+    out: Path,
+    controls: Controls,
+    sampling: SampleConfig,
+    size: int | None,
+    driver: Path | None,
 ) -> tuple[Path, float]:
     """Render a clip's first face speaking its own sound; return the file and the real-time factor."""
     started = time.perf_counter()
-    video = head(real, real, controls=controls, sampling=sampling, size=size)
+    video = head(real, real, controls=controls, driving=driver, sampling=sampling, size=size)
     video.save(out)
     return out, (time.perf_counter() - started) / float(video.duration)
 

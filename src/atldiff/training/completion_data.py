@@ -27,7 +27,7 @@ FILMED, MADE_UP = 0.45, 0.35
 mouth, as the motion model's do; the others see none."""
 UNHEARD = 0.1
 """Share of items whose sound is not heard."""
-SEEN_NOISE = 0.15
+SEEN_NOISE = 0.4
 """Deviation of the noise on what is seen, in its units: trackers are no more exact than that."""
 
 
