@@ -10,7 +10,7 @@ import pytest
 
 from atldiff.landmarks.blink import blink_closure, blink_displacement
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
-from atldiff.landmarks.motion import head_motion, pose_track
+from atldiff.landmarks.motion import PIVOT, head_motion, pose_track
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import (
@@ -37,7 +37,7 @@ FRAMES = np.arange(60)
 
 def driver(frames: int = 7, seed: int = 0) -> LandmarkTrack:
     random = np.random.default_rng(seed)
-    angles = random.normal(0, 4, (3, frames))
+    angles = random.uniform(-1.5, 1.5, (3, frames))  # what is carried over as it is
     return LandmarkTrack(
         neutral=NEUTRAL,
         displacements=random.normal(0, 0.01, (frames, 478, 3)).astype(np.float32),
@@ -132,6 +132,34 @@ def test_the_head_starts_in_the_portrait_s_pose_and_turns_as_the_driver_s() -> N
     assert np.allclose(scale / SCALE, track.scale / track.scale[0], atol=1e-5)
     assert np.allclose(driving(track).euler_deg(np.arange(7)), euler_degrees(turns), atol=1e-3)
     assert driving(track).driven
+
+
+@pytest.mark.parametrize(("portrait_yaw", "most_right", "most_left"), [(0.0, 14, 14), (18.0, 5, 14), (-12.0, 14, 10)])
+def test_a_head_turns_no_further_than_one_picture_shows(
+    portrait_yaw: float, most_right: float, most_left: float
+) -> None:
+    yaw = np.concatenate([np.linspace(0, 60, 30), np.linspace(60, -60, 60)])
+    angles = np.stack([yaw, yaw / 2, -yaw])
+    track = replace(
+        driver(len(yaw)),
+        rotation=rotation_from_euler(*angles).astype(np.float32),
+        translation=np.zeros((len(yaw), 3), np.float32),
+        scale=np.ones(len(yaw), np.float32),
+    )
+    pose = rotation_from_euler(np.array(portrait_yaw), np.array(0.0), np.array(0.0))
+    made = DrivingTrack(track, NEUTRAL, pose, SCALE, TRANSLATION, SIZE)
+    turned = euler_degrees(pose.T @ made.pose(np.arange(len(yaw)))[0])
+    assert np.allclose(made.euler_deg(np.arange(len(yaw))), turned, atol=1e-3)
+    high, low = turned[:, 0].max(), turned[:, 0].min()
+    assert 0.98 * most_right < high <= most_right + 1e-3
+    assert -most_left - 1e-3 <= low < -0.98 * most_left
+    assert np.abs(turned[:, 1:]).max(axis=0) == pytest.approx([12, 25], rel=0.02)
+    assert np.abs(np.diff(turned[:, 0])).max() < 3  # however wildly the driver moves: no step
+    # The pivot, at the base of the skull, goes where the driver's goes.
+    rotation, scale, translation = made.pose(np.arange(len(yaw)))
+    pivots = scale[:, None] * (rotation @ PIVOT) + translation
+    driven = track.rotation.astype(np.float64) @ PIVOT
+    assert np.allclose(pivots - pivots[0], SCALE * (driven - driven[0]), atol=0.05)
 
 
 def opened(neutral: np.ndarray, gap: float) -> np.ndarray:

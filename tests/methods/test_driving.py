@@ -76,7 +76,7 @@ def lively(track: LandmarkTrack) -> LandmarkTrack:
     displacements[:, EYE_LEFT, 1] = random.normal(0, 0.01, (frames, 1))
     displacements[:, BROW_LEFT, 1] = -0.05
     displacements[:, LIPS, 1] = random.normal(0, 0.1, (frames, 1))
-    yaw = np.linspace(0, 12, frames)
+    yaw = np.linspace(0, 5, frames)
     return replace(
         track.slice(0, frames),
         displacements=displacements,
@@ -214,7 +214,7 @@ class TestTracks:
         eye = moved[:, EYE_LEFT[3], 1]
         assert np.corrcoef(eye, lively.displacements[order, EYE_LEFT[3], 1])[0, 1] > 0.999
         turned = still.rotation[0].astype(np.float64).T @ driven.rotation
-        assert np.allclose(euler_degrees(turned)[:, 0], np.linspace(0, 12, 18)[order], atol=0.05)
+        assert np.allclose(euler_degrees(turned)[:, 0], np.linspace(0, 5, 18)[order], atol=0.05)
         assert np.abs(np.diff(euler_degrees(turned)[:, 0])).max() < 1  # nothing jumps
 
     def test_controls_of_the_motion_model_do_not_matter(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT, NARROWEST_GAP, blink_closure, blink_displacement
 from atldiff.landmarks.edit import retarget
-from atldiff.landmarks.geometry import euler_degrees
-from atldiff.landmarks.motion import head_motion, pose_track
+from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
+from atldiff.landmarks.motion import PIVOT, head_motion, pose_track
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT
 from atldiff.types import Controls, LandmarkTrack
 
+MOST_TURNED_DEG = np.array([14.0, 12.0, 25.0])
+"""Yaw, pitch and roll that a driver's head comes near to on a portrait, and never passes: of one picture no more of the
+other side can be shown. Half of it is carried over as it is."""
+MOST_AWAY_DEG, LEAST_AWAY_DEG = 22.0, 5.0
+"""Yaw that a portrait whose head is already turned comes near to on that side, but this much more it may always turn."""
 MAX_LID_RATIO = 2.0
 """A driver's lids move at most this much more, or less, on a portrait whose eyes are open wider, or less wide."""
 
@@ -91,7 +97,8 @@ class DrivingTrack:
     """Another face's eyes, brows and head on a portrait; forth and back where it is shorter than the sound.
 
     track: at 25 frames a second. neutral, rotation, scale, translation: as for `MotionModel`. size: (height, width) of
-    the portrait. The head moves from the portrait's own pose; lids close its eyes as far as they close the driver's.
+    the portrait. The head moves from the portrait's own pose, less far where the driver's turns away; lids close its
+    eyes as far as they close the driver's.
 
     Raises:
         ValueError: a track without frames.
@@ -110,7 +117,7 @@ class DrivingTrack:
     ) -> None:
         if not len(track):
             raise ValueError("driving track: got no frames, expected at least one")
-        self._track = retarget(track, neutral, rotation, float(scale), translation, size)
+        self._track = retarget(_turned_less(track, rotation), neutral, rotation, float(scale), translation, size)
         self._share = np.repeat(1 - lower_face()[:, None], 3, axis=1)  # (478, 3): what speech leaves to the driver
         for eye, pairs in (
             (np.concatenate([EYE_RIGHT, FOLD_RIGHT]), LID_PAIRS_RIGHT),
@@ -165,6 +172,26 @@ def refuse_still(controls: Controls) -> None:
     """Raise ValueError where the face is to be still: for callers that have a driving track or are to make one."""
     if controls.still:
         raise ValueError("still: got it with a driving track, which moves head and eyes; expected only one of them")
+
+
+def _turned_less(track: LandmarkTrack, portrait: np.ndarray) -> LandmarkTrack:
+    """Return a track whose head turns no further from its first frame than can be shown, about the same pivot.
+
+    portrait: (3, 3) rotation of the head that is to turn.
+    """
+    rotation = track.rotation.astype(np.float64)
+    turned = euler_degrees(rotation[0].T @ rotation)  # (T, 3)
+    most = np.tile(MOST_TURNED_DEG, (len(turned), 1))
+    yaw = float(euler_degrees(np.asarray(portrait, np.float64))[0])
+    away = min(MOST_TURNED_DEG[0], max(LEAST_AWAY_DEG, MOST_AWAY_DEG - abs(yaw)))
+    most[turned[:, 0] * yaw > 0, 0] = away
+    free = most / 2
+    beyond = np.maximum(np.abs(turned) - free, 0)
+    limited = np.where(beyond > 0, np.sign(turned) * (free + free * np.tanh(beyond / free)), turned)
+    kept = rotation[0] @ rotation_from_euler(*limited.T)
+    kept = np.where((beyond > 0).any(axis=1)[:, None, None], kept, rotation)
+    moved = track.scale[:, None] * ((rotation - kept) @ PIVOT)
+    return replace(track, rotation=kept.astype(np.float32), translation=(track.translation + moved).astype(np.float32))
 
 
 def _moments(frames: np.ndarray) -> np.ndarray:
