@@ -19,7 +19,7 @@ MOST_TURNED_DEG = np.array([14.0, 12.0, 25.0])
 """Yaw, pitch and roll that a driver's head comes near to on a portrait, and never passes: of one picture no more of the
 other side can be shown. Half of it is carried over as it is."""
 MOST_AWAY_DEG, LEAST_AWAY_DEG = 22.0, 5.0
-"""Yaw that a portrait whose head is already turned comes near to on that side, but this much more it may always turn."""
+"""Yaw that a portrait whose head is already turned comes near to on that side; but it may always turn a little more."""
 MAX_LID_RATIO = 2.0
 """A driver's lids move at most this much more, or less, on a portrait whose eyes are open wider, or less wide."""
 
