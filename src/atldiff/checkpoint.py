@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from atldiff.config import MethodConfig
     from atldiff.methods.build import Model
+    from atldiff.methods.pair import Pair
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
@@ -93,6 +94,31 @@ def load_model(folder: Path) -> Model:
     model = build(read_config(folder))
     load_into(model, folder)
     return model.eval()
+
+
+def locate_stages(
+    name: str | os.PathLike[str],
+    generator: str | os.PathLike[str] | None,
+    renderer: str | os.PathLike[str] | None,
+    revision: str | None = None,
+) -> tuple[Path, Path]:
+    """Return the folders of the generator's and the renderer's checkpoint: `name`'s, except where another is named.
+
+    revision: of `name`, where it is a hub id; it is not looked for where both others are named.
+    """
+    speaks = locate(name, revision) if generator is None else locate(generator)
+    if renderer is not None:
+        return speaks, locate(renderer)
+    return speaks, speaks if generator is None else locate(name, revision)
+
+
+def load_stages(speaks: Path, renders: Path) -> Model | Pair:
+    """Load a checkpoint, or the generator of one and the renderer of another; as `load_model`."""
+    if speaks == renders:
+        return load_model(speaks)
+    from atldiff.methods.pair import Pair
+
+    return Pair(load_model(speaks).generator, load_model(renders).renderer).eval()
 
 
 def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) -> None:

@@ -108,21 +108,16 @@ class TalkingHead:
         """
         chosen = choose_device(device)
         choose_dtype(dtype, chosen)
-        speaks = checkpoint.locate(name, revision) if generator is None else checkpoint.locate(generator)
-        if renderer is not None:
-            renders = checkpoint.locate(renderer)
-        else:
-            renders = speaks if generator is None else checkpoint.locate(name, revision)
+        speaks, renders = checkpoint.locate_stages(name, generator, renderer, revision)
+        export = None
         if speaks == renders:
             export = find_export(speaks, backend, device=chosen, dtype=dtype)
-            return cls(checkpoint.load_model(speaks), device=device, dtype=dtype, export=export)
-        if backend not in ("auto", "torch"):
+        elif backend not in ("auto", "torch"):
             raise ValueError(
                 f"backend: got {backend!r} with stages of two checkpoints, expected auto or torch: exported networks "
                 "are of one"
             )
-        pair = Pair(checkpoint.load_model(speaks).generator, checkpoint.load_model(renders).renderer)
-        return cls(pair, device=device, dtype=dtype)
+        return cls(checkpoint.load_stages(speaks, renders), device=device, dtype=dtype, export=export)
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Write the checkpoint to a folder.

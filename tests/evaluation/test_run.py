@@ -9,7 +9,7 @@ import torch
 
 from atldiff import cli
 from atldiff.backbones.alexnet import LpipsAlexNet
-from atldiff.checkpoint import save_model
+from atldiff.checkpoint import load_model, save_model
 from atldiff.commands.report import show_evaluation
 from atldiff.config import SampleConfig
 from atldiff.data.clip import prepare_clip
@@ -257,6 +257,23 @@ class TestCheckpoint:
         assert result["cost"]["peak_memory_mb"] > 100
         assert {row["measure"] for row in result["networks"]} >= {"opening_correlation, median clip"}
         assert "real-time factor" in capsys.readouterr().out
+
+    def test_stages_of_two_checkpoints(
+        self, prepared: tuple[Path, Path], checkpoint: Path, random_paper_model, tmp_path: Path
+    ) -> None:
+        data, source = prepared
+        save_model(random_paper_model, tmp_path / "paper")
+        command = ["evaluate", "--generator", str(tmp_path / "paper"), "--renderer", str(checkpoint)]
+        command += ["--data", str(data), "--source", str(source), "--json", str(tmp_path / "e.json")]
+        assert cli.run([*command, "--preset", "fast"]) == 0
+        result = report.load(tmp_path / "e.json")
+        name = f"paper + {checkpoint.name}"
+        assert name in result["rows"]
+        assert result["config"]["generator"].endswith("paper")
+        wanted = sum(p.numel() for p in random_paper_model.generator.parameters())
+        wanted += sum(p.numel() for p in load_model(checkpoint).renderer.parameters())
+        assert result["cost"]["parameters"] == wanted
+        assert result["cost"]["cold_s"] > 0
 
     def test_co_driven_the_head_is_where_the_real_one_is(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path

@@ -50,6 +50,10 @@ class Evaluate:
 
     checkpoint: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER|HUB_ID")] = "atl-diff"
     """A bundled name, a checkpoint folder or a hub id."""
+    generator: Annotated[str | None, optional("NAME|FOLDER|HUB_ID")] = None
+    """Measure this checkpoint's landmark generator instead of --checkpoint's."""
+    renderer: Annotated[str | None, optional("NAME|FOLDER|HUB_ID")] = None
+    """Measure this checkpoint's renderer instead of --checkpoint's."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")] = Path(PREPARED_DEFAULT)
     """Folder made by `atldiff prepare`."""
     split: Literal["test", "val", "train"] = "test"
@@ -160,7 +164,7 @@ def _open(options: BackboneOptions) -> Backbones:
 def _measure_checkpoint(
     options: Evaluate, backbones: Backbones, videos: Path
 ) -> tuple[Measured, dict[str, Any], dict[str, float]]:
-    from atldiff.checkpoint import locate, read_config
+    from atldiff.checkpoint import locate_stages, read_config
     from atldiff.config import sampling_presets
     from atldiff.data.prepare import source_of
     from atldiff.evaluation.cost import cold_start
@@ -169,7 +173,8 @@ def _measure_checkpoint(
     from atldiff.types import Controls
 
     source = options.source or source_of(options.data)
-    presets = sampling_presets(read_config(locate(options.checkpoint)).renderer)
+    _, renders = locate_stages(options.checkpoint, options.generator, options.renderer)
+    presets = sampling_presets(read_config(renders).renderer)
     sampling = options.rendering.sampling(presets.__getitem__)
     with Progress("evaluating", quiet=options.report.quiet) as progress:
         measured = measure_checkpoint(
@@ -179,7 +184,9 @@ def _measure_checkpoint(
             source,
             videos,
             backbones,
-            name=options.name or Path(options.checkpoint).name,
+            name=options.name or _row_name(options),
+            generator=options.generator,
+            renderer=options.renderer,
             controls=Controls(seed=options.seed),
             sampling=sampling,
             co_driven=options.co_driven,
@@ -190,6 +197,8 @@ def _measure_checkpoint(
     config = {
         "mode": "checkpoint",
         "checkpoint": options.checkpoint,
+        "generator": options.generator,
+        "renderer": options.renderer,
         "data": str(options.data),
         "source": str(source),
         "split": options.split,
@@ -203,11 +212,22 @@ def _measure_checkpoint(
         longest = max(measured.clips, key=lambda clip: clip["frames"])
         clip = measured.sights[longest["name"]][GROUND_TRUTH].path
         try:
-            cost |= cold_start(options.checkpoint, clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
+            cost |= cold_start(_weights(options), clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
         except DataError as error:  # the figures of the clips are worth more than that of the start
             say(f"atldiff: warning: {error}", quiet=options.report.quiet)
         (videos / ".cold.mp4").unlink(missing_ok=True)
     return measured, config, cost
+
+
+def _weights(options: Evaluate) -> list[str]:
+    """Return the options of `atldiff generate` that name the weights under the ruler."""
+    named = {"--weights": options.checkpoint, "--generator": options.generator, "--renderer": options.renderer}
+    return [word for option, value in named.items() if value for word in (option, value)]
+
+
+def _row_name(options: Evaluate) -> str:
+    stages = [Path(stage or options.checkpoint).name for stage in (options.generator, options.renderer)]
+    return stages[0] if stages[0] == stages[1] else " + ".join(stages)
 
 
 def _measure_folders(options: Evaluate, backbones: Backbones) -> tuple[Measured, dict[str, Any], dict[str, float]]:

@@ -148,7 +148,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         save_every=250,
         probe_every=250,
     ),
-    "difftalker": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["compact"], steps=4_000),
+    "difftalker": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["compact"], steps=3_400),
     "difftalker-sd": TrainConfig(
         stage="renderer",
         model=DIFFTALKER_PRESETS["stable-diffusion"],

@@ -7,24 +7,29 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atldiff.errors import DataError
 from atldiff.machine import resident_peak_mb
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POLL_S = 0.05
 
 
-def cold_start(checkpoint: str, clip: Path, out: Path, preset: str, steps: int) -> dict[str, float]:
+def cold_start(weights: Sequence[str], clip: Path, out: Path, preset: str, steps: int) -> dict[str, float]:
     """Make one video in a new process and return `cold_s`, its wall time, and `peak_memory_mb`, its resident peak.
 
-    checkpoint: name, folder or hub id. clip: the video whose first face speaks its sound. The peak is left out where
-    the system has no /proc: what `wait4` tells of a child includes its parent's memory at the moment of the fork.
+    weights: the options that name them, such as `--weights NAME`. clip: the video whose first face speaks its sound.
+    The peak is left out where the system has no /proc: what `wait4` tells of a child includes its parent's memory at
+    the moment of the fork.
 
     Raises:
         DataError: the process failed; its last line says why.
     """
     command = [sys.executable, "-m", "atldiff", "generate", str(clip), str(clip), "-o", str(out)]
-    command += ["--weights", checkpoint, "--preset", preset, "--steps", str(steps), "--quiet"]
+    command += [*weights, "--preset", preset, "--steps", str(steps), "--quiet"]
     peak_mb = 0.0
     with tempfile.TemporaryFile() as said:
         started = time.perf_counter()

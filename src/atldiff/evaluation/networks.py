@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from atldiff.data.speech import ClipSpeech
     from atldiff.methods.build import FaceRenderer, Model
     from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.pair import Pair
 
 WINDOW_FRAMES = 16
 WINDOWS_A_CLIP = 3
@@ -96,7 +97,7 @@ def speech_scores(generator: SpeechGenerator, manifest: Manifest, clip: ClipSpee
     return lip_scores(spoken, carried(clip, basis, scale), clip.displacements)
 
 
-def network_figures(model: Model, manifest: Manifest, entry: ManifestEntry) -> dict:
+def network_figures(model: Model | Pair, manifest: Manifest, entry: ManifestEntry) -> dict:
     """Return one clip's source, whether its sync was checked, and the figures of `renderer` and `generator`.
 
     The published renderer has no warped prior to be compared with: `atldiff ablate` judges it. A completion generator

@@ -154,6 +154,8 @@ def measure_checkpoint(
     name: str,
     controls: Controls,
     sampling: SampleConfig,
+    generator: str | None = None,
+    renderer: str | None = None,
     co_driven: bool = False,
     size: int | None = None,
     most_clips: int | None = None,
@@ -163,9 +165,9 @@ def measure_checkpoint(
 
     data: prepared folder. source: folder of the raw videos it was prepared from. videos: where the rendered videos go:
     `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`. The portrait is the clip's first frame with a face.
-    co_driven: head, eyes and brows are the real clip's; only the mouth is made from its sound (and, by generators that
-    see landmarks, from theirs). size: longest side of what is rendered; the clip's own when None. most_clips: takes
-    this many, evenly spread.
+    generator, renderer: checkpoints whose stage is measured instead of `checkpoint`'s. co_driven: head, eyes and brows
+    are the real clip's; only the mouth is made from its sound (and, by generators that see landmarks, from theirs).
+    size: longest side of what is rendered; the clip's own when None. most_clips: takes this many, evenly spread.
 
     Raises:
         DataError: an unknown split, one without clips, or raw videos that are not there. CheckpointError: not ours.
@@ -178,9 +180,11 @@ def measure_checkpoint(
             f"source {source}: {missing[0]} is not there ({len(missing)} of {len(entries)} clips are missing); "
             "expected the folder that was prepared: name it with --source"
         )
-    folder = checkpoints.locate(checkpoint)
-    export = find_export(folder, "auto", device=choose_device("auto"), dtype="auto")
-    model = checkpoints.load_model(folder)
+    speaks, renders = checkpoints.locate_stages(checkpoint, generator, renderer)
+    export = None
+    if speaks == renders:
+        export = find_export(speaks, "auto", device=choose_device("auto"), dtype="auto")
+    model = checkpoints.load_stages(speaks, renders)
     measured = _started([GROUND_TRUTH, STATIC_PHOTO, name, REAL_LANDMARKS], name, backbones)
     measured.parameters = sum(parameter.numel() for parameter in model.parameters())
     for index, entry in enumerate(entries):  # before the head casts the renderer's weights, or takes exported ones

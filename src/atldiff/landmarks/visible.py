@@ -188,8 +188,9 @@ def _turned_less(track: LandmarkTrack, portrait: np.ndarray) -> LandmarkTrack:
     free = most / 2
     beyond = np.maximum(np.abs(turned) - free, 0)
     limited = np.where(beyond > 0, np.sign(turned) * (free + free * np.tanh(beyond / free)), turned)
-    kept = rotation[0] @ rotation_from_euler(*limited.T)
-    kept = np.where((beyond > 0).any(axis=1)[:, None, None], kept, rotation)
+    kept = rotation.copy()
+    far = np.flatnonzero(beyond.max(axis=1))
+    kept[far] = rotation[0] @ rotation_from_euler(*limited[far].T)
     moved = track.scale[:, None] * ((rotation - kept) @ PIVOT)
     return replace(track, rotation=kept.astype(np.float32), translation=(track.translation + moved).astype(np.float32))
 
