@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,19 +64,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=FRAMES)
 
 
-_fitted: dict[tuple, tuple] = {}
-
-
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once, calibrate on few frames, and write no curves."""
-
-    def fit_once(clips: list, components: int, weights: np.ndarray) -> tuple:
-        key = (components, *((clip.name, len(clip), float(clip.displacements.sum())) for clip in clips))
-        if key not in _fitted:
-            _fitted[key] = fit_basis(clips, components, weights)
-        return _fitted[key]
-
     monkeypatch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.codec_task.CALIBRATION_CLIPS", 8)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from atldiff import checkpoint
 from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PaperConfig, ScheduleConfig, TrainConfig
 from atldiff.data.faces import load_faces
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import fit_basis, load_samples
+from atldiff.data.speech import load_samples
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import clip_weights
 from atldiff.errors import CheckpointError, DataError, TrainingError
@@ -64,19 +65,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=FRAMES)
 
 
-_fitted: dict[tuple, tuple] = {}
-
-
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once (an eigenproblem of a thousand rows), and write no curves."""
-
-    def fit_once(clips: list, components: int, weights: np.ndarray) -> tuple:
-        key = (components, *((clip.name, len(clip), float(clip.displacements.sum())) for clip in clips))
-        if key not in _fitted:
-            _fitted[key] = fit_basis(clips, components, weights)
-        return _fitted[key]
-
     monkeypatch.setattr("atldiff.training.kflm_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
 

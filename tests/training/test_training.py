@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import nn
 from atldiff import checkpoint
 from atldiff.config import TRAIN_PRESETS, ATLConfig, GeneratorConfig, RendererConfig, TrainConfig
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import coefficients, fit_basis, load_speech
+from atldiff.data.speech import coefficients, load_speech
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
@@ -55,19 +56,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=FRAMES)
 
 
-_fitted: dict[tuple, tuple] = {}
-
-
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once (a thousand rows), write no curves, and probe on few clips."""
-
-    def fit_once(clips: list, components: int, weights: np.ndarray) -> tuple:
-        key = (components, *((clip.name, len(clip), float(clip.displacements.sum())) for clip in clips))
-        if key not in _fitted:
-            _fitted[key] = fit_basis(clips, components, weights)
-        return _fitted[key]
-
     monkeypatch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
     monkeypatch.setattr("atldiff.training.renderer_task.PROBE_BATCHES", 1)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from atldiff.diffusion.blocks import time_embedding
+from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import interpolate, sample
 from atldiff.diffusion.unet3d import UNet3D
@@ -114,9 +115,7 @@ class Renderer(nn.Module):
         weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True))
         difference = predicted - target
         square = (weight * difference.square().mean(dim=1, keepdim=True)).sum()
-        across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
-        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(dim=1, keepdim=True)
-        edges = (weight[..., :, 1:] * across).sum() + (weight[..., 1:, :] * down).sum()
+        edges = edge_errors(difference, weight).sum()
         with torch.no_grad():
             before = (mouth * (prior - target).square()).sum()
             ratio = (mouth * difference.square()).sum() / before.clamp_min(1e-9)

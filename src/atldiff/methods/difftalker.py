@@ -15,6 +15,7 @@ from atldiff.diffusion import ddim
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.codec import Codec
 from atldiff.diffusion.control import ControlBranch
+from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.noise import frame_noise
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
@@ -216,10 +217,7 @@ class LatentRenderer(nn.Module):
         difference = self.codec.decode(latents) - target  # (B, 3, 1, S, S)
         weight = mask + MOUTH_WEIGHT * mouth
         weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-6))
-        across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
-        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(dim=1, keepdim=True)
-        edges = (weight[..., :, 1:] * across).sum() + (weight[..., 1:, :] * down).sum()
-        return (weight * difference.abs().mean(dim=1, keepdim=True)).sum(), edges
+        return (weight * difference.abs().mean(dim=1, keepdim=True)).sum(), edge_errors(difference, weight).sum()
 
 
 class DiffTalkerModel(nn.Module):

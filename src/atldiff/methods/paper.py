@@ -13,6 +13,7 @@ from torch import nn
 
 from atldiff.diffusion import ddim
 from atldiff.diffusion.blocks import time_embedding
+from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.identity import IdentityEncoder
 from atldiff.diffusion.noise import frame_noise
 from atldiff.diffusion.unet3d import UNet3D
@@ -177,11 +178,8 @@ class PaperRenderer(nn.Module):
         difference = said - ddim.target(frames, end, alpha, schedule.prediction)
         weight = 1 + LANDMARK_WEIGHT * mask + MOUTH_WEIGHT * mouth
         weight = weight / weight.sum(dim=(1, 2, 3, 4), keepdim=True)
-        per_clip = lambda values: values.sum(dim=(1, 2, 3, 4)).mean()  # noqa: E731 - a formula, used thrice
-        square = per_clip(weight * difference.square().mean(dim=1, keepdim=True))
-        across = (difference[..., :, 1:] - difference[..., :, :-1]).abs().mean(dim=1, keepdim=True)
-        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs().mean(dim=1, keepdim=True)
-        edges = per_clip(weight[..., :, 1:] * across) + per_clip(weight[..., 1:, :] * down)
+        square = (weight * difference.square().mean(dim=1, keepdim=True)).sum(dim=(1, 2, 3, 4)).mean()
+        edges = edge_errors(difference, weight).mean()
         return {"loss": 40 * square + EDGE_WEIGHT * edges, "square": square, "edges": edges}
 
 

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from atldiff.data.completion import completion_scores, load_seen
-from atldiff.data.manifest import Split
-from atldiff.errors import DataError
 from atldiff.landmarks.completion import JAW_COMPLETED
 from atldiff.training.completion_data import CompletionSet
-from atldiff.training.landmarks_task import describe_clips, fill_buffers, usable_speech
+from atldiff.training.landmarks_task import describe_clips, fill_buffers, speaking_clips
 from atldiff.training.mouth_loss import MouthLoss, mean_over_frames
 from atldiff.training.task import Probe, Task
 
@@ -43,12 +41,7 @@ def completion_task(
         DataError: no clip whose sound and mouth agree.
     """
     generator = model.generator
-    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
-    if not train:
-        raise DataError(
-            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
-            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
-        )
+    train, held_out = speaking_clips(manifest, config)
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
     source = CompletionSet(

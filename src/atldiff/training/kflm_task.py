@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.data.manifest import Split
 from atldiff.data.speech import carried, fit_basis, load_samples
 from atldiff.errors import DataError
 from atldiff.landmarks.kflm import landmark_loss
@@ -16,7 +15,7 @@ from atldiff.landmarks.scores import lip_scores
 from atldiff.methods.generators import speak
 from atldiff.training.kflm_data import SecondsSet
 from atldiff.training.landmarks_data import clip_weights
-from atldiff.training.landmarks_task import usable_speech
+from atldiff.training.landmarks_task import speaking_clips
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -43,12 +42,7 @@ def kflm_task(model: PaperModel, manifest: Manifest, config: TrainConfig, write:
     generator = model.generator
     if generator.config.coordinates != "canonical":
         raise DataError("config coordinates: got 'window', expected 'canonical': prepared clips train pose-free shapes")
-    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
-    if not train:
-        raise DataError(
-            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
-            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
-        )
+    train, held_out = speaking_clips(manifest, config)
     device = generator.basis.device
     basis, scale, share = fit_basis(train, generator.config.components, clip_weights(train))
     generator.basis.copy_(torch.from_numpy(basis).to(device))

@@ -63,6 +63,21 @@ def usable_speech(manifest: Manifest, split: Split, config: TrainConfig) -> list
     return clips
 
 
+def speaking_clips(manifest: Manifest, config: TrainConfig) -> tuple[list[ClipSpeech], list[ClipSpeech]]:
+    """Return the clips that a generator is trained on, and those of held-out people that it is watched on.
+
+    Raises:
+        DataError: no training clip whose sound and mouth agree.
+    """
+    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
+    if not train:
+        raise DataError(
+            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
+            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
+        )
+    return train, held_out
+
+
 def fill_buffers(generator: Generator | CompletionGenerator, clips: list[ClipSpeech]) -> float:
     """Fit the displacement basis and the identity basis to clips; return the variance share the former holds."""
     weights = clip_weights(clips)
@@ -95,13 +110,7 @@ def landmarks_task(
         DataError: no clip whose sound and mouth agree.
     """
     generator = model.generator
-    train = usable_speech(manifest, Split.TRAIN, config)
-    held_out = usable_speech(manifest, Split.VAL, config)
-    if not train:
-        raise DataError(
-            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
-            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
-        )
+    train, held_out = speaking_clips(manifest, config)
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
     source = LandmarksSet(
