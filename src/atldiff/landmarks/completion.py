@@ -62,7 +62,7 @@ class CompletionGenerator(nn.Module):
 
     amplitude: ClassVar[float] = 1.7
     """Gain on the completed coefficients. A prediction from sound alone shrinks towards the mean: on people never
-    trained on, lips opened 0.50 (GRID) and 0.41 (others) times as far as the true ones, by `atldiff evaluate`."""
+    trained on, lips opened 0.52 (GRID) and 0.44 (others) times as far as the true ones, by `atldiff evaluate`."""
     basis: torch.Tensor
     scale: torch.Tensor
     identity_mean: torch.Tensor
