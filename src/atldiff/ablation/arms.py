@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from atldiff.config import PaperConfig
+from atldiff.config import PaperConfig, method_of
 
 if TYPE_CHECKING:
     from atldiff.config import IdentityDiffusionConfig, TrainConfig
@@ -55,9 +55,8 @@ def check_base(base: TrainConfig) -> IdentityDiffusionConfig:
         ValueError: the run trains something else than the published renderer.
     """
     if base.stage != "renderer" or not isinstance(base.model, PaperConfig):
-        method = "atl-diff-paper" if isinstance(base.model, PaperConfig) else "atl-diff"
         raise ValueError(
-            f"ablation: got a run of {method}'s {base.stage} stage, expected the published renderer: "
+            f"ablation: got a run of {method_of(base.model)}'s {base.stage} stage, expected the published renderer: "
             "take --config paper-renderer or a JSON file that changes it"
         )
     return base.model.renderer

@@ -61,6 +61,16 @@ def frame_noise(seed: int, first: int, frames: int, channels: int, side: int) ->
     return torch.stack(pictures, dim=1)
 
 
+def video_noise(over_time: str, seed: int, first: int, frames: int, channels: int, side: int) -> torch.Tensor:
+    """Return the noise of a video's frames from `first` on, (1, channels, frames, side, side).
+
+    over_time: `independent`, or `shared` by all frames: then (1, channels, 1, side, side). Drawn on the CPU, so that it
+    is the same everywhere.
+    """
+    first, frames = (0, 1) if over_time == "shared" else (first, frames)
+    return frame_noise(seed, first, frames, channels, side)[None]
+
+
 def window_noise(seed: int, channels: int, side: int) -> torch.Tensor:
     """Return one noise picture (channels, side, side) float32, a function of the seed alone.
 

@@ -14,7 +14,7 @@ from atldiff.audio.load import load_audio
 from atldiff.data.clip import from_first_frame
 from atldiff.errors import DataError, MediaError
 from atldiff.evaluation.protocol import CROP, CROP_REACH
-from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.geometry import fill_gaps, to_canonical_in_parts
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import MESH_POINTS, POINTS, lip_opening
 from atldiff.timebase import FPS, SAMPLE_RATE
@@ -32,7 +32,6 @@ MIN_FRAMES = 16
 """Fewest frames with a face; a shorter clip has no time course to speak of."""
 SAME_ASPECT = 0.02
 """Sizes whose aspect ratios differ by less than this share show the same picture, only scaled."""
-FITTED_AT_ONCE = 250
 FITTED_FRAMES = 100
 """Frames, spread over the clip, that a similarity is fitted to."""
 
@@ -69,19 +68,11 @@ class Footage:
         """The points with frames without a face interpolated, (T, 478, 3)."""
         if self.found.all():
             return self.points
-        seen, flat = np.flatnonzero(self.found), self.points.reshape(len(self), -1)
-        times = np.arange(len(self))
-        columns = [np.interp(times, seen, column) for column in flat[seen].T]
-        return np.stack(columns, axis=1).reshape(self.points.shape).astype(np.float32)
+        return fill_gaps(self.points, self.found)
 
     @cached_property
     def _canonical(self) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        # A part at a time: in double precision a minute of a face is 17 MB, and the fit holds several of it.
-        shapes, rotations = np.empty_like(self.filled), np.empty((len(self), 3, 3))
-        for start in range(0, len(self), FITTED_AT_ONCE):
-            part = slice(start, start + FITTED_AT_ONCE)
-            shapes[part], rotations[part], _, _ = to_canonical(self.filled[part].astype(np.float64), mean_shape())
-        return shapes, rotations
+        return to_canonical_in_parts(self.filled, mean_shape())[:2]
 
     @property
     def shapes(self) -> NDArray[np.float32]:

@@ -14,13 +14,12 @@ import torch
 from torch import nn
 
 from atldiff.landmarks.fit import ridge_solution
+from atldiff.landmarks.generator import POINTS, describe_shape, listening
 from atldiff.landmarks.topology import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT, SIXTY_EIGHT
-from atldiff.timebase import MEL_BANDS
 
 if TYPE_CHECKING:
     from atldiff.config import CompletionConfig
 
-POINTS = 478
 COMPLETED = np.concatenate([np.arange(4, 13), np.arange(48, 68)])
 """Of the 68 points the 29 that are completed: lower jaw 4-12, mouth 48-67. DiffTalk's split; open in the paper."""
 SEEN_68 = np.concatenate([np.arange(0, 4), np.arange(13, 48)])
@@ -78,10 +77,7 @@ class CompletionGenerator(nn.Module):
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(self.IDENTITY_COMPONENTS, POINTS, 3))
-        self.listen = nn.Sequential(
-            nn.Conv1d(MEL_BANDS, width, 5, stride=2, padding=2), nn.GELU(),
-            nn.Conv1d(width, width, 5, stride=2, padding=2), nn.GELU(),
-        )  # fmt: skip
+        self.listen = listening(width)
         seen = 3 * len(seen_indices(config)) + 3
         self.see = nn.Sequential(nn.Linear(seen, width), nn.GELU(), nn.Linear(width, width))
         self.refer = nn.Linear(self.IDENTITY_COMPONENTS, width)
@@ -103,8 +99,7 @@ class CompletionGenerator(nn.Module):
 
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
         """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
-        described = torch.einsum("bkd,ikd->bi", neutral - self.identity_mean, self.identity_basis)
-        return described.clamp(-3, 3)
+        return describe_shape(neutral, self.identity_mean, self.identity_basis)
 
     def complete(
         self,

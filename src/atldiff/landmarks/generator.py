@@ -35,18 +35,28 @@ class TemporalBlock(nn.Module):
         return x + self.dropout(self.narrow(functional.gelu(self.widen(h))))
 
 
+def listening(width: int) -> nn.Sequential:
+    """Return two strided convolutions that make four log-mel columns one frame: (B, 80, 4 T) to (B, width, T)."""
+    return nn.Sequential(
+        nn.Conv1d(MEL_BANDS, width, 5, stride=2, padding=2),
+        nn.GELU(),
+        nn.Conv1d(width, width, 5, stride=2, padding=2),
+        nn.GELU(),
+    )
+
+
+def describe_shape(neutral: torch.Tensor, mean: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    """Return what tells neutral shapes (B, 478, 3) from the mean (478, 3) by a basis (I, 478, 3), (B, I) in [-3, 3]."""
+    return torch.einsum("bkd,ikd->bi", neutral - mean, basis).clamp(-3, 3)
+
+
 class SpeechNetwork(nn.Module):
     """Log-mel columns and the identity's numbers to coefficients: two strided convolutions, then temporal blocks."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         width = config.width
-        self.listen = nn.Sequential(
-            nn.Conv1d(MEL_BANDS, width, 5, stride=2, padding=2),
-            nn.GELU(),
-            nn.Conv1d(width, width, 5, stride=2, padding=2),
-            nn.GELU(),
-        )
+        self.listen = listening(width)
         self.identity = nn.Linear(config.identity_components, width)
         self.blocks = nn.ModuleList(
             TemporalBlock(width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
@@ -91,8 +101,7 @@ class Generator(nn.Module):
 
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
         """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
-        described = torch.einsum("bkd,ikd->bi", neutral - self.identity_mean, self.identity_basis)
-        return described.clamp(-3, 3)
+        return describe_shape(neutral, self.identity_mean, self.identity_basis)
 
     def predictions(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         """Return every member's coefficients (N, B, T, M): training judges each by itself."""

@@ -11,6 +11,8 @@ from atldiff.landmarks.topology import OUTER_EYE_CORNERS, RIGID
 
 Array = np.ndarray
 
+FITTED_AT_ONCE = 250
+
 
 def fit_rigid(source: Array, target: Array) -> tuple[Array, Array, Array]:
     """Fit the rotation, scale and translation that carry `source` onto `target` in least squares (Umeyama, 1991).
@@ -48,6 +50,35 @@ def to_canonical(points: Array, mean_shape: Array) -> tuple[Array, Array, Array,
     centred = points - translation[..., None, :]
     shape = np.einsum("...ki,...ij->...kj", centred, rotation) / scale[..., None, None]
     return shape, rotation, scale, translation
+
+
+def to_canonical_in_parts(points: Array, mean_shape: Array) -> tuple[Array, Array, Array, Array]:
+    """Split a track's points (T, K, 3) as `to_canonical` does, in double precision, some frames at a time.
+
+    Of a minute's points in double precision, 17 MB, the fit would hold several.
+
+    Returns:
+        shape (T, K, 3) float32; rotation (T, 3, 3), scale (T,) and translation (T, 3) float64.
+    """
+    frames = len(points)
+    shape, rotation = np.empty(points.shape, np.float32), np.empty((frames, 3, 3))
+    scale, translation = np.empty(frames), np.empty((frames, 3))
+    for start in range(0, frames, FITTED_AT_ONCE):
+        part = slice(start, start + FITTED_AT_ONCE)
+        fitted = to_canonical(points[part].astype(np.float64), mean_shape)
+        shape[part], rotation[part], scale[part], translation[part] = fitted
+    return shape, rotation, scale, translation
+
+
+def fill_gaps(points: Array, seen: Array) -> Array:
+    """Return points (T, K, 3) float32 with the frames that are not `seen` (T,) interpolated, at the ends held.
+
+    At least one frame is seen.
+    """
+    known, flat = np.flatnonzero(seen), points.reshape(len(points), -1)
+    times = np.arange(len(points))
+    columns = [np.interp(times, known, column) for column in flat[known].T]
+    return np.stack(columns, axis=1).reshape(points.shape).astype(np.float32)
 
 
 def from_canonical(shape: Array, rotation: Array, scale: Array, translation: Array) -> Array:

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from atldiff.landmarks.control import MOUTH_CONTROL
-from atldiff.landmarks.raster import dilated, polygons
+from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER
+from atldiff.methods.mouth_maps import mask_and_mouth
 from atldiff.video.warp import warp_windows
 
 if TYPE_CHECKING:
     from atldiff.config import RendererConfig
 
-MASK_RAMP_PX = 6.0
-MOUTH_REACH_PX = 5.0
 FIELD_SCALE_PX = 8.0
 CONDITION_CHANNELS = 13
 """Channels beside the noisy window: prior 3, identity 3, lip maps 4, noise mask 1, displacement 2."""
@@ -62,11 +61,7 @@ def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np
     side = config.side
     lips = polygons(points[:, _OUTER], side)
     inner = polygons(points[:, _INNER], side)
-    grown = dilated(np.maximum(lips, inner), config.mask_reach_px, MASK_RAMP_PX)
-    face = polygons(points[:, _JAW], side)  # the jaw contour, closed from ear to ear
-    inside = 1 - dilated(255 - face, 5.0, 4.0)
-    mask = np.maximum(grown * inside, lips / np.float32(255))
-    mouth = dilated(inner, MOUTH_REACH_PX + 0.5, 1.0)
+    mask, mouth = mask_and_mouth(lips, inner, polygons(points[:, _JAW], side), config.mask_reach_px)
     return lips / np.float32(255), inner / np.float32(255), mask, mouth
 
 

@@ -61,4 +61,4 @@ def open_frames(
     """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions."""
     if isinstance(renderer, PaperRenderer):
         return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers)
-    return FrameStream(renderer, portrait, sampling, seed, workers)  # of the mouth's window
+    return FrameStream(renderer, portrait, sampling, seed, workers)

@@ -16,7 +16,7 @@ from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.codec import Codec
 from atldiff.diffusion.control import ControlBranch
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.noise import frame_noise
+from atldiff.diffusion.noise import video_noise
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.methods.difftalker_inputs import NEEDED, build_inputs, hint_channels
@@ -119,11 +119,11 @@ class LatentRenderer(nn.Module):
     def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
         """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
 
-        On the renderer's device; drawn on the CPU, so that it is the same everywhere.
+        On the renderer's device.
         """
-        first, frames = (0, 1) if self.config.noise_over_time == "shared" else (first, frames)
-        side = self.config.resolution // self.config.codec.factor
-        return frame_noise(seed, first, frames, self.config.codec.channels, side)[None].to(self.device)
+        config = self.config
+        side = config.resolution // config.codec.factor
+        return video_noise(config.noise_over_time, seed, first, frames, config.codec.channels, side).to(self.device)
 
     def render_window(
         self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int

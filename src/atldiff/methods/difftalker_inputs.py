@@ -11,13 +11,12 @@ import torch
 from atldiff.landmarks.control import MOUTH_CONTROL
 from atldiff.landmarks.raster import dilated, polygons, polylines
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER, NOSE
+from atldiff.methods.mouth_maps import mask_and_mouth
 from atldiff.video.warp import warp_windows
 
 if TYPE_CHECKING:
     from atldiff.config import LatentRendererConfig
 
-MASK_RAMP_PX = 6.0
-MOUTH_REACH_PX = 5.0
 HIDDEN_REACH_PX = 4.0
 """How far beyond the jaw line the target is hidden, in template pixels: its edge would tell how far the jaw is down."""
 NOSE_TIP = 1
@@ -70,12 +69,9 @@ def face_maps(points: np.ndarray, config: LatentRendererConfig) -> tuple[np.ndar
     """
     side, scale = config.resolution, config.resolution / config.side
     lips, inner, face = (polygons(points[:, which], side) for which in (_OUTER, _INNER, _JAW))
-    inside = 1 - dilated(255 - face, 5.0 * scale, 4.0 * scale)
-    grown = dilated(np.maximum(lips, inner), config.mask_reach_px * scale, MASK_RAMP_PX * scale)
-    mask = np.maximum(grown * inside, lips / np.float32(255))
+    mask, mouth = mask_and_mouth(lips, inner, face, config.mask_reach_px, scale)
     below = np.arange(side)[None, :] >= points[:, _TIP, 1]  # (N, S)
     hidden = dilated(face, (HIDDEN_REACH_PX + 2) * scale, 2 * scale) * below[..., None]
-    mouth = dilated(inner, (MOUTH_REACH_PX + 0.5) * scale, scale)
     return mask, hidden.astype(np.float32), mouth
 
 

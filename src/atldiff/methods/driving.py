@@ -12,7 +12,7 @@ import numpy as np
 from atldiff.errors import FaceNotFound, MediaError
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.edit import at_fps
-from atldiff.landmarks.geometry import to_canonical
+from atldiff.landmarks.geometry import fill_gaps, to_canonical_in_parts
 from atldiff.landmarks.motion import GaussianSmoother
 from atldiff.landmarks.rest import neutral_shape
 from atldiff.landmarks.shape import mean_shape
@@ -35,7 +35,6 @@ LEAST_SHARE = 0.5
 """Share of all frames that must show a face; the others are interpolated."""
 POSE_SIGMA_FRAMES = 1.5
 """Gaussian applied to the head's pose over time: measured frame by frame it trembles by half a degree."""
-_FITTED_AT_ONCE = 250
 
 
 def open_driving(
@@ -116,28 +115,16 @@ def track_video(path: str | os.PathLike[str], *, progress: Callable[[int, int], 
 
 def _filled(points: list[np.ndarray | None], seen: np.ndarray) -> np.ndarray:
     """Return the points (T, 478, 3) float32 with frames that show no face interpolated, at the ends held."""
-    filled = np.zeros((len(points), POINTS, 3), np.float32)
-    for index, found in enumerate(points):
-        if found is not None:
-            filled[index] = found
-    known, lost = np.flatnonzero(seen), np.flatnonzero(~seen)
-    place = np.searchsorted(known, lost)
-    before, after = known[np.maximum(place - 1, 0)], known[np.minimum(place, len(known) - 1)]
-    weight = np.where(after > before, (lost - before) / np.maximum(after - before, 1), 0).astype(np.float32)
-    weight = weight[:, None, None]
-    filled[lost] = (1 - weight) * filled[before] + weight * filled[after]
-    return filled
+    missing = np.zeros((POINTS, 3), np.float32)
+    known = np.stack([missing if found is None else found.astype(np.float32) for found in points])
+    return known if seen.all() else fill_gaps(known, seen)
 
 
 def _canonical_track(points: np.ndarray, seen: np.ndarray, size: tuple[int, int]) -> LandmarkTrack:
     from scipy.spatial.transform import Rotation
 
-    # A part at a time: in double precision a minute of a face is 17 MB, and the fit holds several of it.
-    parts = []
-    for start in range(0, len(points), _FITTED_AT_ONCE):
-        fitted = to_canonical(points[start : start + _FITTED_AT_ONCE].astype(np.float64), mean_shape())
-        parts.append([values.astype(np.float32) for values in fitted])
-    shapes, rotation, scale, translation = (np.concatenate(values) for values in zip(*parts, strict=True))
+    fitted = to_canonical_in_parts(points, mean_shape())
+    shapes, rotation, scale, translation = (values.astype(np.float32, copy=False) for values in fitted)
     neutral = neutral_shape(shapes[seen])
     turned = Rotation.from_matrix(_smooth(rotation.reshape(-1, 9)).reshape(-1, 3, 3))  # orthogonal again
     return LandmarkTrack(

@@ -15,7 +15,7 @@ from atldiff.diffusion import ddim
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.identity import IdentityEncoder
-from atldiff.diffusion.noise import frame_noise
+from atldiff.diffusion.noise import video_noise
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.methods.paper_generator import PaperGenerator
 
@@ -120,10 +120,9 @@ class PaperRenderer(nn.Module):
     def frame_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
         """Return the noise of a video's frames from `first` on, (1, 3, T, S, S), or (1, 3, 1, S, S) where all share it.
 
-        On the renderer's device; drawn on the CPU, so that it is the same everywhere.
+        On the renderer's device.
         """
-        first, frames = (0, 1) if self.config.noise_over_time == "shared" else (first, frames)
-        return frame_noise(seed, first, frames, 3, self.config.side)[None].to(self.device)
+        return video_noise(self.config.noise_over_time, seed, first, frames, 3, self.config.side).to(self.device)
 
     def guided_image(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the process's end n = prior + scale * noise, (B, 3, T, S, S).
