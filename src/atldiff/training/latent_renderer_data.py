@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights
-from atldiff.methods.difftalker import GUESSED
 from atldiff.methods.difftalker_inputs import build_inputs
+from atldiff.methods.latent import GUESSED
 from atldiff.methods.paper import training_level
 from atldiff.training.draws import Draw, item_random
 from atldiff.training.renderer_data import cut_windows
