@@ -67,9 +67,13 @@ class CompletionSet:
 
     def _item(self, random: np.random.Generator) -> dict[str, np.ndarray]:
         chosen = self.draw(random)
-        mel, seen, target = self.mels[chosen], self.seen[chosen], self.targets[chosen]
         pace = random.uniform(0.9, 1.1)  # source frames a window frame
-        start = random.uniform(-BEFORE_FRAMES, max(-BEFORE_FRAMES + 1, len(target) - self.frames * pace + 4))
+        last = max(-BEFORE_FRAMES + 1, len(self.targets[chosen]) - self.frames * pace + 4)
+        return self.window(chosen, random.uniform(-BEFORE_FRAMES, last), pace, random)
+
+    def window(self, chosen: int, start: float, pace: float, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return an item of a chosen clip: `frames` frames from `start` on, at a pace of source frames a frame."""
+        mel, seen, target = self.mels[chosen], self.seen[chosen], self.targets[chosen]
         moments = start + np.arange(self.frames) * pace
         columns = start * COLUMNS_PER_FRAME + np.arange(self.frames * COLUMNS_PER_FRAME) * pace
         heard = (columns >= 0) & (columns <= len(mel) - 1)
