@@ -407,8 +407,8 @@ class TestBothMethods:
         import inspect
 
         for kind in (
-            KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig, LatentDiffusionConfig,
-            JointConfig,
+            KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig,
+            LatentDiffusionConfig, JointConfig,
         ):  # fmt: skip
             source = inspect.getsource(kind)
             for field in fields(kind):

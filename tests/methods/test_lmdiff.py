@@ -169,9 +169,7 @@ def test_every_form_renders_and_learns(renderer: TalkRenderer, fields: dict) -> 
 
 
 @pytest.mark.parametrize("reference", ["still", "both"])
-def test_a_fresh_network_starts_at_the_warped_portrait_where_it_sees_it(
-    renderer: TalkRenderer, reference: str
-) -> None:
+def test_a_fresh_network_starts_at_the_warped_portrait_where_it_sees_it(renderer: TalkRenderer, reference: str) -> None:
     torch.manual_seed(0)
     fresh = TalkRenderer(replace(renderer.config, reference=reference)).eval()  # pyright: ignore
     frames, base = render(fresh, steps=1)

@@ -64,7 +64,9 @@ def _latent_call(renderer: LatentRenderer | TalkRenderer, frames: int) -> Callab
             told = renderer.denoiser.listen(x, x[:, :1], x[:, :, 0], source, target)
         else:
             side = config.resolution
-            told = renderer.denoiser.control(torch.rand(1, hint_channels(renderer.config), frames, side, side, device=device))
+            told = renderer.denoiser.control(
+                torch.rand(1, hint_channels(renderer.config), frames, side, side, device=device)
+            )
     return lambda: renderer.denoiser(x, level, told, x)
 
 

@@ -23,7 +23,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train the landmark generator, the renderer, the codec, or two of them jointly. The same command resumes a run that was stopped.
+    """Train the landmark generator, the renderer, the codec, or the former two jointly. The same command resumes a run.
 
     On several processes: `torchrun --nproc-per-node 2 -m atldiff train ...`, or `accelerate launch --multi_gpu
     --num_processes 2 -m atldiff train ...`; with --device cpu also where there is no GPU.
@@ -166,7 +166,7 @@ def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConf
         known = whole.get(part)
         if not isinstance(known, dict) or not isinstance(changes, dict):
             raise ValueError(
-                f"config {name}: model: unknown part {part!r}; expected one of its parts, such as generator or renderer, an object each"
+                f"config {name}: model: unknown part {part!r}; expected one such as generator or renderer, an object each"
             )
         whole[part] = _merged(known, changes)
     return from_dict(whole)

@@ -26,7 +26,7 @@ from atldiff.diffusion.control import zero_convolution
 
 WAVES = 8
 LONGEST, SHORTEST = 2.0, 1 / 16
-"""Wave lengths of the place codes, in sides of the window: eyes lie outside it, and a lip moves by less than a pixel."""
+"""Wave lengths of the place codes, in sides of the window: eyes lie outside it, and lips move by parts of a pixel."""
 CODE = 2 + 4 * WAVES
 """Numbers that say where a point is."""
 

@@ -72,8 +72,7 @@ IP_LAP = np.concatenate([
     _OVAL_BELOW, BROW_RIGHT, BROW_LEFT, [168, 6, 197, 195, 5, 48, 115, 220, 45, 4, 275, 440, 344, 278], EYE_RIGHT,
     EYE_LEFT, LIPS_OUTER, LIPS_INNER,
 ])  # fmt: skip
-"""IP_LAP's 131 points (Zhong et al., CVPR 2023) as dense indices: contour 0-24, brows, nose and eyes 25-90, lips 91-130.
-"""
+"""IP_LAP's 131 points (Zhong et al., CVPR 2023) as dense indices: oval 0-24, brows, nose, eyes 25-90, lips 91-130."""
 
 
 def to_sixty_eight(points: np.ndarray) -> np.ndarray:

@@ -76,10 +76,11 @@ class TalkDenoiser(nn.Module):
         latents of the portrait's window. source: (B, P, 2) its landmarks in sides of the window; target: (B, T, P, 2)
         the wanted ones.
         """
-        wanted, still = (None if self.tokens is None else self.tokens(points) for points in (target, source))
+        wanted, still = (self.tokens(points) if self.tokens else None for points in (target, source))
         features = [] if self.encoder is None else self.encoder(reference.to(self.dtype))
+        side = shown.shape[-1]
         attended = {
-            level: talkformer.prepare(shown.shape[-1] // 2**level, wanted, still, features[level] if features else None)
+            level: talkformer.prepare(side // 2**level, wanted, still, features[level] if features else None)  # pyright: ignore[reportCallIssue]
             for level, talkformer in zip(self.levels, self.talkformers, strict=True)
         }
         return Told(torch.cat([shown, mask], dim=1), attended)

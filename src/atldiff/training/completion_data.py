@@ -55,9 +55,9 @@ class CompletionSet:
         self.frames, self.seed = frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
-        """Return mel (B, 4 T, 80), seen (B, T, S), target (B, T, M or P * 2), valid (B, T), identity (B, I), clips (B,).
+        """Return mel (B, 4 T, 80), seen (B, T, S), target (B, T, M or P * 2), valid (B, T), identity (B, I), clips.
 
-        heard (B,) bool and filmed (B,) int64 are as `CompletionGenerator.complete` has them.
+        clips: (B,) indices. heard (B,) bool and filmed (B,) int64 are as `CompletionGenerator.complete` has them.
         """
         return stack([self._item(item_random(self.seed, step, index)) for index in items])
 
@@ -98,9 +98,7 @@ class CompletionSet:
         }
 
 
-def completion_target(
-    clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray, config: CompletionConfig
-) -> np.ndarray:
+def completion_target(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray, config: CompletionConfig) -> np.ndarray:
     """Return what a generator should say of a clip: coefficients (T, M), or the completed points' moves (T, P * 2)."""
     if config.points == "dense":
         return coefficients(clip, basis, scale)

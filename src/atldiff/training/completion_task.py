@@ -89,11 +89,10 @@ def completion_loss(generator: CompletionGenerator) -> CompletionLoss:
     return lambda said, truth, valid: point_losses(said, truth.unflatten(-1, said.shape[-2:]), valid, weight, jaw)
 
 
-def median_scores(
-    generator: CompletionGenerator, clips: list[ClipSpeech], seen: list[SeenClip]
-) -> dict[str, float]:
+def median_scores(generator: CompletionGenerator, clips: list[ClipSpeech], seen: list[SeenClip]) -> dict[str, float]:
     """Return the median clip's lip scores by what drives the mouth; none where no mouth moves."""
-    scores = [found for clip, one in zip(clips, seen, strict=True) if (found := completion_scores(generator, clip, one))]
+    pairs = zip(clips, seen, strict=True)
+    scores = [found for clip, one in pairs if (found := completion_scores(generator, clip, one))]
     return {
         f"{name}_{drive.replace(' ', '_')}": float(np.median([found[drive][name] for found in scores]))
         for drive in (scores[0] if scores else ())

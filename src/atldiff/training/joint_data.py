@@ -52,11 +52,11 @@ class JointSet:
         """Return the tensors of a part of a batch on CPU.
 
         Of the generator, for the frames and those before and after: as `CompletionSet` has them, its `target` as
-        `target_landmarks`. Of the renderer, float16: target, true_prior (B, 3, T, S, S); visible, likewise, the target where it may be seen, with
-        is_filmed (B,) bool, whether it is; mouth (B, 1, T, S, S); reference (B, 3, S, S); noise, level and guessed as
-        `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where the points would be without
-        speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2), those of the reference; tokens
-        (B, P) int64, which of the K TalkFormer sees.
+        `target_landmarks`. Of the renderer, float16: target and true_prior (B, 3, T, S, S); visible, likewise, the
+        target where it may be seen, with is_filmed (B,) bool, whether it is; mouth (B, 1, T, S, S); reference (B, 3, S,
+        S); noise, level and guessed as `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where
+        the points would be without speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2),
+        those of the reference; tokens (B, P) int64, which of the K TalkFormer sees.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     from atldiff.methods.lmdiff import LMDiffModel
 
 
-def joint_task(
-    model: LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
-) -> Task:
+def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
     """Return the joint stage over a prepared folder: generator and denoiser learn, the codec stays as it is.
 
     Raises:
@@ -92,9 +90,7 @@ def joint_task(
     return Task(model, source, loss, probe, write)
 
 
-def joint_set(
-    model: LMDiffModel, manifest: Manifest, clips: list[ClipSpeech], *, frames: int, seed: int
-) -> JointSet:
+def joint_set(model: LMDiffModel, manifest: Manifest, clips: list[ClipSpeech], *, frames: int, seed: int) -> JointSet:
     """Return the batches of joint training over clips with sound."""
     generator = model.generator
     config = generator.config

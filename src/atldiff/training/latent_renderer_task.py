@@ -1,4 +1,4 @@
-"""The latent renderers' stage: its batches, its loss on latents, and the error in the mouth of people it has not seen."""
+"""The latent renderers' stage: batches, the loss on latents, and the error in the mouth of people not seen."""
 
 from __future__ import annotations
 
