@@ -166,7 +166,7 @@ def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConf
         known = whole.get(part)
         if not isinstance(known, dict) or not isinstance(changes, dict):
             raise ValueError(
-                f"config {name}: model: unknown part {part!r}; expected one such as generator or renderer, an object each"
+                f"config {name}: model: unknown part {part!r}; expected such as generator or renderer, an object each"
             )
         whole[part] = _merged(known, changes)
     return from_dict(whole)
