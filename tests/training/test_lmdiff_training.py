@@ -315,9 +315,7 @@ class TestStages:
         buffers = {"basis", "scale", "identity_mean", "identity_basis"}
         assert not changed & {f"generator.{name}" for name in buffers}
 
-    def test_what_was_never_trained_is_refused(
-        self, prepared: Manifest, runs: dict[str, Path], tmp_path: Path
-    ) -> None:
+    def test_what_was_never_trained_is_refused(self, prepared: Manifest, runs: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="got a generator that was never trained"):
             train_stage(JOINT, prepared.folder, tmp_path / "a", start=runs["codec"], workers=0)
         with pytest.raises(CheckpointError, match="got a codec that was never trained"):
