@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from atldiff.methods.atl import ATLModel
     from atldiff.methods.build import Model
     from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.methods.lmdiff import LMDiffModel
     from atldiff.methods.paper import PaperModel
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -150,10 +151,41 @@ def random_difftalker_model() -> DiffTalkerModel:
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def random_lmdiff_model() -> LMDiffModel:
+    """The same for LMDiff."""
+    import torch
+
+    from atldiff.config import CodecConfig, CompletionConfig, LMDiffConfig, TalkRendererConfig
+    from atldiff.landmarks.rest import lower_face
+    from atldiff.methods.lmdiff import LMDiffModel
+
+    torch.manual_seed(0)
+    model = LMDiffModel(
+        LMDiffConfig(
+            generator=CompletionConfig(points="ip-lap", width=32, layers=1, heads=2, feed_forward=32, components=4),
+            renderer=TalkRendererConfig(
+                codec=CodecConfig(widths=(16, 32), decoder_widths=(16, 32), blocks=1),
+                widths=(16, 32), blocks=(1, 1), talk_levels=(0, 1), token_width=16,
+            ),
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.05)
+        model.renderer.codec.decoder.out.weight.mul_(0.3)  # pyright: ignore[reportAttributeAccessIssue]
+        model.generator.basis.normal_(0, 0.02)
+        model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
+        model.generator.identity_basis.normal_(0, 0.1)
+    return model.eval()
+
+
 FIXTURES = {
     "atl-diff": "random_model",
     "atl-diff-paper": "random_paper_model",
     "difftalker": "random_difftalker_model",
+    "lmdiff": "random_lmdiff_model",
 }
 """The small random model of each method."""
 

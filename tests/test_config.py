@@ -9,6 +9,7 @@ import pytest
 from atldiff.config import (
     DIFFTALKER_PRESETS,
     FORMAT_VERSION,
+    LMDIFF_PRESETS,
     PAPER_PRESETS,
     PAPER_SAMPLING,
     PRESETS,
@@ -17,7 +18,9 @@ from atldiff.config import (
     ConditionUNetConfig,
     GeneratorConfig,
     IdentityDiffusionConfig,
+    JointConfig,
     KFLMConfig,
+    LatentDiffusionConfig,
     Method,
     MethodConfig,
     PaperConfig,
@@ -84,6 +87,7 @@ WRONG: list[tuple[type, dict, str]] = [
     (SampleConfig, {"shared_frames": -1}, "shared_frames"),
     (SampleConfig, {"window_frames": 8, "shared_frames": 5}, "shared_frames"),
     (TrainConfig, {"stage": "codec"}, "stage"),
+    (TrainConfig, {"stage": "joint"}, "stage"),
     (TrainConfig, {"steps": 0}, "steps"),
     (TrainConfig, {"steps": 10_000_001}, "steps"),
     (TrainConfig, {"clips_per_batch": 0}, "clips_per_batch"),
@@ -308,7 +312,7 @@ class TestDictionaries:
         [
             ({"format_version": 2}, "format_version: got 2, expected 1"),
             ({"format_version": None}, "format_version: got None"),
-            ({"method": "lmdiff"}, "method: got 'lmdiff', expected 'atl-diff'"),
+            ({"method": "lm-diff"}, "method: got 'lm-diff', expected 'atl-diff'"),
             ({"device": "cpu"}, "unknown field 'device'; expected fields generator, renderer"),
             ({"renderer": {"sides": 1}}, "renderer: unknown field 'sides'; expected fields .*side"),
             ({"generator": 3}, "generator: got int, expected an object"),
@@ -395,14 +399,17 @@ class TestBothMethods:
         values = {**to_dict(PAPER_PRESETS["compact"]), "method": "atl-diff"}
         with pytest.raises(ValueError, match="unknown field"):
             from_dict(values)
-        with pytest.raises(ValueError, match="method: got 'paper', expected 'atl-diff', 'atl-diff-paper' or 'd"):
+        with pytest.raises(ValueError, match="method: got 'paper', expected 'atl-diff', 'atl-diff-paper', 'd"):
             from_dict({**values, "method": "paper"})
 
     def test_every_field_has_a_description(self) -> None:
         """The tables of the documentation and the help are made of them."""
         import inspect
 
-        for kind in (KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig):
+        for kind in (
+            KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig,
+            LatentDiffusionConfig, JointConfig,
+        ):  # fmt: skip
             source = inspect.getsource(kind)
             for field in fields(kind):
                 after = source[source.index(f"\n    {field.name}: ") :]
@@ -441,7 +448,7 @@ class TestPresets:
         assert len({(c.window_frames, c.shared_frames) for c in PRESETS.values()}) == 1
 
     def test_training(self) -> None:
-        assert {config.stage for config in TRAIN_PRESETS.values()} == {"renderer", "landmarks", "codec"}
+        assert {config.stage for config in TRAIN_PRESETS.values()} == {"renderer", "landmarks", "codec", "joint"}
         for name, config in TRAIN_PRESETS.items():
             assert replace(config) == config
             if name in ("renderer", "landmarks"):
@@ -455,4 +462,7 @@ class TestPresets:
                 assert config.stage == stage.get(name, name.removeprefix("difftalker-"))
                 kind = "stable-diffusion" if name == "difftalker-sd" else "compact"
                 assert config.model == DIFFTALKER_PRESETS[kind]
+            if name.startswith("lmdiff"):
+                assert config.stage == ("renderer" if name == "lmdiff" else name.removeprefix("lmdiff-"))
+                assert config.model == LMDIFF_PRESETS["compact"]
         assert TRAIN_PRESETS["debug"].steps < 10

@@ -21,6 +21,7 @@ from atldiff.commands import bench
 from atldiff.config import PRESETS, SampleConfig
 from atldiff.errors import AtlDiffError
 from atldiff.methods.difftalker import LatentRenderer
+from atldiff.methods.lmdiff import TalkRenderer
 from atldiff.pipeline import TalkingHead
 from atldiff.stages import STAGES
 
@@ -58,7 +59,11 @@ def test_one_video_books_every_stage(head, inputs, tmp_path) -> None:
 def test_network_call_is_one_evaluation_of_a_window(head) -> None:
     renderer = head.model.renderer
     side = renderer.config.side
-    picture = (1, 4, 8, side // 4, side // 4) if isinstance(renderer, LatentRenderer) else (1, 3, 8, side, side)
+    picture = (
+        (1, 4, 8, side // 4, side // 4)
+        if isinstance(renderer, LatentRenderer | TalkRenderer)
+        else (1, 3, 8, side, side)
+    )
     with torch.inference_mode():
         assert network_call(renderer, SHORT)().shape == picture
 

@@ -9,21 +9,25 @@ import torch
 from atldiff.config import CompletionConfig
 from atldiff.landmarks.completion import (
     COMPLETED,
+    COMPLETED_131,
     SEEN_68,
+    SEEN_131,
     SEEN_DENSE,
     SEEN_LIMIT,
     CompletionGenerator,
+    completed_indices,
+    jaw_count,
     seen_indices,
     seen_tokens,
 )
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import CompletionStream, whole
-from atldiff.landmarks.topology import SIXTY_EIGHT
+from atldiff.landmarks.topology import IP_LAP, JAW, LIPS, LIPS_INNER, LIPS_OUTER
 
 torch.set_num_threads(1)
 
-POINTS = pytest.mark.parametrize("points", ["dense", "sixty-eight"])
+POINTS = pytest.mark.parametrize("points", ["dense", "sixty-eight", "ip-lap"])
 FRAMES = 12
 
 
@@ -76,11 +80,25 @@ def test_the_split_of_the_sixty_eight_points() -> None:
     assert not lower_face()[SEEN_DENSE].any()  # what generators move is not shown to them
 
 
+def test_the_split_of_ip_laps_points() -> None:
+    """The figures of IP_LAP: 131 points, a jaw of 17 and lips of 40 completed after 74 that are visible."""
+    assert len(set(IP_LAP.tolist())) == 131
+    assert (len(SEEN_131), len(COMPLETED_131)) == (74, 57)
+    assert sorted([*SEEN_131, *COMPLETED_131]) == list(range(131))
+    config = CompletionConfig(points="ip-lap")
+    jaw, mouth = np.split(completed_indices(config), [jaw_count(config)])
+    assert set(jaw.tolist()) <= set(JAW.tolist())
+    assert jaw[8] == 152  # the chin is its middle
+    assert mouth.tolist() == [*LIPS_OUTER, *LIPS_INNER]
+    assert not set(seen_indices(config).tolist()) & {*jaw.tolist(), *LIPS.tolist()}
+
+
 @POINTS
 def test_shapes(points: str) -> None:
     made = generator(points)
     said = made.complete(**given(made))
-    assert said.shape == ((2, FRAMES, 6) if points == "dense" else (2, FRAMES, 29, 2))
+    shapes = {"dense": (6,), "sixty-eight": (29, 2), "ip-lap": (57, 2)}
+    assert said.shape == (2, FRAMES, *shapes[points])
     assert made.coefficients(said).shape == (2, FRAMES, 6)
 
 
@@ -114,11 +132,12 @@ def test_clips_of_a_batch_do_not_mix(points: str) -> None:
         assert torch.allclose(alone, whole_batch[item : item + 1], atol=1e-5)
 
 
-def test_points_that_the_basis_made_give_their_coefficients_back() -> None:
-    made = generator("sixty-eight")
+@pytest.mark.parametrize("points", ["sixty-eight", "ip-lap"])
+def test_points_that_the_basis_made_give_their_coefficients_back(points: str) -> None:
+    made = generator(points)
     wanted = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(3))
     moved = torch.einsum("btm,mkd->btkd", wanted * made.scale, made.basis)
-    completed = moved[:, :, SIXTY_EIGHT[COMPLETED], :2]
+    completed = moved[:, :, completed_indices(made.config), :2]
     assert torch.allclose(made.coefficients(completed), wanted, atol=0.05)
 
 
@@ -169,7 +188,7 @@ def test_what_is_seen_is_cut_to_its_range() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"points": "131"}, "points: got '131', expected 'dense' or 'sixty-eight'"),
+        ({"points": "131"}, "points: got '131', expected 'dense', 'sixty-eight' or 'ip-lap'"),
         ({"width": 30}, "width: got 30, expected a multiple of 8 in 16 to 2048"),
         ({"layers": 0}, "layers: got 0, expected 1 to 24"),
         ({"lookahead_frames": 33}, "lookahead_frames: got 33, expected 0 to 32"),

@@ -26,6 +26,7 @@ from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.methods.atl import ATLModel, Renderer
 from atldiff.methods.build import build, open_frames
 from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
+from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
 from atldiff.methods.paper import FROM_START, IdentityUNet, PaperModel, PaperRenderer, training_level
 from atldiff.methods.paper_frames import PaperFrameStream
 from atldiff.methods.paper_inputs import NEEDED, build_start
@@ -560,8 +561,8 @@ class TestModel:
     def test_build_knows_every_method(self, random_any_model: Any, portrait: Portrait) -> None:
         again = build(random_any_model.config)
         assert type(again) is type(random_any_model)
-        assert isinstance(again, ATLModel | PaperModel | DiffTalkerModel)
-        assert isinstance(again.renderer, Renderer | PaperRenderer | LatentRenderer)
+        assert isinstance(again, ATLModel | PaperModel | DiffTalkerModel | LMDiffModel)
+        assert isinstance(again.renderer, Renderer | PaperRenderer | LatentRenderer | TalkRenderer)
         assert again.state_dict().keys() == random_any_model.state_dict().keys()
         frames = open_frames(random_any_model.renderer, portrait, SampleConfig(steps=1), 0)
         assert len([*frames.push(track(portrait, 3)), *frames.flush()]) == 3

@@ -11,6 +11,8 @@ import torch
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.difftalker_inputs import hint_channels
+from atldiff.methods.lmdiff import TalkRenderer
+from atldiff.methods.lmdiff_inputs import TOKENS
 from atldiff.methods.paper import PaperRenderer
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Throughput:
 def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[], torch.Tensor]:
     """Return one network evaluation of one window as the sampler does it, on random frames."""
     frames, device = sampling.window_frames, renderer.device
-    if isinstance(renderer, LatentRenderer):
+    if isinstance(renderer, LatentRenderer | TalkRenderer):
         return _latent_call(renderer, frames)
     side = renderer.config.side
     draw = lambda channels: torch.rand(1, channels, frames, side, side, device=device)  # noqa: E731 - used thrice
@@ -51,15 +53,20 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
     return lambda: renderer.denoise(x, t, prior, conditions, mask)
 
 
-def _latent_call(renderer: LatentRenderer, frames: int) -> Callable[[], torch.Tensor]:
-    """Return one evaluation of the denoiser on latents; control branch and codec run once a window, not once a step."""
-    config, device = renderer.config, renderer.device
-    hint = torch.rand(1, hint_channels(config), frames, config.resolution, config.resolution, device=device)
+def _latent_call(renderer: LatentRenderer | TalkRenderer, frames: int) -> Callable[[], torch.Tensor]:
+    """Return one evaluation of the denoiser on latents; what steers it and the codec run once a window, not a step."""
+    config, device, side = renderer.config, renderer.device, renderer.config.resolution
     x = renderer.window_noise(0, 0, frames).expand(-1, -1, frames, -1, -1)
     level = torch.tensor([config.schedule.train_steps - 1], device=device)
     with torch.inference_mode():
-        control = renderer.denoiser.control(hint)
-    return lambda: renderer.denoiser(x, level, control, x)
+        if isinstance(renderer, TalkRenderer):
+            source, target = (torch.rand(1, *more, len(TOKENS), 2, device=device) for more in ((), (frames,)))
+            shown = torch.rand(1, 3, frames, side, side, device=device)
+            told = renderer.denoiser.listen(shown, x[:, :1], x[:, :, 0], source, target)
+        else:
+            hint = torch.rand(1, hint_channels(renderer.config), frames, side, side, device=device)
+            told = renderer.denoiser.control(hint)
+    return lambda: renderer.denoiser(x, level, told, x)
 
 
 def count_gflop(renderer: FaceRenderer, sampling: SampleConfig) -> float:

@@ -11,7 +11,7 @@ import tyro
 
 from atldiff.commands.options import ReportOptions, closest, optional, read
 from atldiff.commands.progress import Progress, say, write_json
-from atldiff.config import TRAIN_PRESETS, DiffTalkerConfig, TrainConfig, from_dict, to_dict
+from atldiff.config import TRAIN_PRESETS, DiffTalkerConfig, LMDiffConfig, TrainConfig, from_dict, to_dict
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train the landmark generator, the renderer or the codec. The same command resumes a run that was stopped.
+    """Train the landmark generator, the renderer, the codec, or the former two jointly. The same command resumes a run.
 
     On several processes: `torchrun --nproc-per-node 2 -m atldiff train ...`, or `accelerate launch --multi_gpu
     --num_processes 2 -m atldiff train ...`; with --device cpu also where there is no GPU.
@@ -31,8 +31,9 @@ class Train:
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
     """Of atl-diff landmarks and renderer; of atl-diff-paper paper-landmarks and paper-renderer; of difftalker
-    difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; debug; or a JSON file such
-    as {"preset": "renderer", "steps": 100}."""
+    difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a codec of
+    difftalker's, lmdiff-landmarks, the renderer lmdiff, and lmdiff-joint; debug; or a JSON file such as {"preset":
+    "renderer", "steps": 100}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
@@ -42,8 +43,8 @@ class Train:
     base: Annotated[str | None, optional("HUB_ID|FOLDER")] = None
     """Stable Diffusion 1.x that difftalker-sd stands on, instead of the preset's."""
     codec: Annotated[str | None, optional("HUB_ID|FOLDER")] = None
-    """Autoencoder of diffusers (AutoencoderKL or AutoencoderTiny) under difftalker's renderer, instead of the preset's
-    codec. The window grows to the next side that its latents divide."""
+    """Autoencoder of diffusers (AutoencoderKL or AutoencoderTiny) under difftalker's or lmdiff's renderer, instead of
+    the preset's codec. The window grows to the next side that its latents divide."""
     steps: Annotated[int | None, optional("N")] = None
     """Steps of the whole run, instead of the preset's."""
     minutes: Annotated[float | None, optional("M")] = None
@@ -165,7 +166,7 @@ def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConf
         known = whole.get(part)
         if not isinstance(known, dict) or not isinstance(changes, dict):
             raise ValueError(
-                f"config {name}: model: unknown part {part!r}; expected generator or renderer, an object each"
+                f"config {name}: model: unknown part {part!r}; expected such as generator or renderer, an object each"
             )
         whole[part] = _merged(known, changes)
     return from_dict(whole)
@@ -221,10 +222,10 @@ def _with_base(config: TrainConfig, base: str) -> TrainConfig:
 def _with_codec(config: TrainConfig, source: str) -> TrainConfig:
     """Return a configuration over another autoencoder, whose config.json says the shape of its latents."""
     model = config.model
-    if not isinstance(model, DiffTalkerConfig) or config.stage == "codec":
+    if not isinstance(model, DiffTalkerConfig | LMDiffConfig) or config.stage == "codec":
         raise ValueError(
             f"codec: got {source!r} for a renderer on pixels, or the stage that trains a codec of ours; expected the "
-            "preset difftalker or difftalker-sd, or leave --codec out"
+            "preset difftalker or difftalker-sd, or lmdiff, or leave --codec out"
         )
     from atldiff.diffusion.pretrained_files import codec_config
 
@@ -233,7 +234,7 @@ def _with_codec(config: TrainConfig, source: str) -> TrainConfig:
     return _with_renderer(config, model, codec=codec, resolution=-(-model.renderer.resolution // step) * step)
 
 
-def _with_renderer(config: TrainConfig, model: DiffTalkerConfig, **changes: Any) -> TrainConfig:
+def _with_renderer(config: TrainConfig, model: DiffTalkerConfig | LMDiffConfig, **changes: Any) -> TrainConfig:
     return replace(config, model=replace(model, renderer=replace(model.renderer, **changes)))
 
 
@@ -246,13 +247,14 @@ def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     from atldiff.diffusion.pretrained import Borrowing
     from atldiff.methods.build import build
     from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.methods.lmdiff import LMDiffModel
 
     model = build(config.model)
     counts = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("generator", model.generator), ("renderer", model.renderer))
     }
-    if isinstance(model, DiffTalkerModel):
+    if isinstance(model, DiffTalkerModel | LMDiffModel):
         counts["codec"] = sum(p.numel() for p in model.renderer.codec.parameters())
         counts["renderer"] -= counts["codec"]
         borrowed = (part.borrowed for part in model.modules() if isinstance(part, Borrowing))

@@ -14,6 +14,8 @@ from atldiff.config.difftalker import (
     DiffTalkerConfig,
     LatentRendererConfig,
 )
+from atldiff.config.latent import LatentDiffusionConfig
+from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, TalkRendererConfig
 from atldiff.config.paper import (
     PAPER_PRESETS,
     ConditionUNetConfig,
@@ -27,15 +29,16 @@ from atldiff.config.training import TRAIN_PRESETS, Stage, TrainConfig
 
 FORMAT_VERSION = 1
 
-Method = Literal["atl-diff", "atl-diff-paper", "difftalker"]
+Method = Literal["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
 METHODS: tuple[Method, ...] = get_args(Method)
-MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig"
-RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig"
+MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig"
+RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig | TalkRendererConfig"
 
 __all__ = [
     "DIFFTALKER_PRESETS",
     "FORMAT_VERSION",
     "LATENT_SAMPLING",
+    "LMDIFF_PRESETS",
     "METHODS",
     "PAPER_PRESETS",
     "PAPER_SAMPLING",
@@ -48,7 +51,10 @@ __all__ = [
     "DiffTalkerConfig",
     "GeneratorConfig",
     "IdentityDiffusionConfig",
+    "JointConfig",
     "KFLMConfig",
+    "LMDiffConfig",
+    "LatentDiffusionConfig",
     "LatentRendererConfig",
     "Method",
     "MethodConfig",
@@ -59,6 +65,7 @@ __all__ = [
     "SampleConfig",
     "ScheduleConfig",
     "Stage",
+    "TalkRendererConfig",
     "TrainConfig",
     "from_dict",
     "sampling_presets",
@@ -75,6 +82,8 @@ def method_of(config: MethodConfig) -> Method:
             return "atl-diff-paper"
         case DiffTalkerConfig():
             return "difftalker"
+        case LMDiffConfig():
+            return "lmdiff"
 
 
 def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
@@ -82,7 +91,7 @@ def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
     match renderer:
         case RendererConfig():
             return PRESETS
-        case LatentRendererConfig():
+        case LatentRendererConfig() | TalkRendererConfig():
             return LATENT_SAMPLING
         case IdentityDiffusionConfig():
             frames = renderer.clip_frames
@@ -109,5 +118,6 @@ def from_dict(values: dict[str, Any]) -> MethodConfig:
     check_choice("method", method, METHODS)
     kinds: dict[Method, type[MethodConfig]] = {
         "atl-diff": ATLConfig, "atl-diff-paper": PaperConfig, "difftalker": DiffTalkerConfig,
+        "lmdiff": LMDiffConfig,
     }  # fmt: skip
     return build(kinds[method], values, "file")

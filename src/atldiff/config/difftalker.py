@@ -11,6 +11,7 @@ from typing import Literal
 
 from atldiff.config.check import check, check_choice
 from atldiff.config.codec import CodecConfig
+from atldiff.config.latent import LatentDiffusionConfig, check_counts
 from atldiff.config.paper import ScheduleConfig
 
 
@@ -18,9 +19,9 @@ from atldiff.config.paper import ScheduleConfig
 class CompletionConfig:
     """The landmark completion transformer: sound and visible landmarks to the landmarks of lower jaw and mouth."""
 
-    points: Literal["dense", "sixty-eight"] = "dense"
-    """What is completed: the lower face of the dense topology through a learned basis, or 29 of 68 points (lower jaw 9,
-    mouth 20), 39 of which are visible."""
+    points: Literal["dense", "sixty-eight", "ip-lap"] = "dense"
+    """What is completed: the lower face of the dense topology through a learned basis; 29 of 68 points (lower jaw 9,
+    mouth 20), 39 of which are visible; or IP_LAP's 57 of 131 (jaw 17, lips 40), 74 of which are visible."""
     width: int = 192
     """Channels of a token. A multiple of `heads`, 16 to 2048."""
     layers: int = 4
@@ -41,7 +42,7 @@ class CompletionConfig:
     """Weight of the error of frame differences against that of positions. 0 to 100."""
 
     def __post_init__(self) -> None:
-        check_choice("points", self.points, ("dense", "sixty-eight"))
+        check_choice("points", self.points, ("dense", "sixty-eight", "ip-lap"))
         check(1 <= self.heads <= 32, "heads", self.heads, "1 to 32")
         check(16 <= self.width <= 2048 and self.width % (2 * self.heads) == 0, "width", self.width,
               f"a multiple of {2 * self.heads} in 16 to 2048")  # fmt: skip
@@ -54,69 +55,28 @@ class CompletionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentRendererConfig:
+class LatentRendererConfig(LatentDiffusionConfig):
     """Latent diffusion of the window around the lower face, steered by landmarks through a control branch."""
 
-    side: int = 80
-    """Side of the window in template pixels: what `resolution` pixels show. 16 to 96."""
-    origin: tuple[int, int] = (24, 26)
-    """Corner of the window (x, y) in template pixels."""
-    resolution: int = 80
-    """Side in pixels at which the codec sees the window. A multiple of the codec's factor times 2 to the number of
-    levels less one; 32 to 1024."""
-    codec: CodecConfig = field(default_factory=CodecConfig)
-    """Pictures to latents and back."""
     backend: Literal["compact", "stable-diffusion"] = "compact"
     """The denoiser: ours, trained here, or a frozen Stable Diffusion U-Net with a trained ControlNet (diffusers)."""
     base: str = ""
     """Hub id or folder of the Stable Diffusion pipeline; its weights belong to no checkpoint of ours."""
     reference: Literal["warped", "still", "both"] = "both"
     """How the control branch sees the portrait: moved to the target's landmarks, as it is, or both."""
-    widths: tuple[int, ...] = (96, 160, 224)
-    """Channels a level of the compact U-Net. Multiples of 16."""
-    blocks: tuple[int, ...] = (1, 2, 1)
-    """Residual blocks a level of the compact U-Net, on the way down (and up)."""
     control_blocks: tuple[int, ...] = (2, 1, 1)
     """Residual blocks a level of the control branch."""
-    schedule: ScheduleConfig = field(
-        default_factory=lambda: ScheduleConfig(
-            beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=0.0
-        )
-    )
-    """The forward process; the variances are those of latent diffusion (arXiv 2112.10752)."""
-    noise_over_time: Literal["shared", "independent"] = "shared"
-    """Whether all frames start from the same noise or each from its own, which flickers."""
-    mask_reach_px: float = 12.0
-    """How far beyond the lips the picture may change, in template pixels. 1 to 64."""
-    pixel_weight: float = 2.0
-    """Weight of the decoded picture's error, of one frame a clip, beside that of the latents: it asks for lip edges and
-    teeth. 0 leaves it to the latents, as latent diffusion does; needs `prediction` to be `sample`. 0 to 100."""
 
     def __post_init__(self) -> None:
-        levels = len(self.widths)
-        step = self.codec.factor * 2 ** (levels - 1)
         check_choice("backend", self.backend, ("compact", "stable-diffusion"))
         check_choice("reference", self.reference, ("warped", "still", "both"))
-        check_choice("noise_over_time", self.noise_over_time, ("shared", "independent"))
         check(self.backend == "compact" or bool(self.base), "base", self.base,
               "a hub id or folder, when backend is 'stable-diffusion'")  # fmt: skip
         latent = (self.codec.factor, self.codec.channels)
         check(self.backend == "compact" or latent == (8, 4), "codec", latent,
               "factor 8 and 4 channels, as Stable Diffusion has, when backend is 'stable-diffusion'")  # fmt: skip
-        check(16 <= self.side <= 96, "side", self.side, "16 to 96")
-        check(len(self.origin) == 2, "origin", self.origin, "two numbers")
-        check(32 <= self.resolution <= 1024 and self.resolution % step == 0, "resolution", self.resolution,
-              f"a multiple of {step} in 32 to 1024")  # fmt: skip
-        check(1 <= levels <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,
-              "one to five multiples of 16")  # fmt: skip
-        for name in ("blocks", "control_blocks"):
-            counts = getattr(self, name)
-            check(len(counts) == levels and all(n >= 1 for n in counts), name, counts,
-                  f"{levels} numbers of at least 1")  # fmt: skip
-        check(1 <= self.mask_reach_px <= 64, "mask_reach_px", self.mask_reach_px, "1 to 64")
-        check(0 <= self.pixel_weight <= 100, "pixel_weight", self.pixel_weight, "0 to 100")
-        check(self.pixel_weight == 0 or self.schedule.prediction == "sample", "pixel_weight", self.pixel_weight,
-              f"0 when the network predicts {self.schedule.prediction!r}")  # fmt: skip
+        LatentDiffusionConfig.__post_init__(self)  # `super()` knows no class with slots
+        check_counts("control_blocks", self.control_blocks, len(self.widths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

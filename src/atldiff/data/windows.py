@@ -101,6 +101,18 @@ def mirrored(points: np.ndarray, side: int) -> np.ndarray:
     return points * np.array([-1, 1], np.float32) + np.array([side - 1, 0], np.float32)
 
 
+def crop_map(geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool) -> np.ndarray:
+    """Return the map (2, 3) float32 from stored-window pixels to those of what `crop` cuts."""
+    x, y = _corner(geometry, jitter)
+    across = [-1, 0, geometry.side - 1 + x] if flip else [1, 0, -x]
+    return np.array([across, [0, 1, -y]], np.float32)
+
+
+def _corner(geometry: WindowGeometry, jitter: np.ndarray) -> np.ndarray:
+    wanted = np.asarray(geometry.origin) - np.asarray(STORED_WINDOW.origin) + jitter
+    return np.clip(wanted, 0, STORED_WINDOW.side - geometry.side)
+
+
 def crop(
     clip: ClipWindows, frames: np.ndarray, geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -111,8 +123,7 @@ def crop(
     Returns:
         images (1 + T, S, S, 3) uint8; points of the reference (K, 2) and the targets (T, K, 2) in its pixels.
     """
-    stored = np.asarray(STORED_WINDOW.origin)
-    corner = np.clip(np.asarray(geometry.origin) - stored + jitter, 0, STORED_WINDOW.side - geometry.side)
+    corner = _corner(geometry, jitter)
     images = np.concatenate([clip.windows(frames[:1]), clip.windows(frames[1:])])
     images = images[:, corner[1] : corner[1] + geometry.side, corner[0] : corner[0] + geometry.side]
     points = clip.points[frames] - corner.astype(np.float32)

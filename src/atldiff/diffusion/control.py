@@ -34,8 +34,8 @@ class ControlBranch(nn.Module):
             self.levels.append(stage)
             last = level == len(widths) - 1
             self.shrink.append(nn.Identity() if last else nn.Conv2d(width, width, 3, stride=2, padding=1))
-            self.inject.append(zero_convolution(width))
-        self.inject.append(zero_convolution(width))  # of the middle
+            self.inject.append(zero_convolution(width, width))
+        self.inject.append(zero_convolution(width, width))  # of the middle
 
     def forward(self, hint: torch.Tensor) -> list[torch.Tensor]:
         """Return what is added to each level's skip and to the middle, (B * T, C, s, s) each, of (B, C, T, S, S)."""
@@ -51,9 +51,9 @@ class ControlBranch(nn.Module):
         return [*added, self.inject[-1](h)]
 
 
-def zero_convolution(width: int) -> nn.Conv2d:
-    """Return a 1x1 convolution that starts at zero: a fresh branch changes nothing."""
-    convolution = nn.Conv2d(width, width, 1)
+def zero_convolution(width_in: int, width: int) -> nn.Conv2d:
+    """Return a 1x1 convolution that starts at zero: what is fresh changes nothing."""
+    convolution = nn.Conv2d(width_in, width, 1)
     nn.init.zeros_(convolution.weight)
     nn.init.zeros_(convolution.bias)  # pyright: ignore[reportArgumentType]
     return convolution

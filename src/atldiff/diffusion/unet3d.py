@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from atldiff.diffusion.blocks import CrossAttention, ResidualBlock, SpatialAttention, fold_time, unfold_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 class UNet3D(nn.Module):
@@ -83,12 +88,13 @@ class UNet3D(nn.Module):
         context: torch.Tensor | None = None,
         label: torch.Tensor | None = None,
         injections: list[torch.Tensor] | None = None,
+        attend: Mapping[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
     ) -> torch.Tensor:
         """Return (B, channels_out, T, S, S).
 
         x: (B, channels_in, T, S, S). embedding: (B, embedding_width) of t. context: (B, N, context_width) tokens.
         label: (B,) int64. injections: what a control branch adds to each level's skip, then to the middle, each
-        (B * T, C, s, s) of its place.
+        (B * T, C, s, s) of its place. attend: by level, what its features (B * T, C, s, s) go through on the way down.
         """
         batch, _, frames = x.shape[:3]
         embedded = self.embed(embedding)  # (B, E)
@@ -104,6 +110,8 @@ class UNet3D(nn.Module):
                 h = block(h, embedded, batch)
             if level and self.context:
                 h = self.context[level - 1](h, context)
+            if attend is not None and level in attend:
+                h = attend[level](h)
             skips.append(h if injections is None else h + injections[level])
             h = shrink(h)
         h = self.middle(self.attention(h), embedded, batch)

@@ -20,6 +20,7 @@ from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.generators import speak
+from atldiff.methods.lmdiff import TalkRenderer
 from atldiff.methods.paper_generator import PaperGenerator
 from atldiff.video.window import WindowGeometry
 
@@ -40,7 +41,7 @@ CHECKED_LAG_FRAMES = 2
 
 
 def renderer_errors(
-    renderer: Renderer | LatentRenderer, manifest: Manifest, entry: ManifestEntry
+    renderer: Renderer | LatentRenderer | TalkRenderer, manifest: Manifest, entry: ManifestEntry
 ) -> dict[str, float] | None:
     """Return summed squared errors in the mouth of one clip driven by its true landmarks; None if too short or still.
 
@@ -80,9 +81,9 @@ def renderer_errors(
     return sums if sums["prior"] > STILL * count else None
 
 
-def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer]:
+def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer | TalkRenderer]:
     """Return whether a renderer changes a warped portrait, in windows as they are prepared."""
-    if isinstance(renderer, LatentRenderer):
+    if isinstance(renderer, LatentRenderer | TalkRenderer):
         return renderer.config.resolution == renderer.config.side
     return isinstance(renderer, Renderer)
 

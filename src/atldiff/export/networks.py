@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from atldiff.config import sampling_presets
+from atldiff.config import method_of, sampling_presets
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import CheckpointError
@@ -18,6 +18,7 @@ from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import CONDITION_CHANNELS
 from atldiff.methods.difftalker import DiffTalkerModel
+from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.methods.paper import PaperModel
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 DENOISER, GENERATOR = "denoiser", "generator"
 NO_LATENT_EXPORT = (
-    "export: got difftalker, whose codec and control branch have no exported form, expected atl-diff or "
-    "atl-diff-paper; use backend torch"
+    "export: got {}, whose codec and what steers it have no exported form, expected atl-diff or atl-diff-paper; use "
+    "backend torch"
 )
 LEAST_FRAMES, MOST_FRAMES = 4, 64
 """Frames of a window, as `SampleConfig` has them."""
@@ -87,8 +88,8 @@ def networks_of(model: Model, window_frames: int) -> tuple[Network, Network]:
             return _atl_denoiser(model, window_frames), _atl_generator(model)
         case PaperModel():
             return _paper_denoiser(model, window_frames), _paper_generator(model)
-        case DiffTalkerModel():
-            raise CheckpointError(NO_LATENT_EXPORT)
+        case DiffTalkerModel() | LMDiffModel():
+            raise CheckpointError(NO_LATENT_EXPORT.format(method_of(model.config)))
 
 
 def denoiser_of(model: Model) -> nn.Module:
@@ -102,8 +103,8 @@ def denoiser_of(model: Model) -> nn.Module:
             unet = model.renderer.unet
         case PaperModel():
             unet = getattr(model.renderer.unet, "unet", None)
-        case DiffTalkerModel():
-            raise CheckpointError(NO_LATENT_EXPORT)
+        case DiffTalkerModel() | LMDiffModel():
+            raise CheckpointError(NO_LATENT_EXPORT.format(method_of(model.config)))
     if not isinstance(unet, UNet3D):
         raise CheckpointError(
             "export: got the U-Net of diffusers (released weights), expected the compact one; use backend torch"

@@ -1,7 +1,8 @@
-"""DiffTalker's landmark completion: sound and visible landmarks to those of lower jaw and mouth (arXiv 2309.07509).
+"""Landmark completion of DiffTalker and LMDiff: sound and visible landmarks to those of lower jaw and mouth.
 
-The paper names the idea and no architecture; tokens and modality codes follow IP_LAP's documented generator (Zhong et
-al., CVPR 2023), whose formulation it is: [reference | sound | visible landmarks], one token a frame of the latter two.
+The papers (arXiv 2309.07509, 2408.05416) name the idea and no architecture; tokens and modality codes follow IP_LAP's
+documented generator (Zhong et al., CVPR 2023), whose formulation it is: [reference | sound | visible landmarks], one
+token a frame of the latter two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import nn
 
 from atldiff.landmarks.fit import ridge_solution
 from atldiff.landmarks.generator import POINTS, describe_shape, listening
-from atldiff.landmarks.topology import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT, SIXTY_EIGHT
+from atldiff.landmarks.topology import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT, IP_LAP, SIXTY_EIGHT
 
 if TYPE_CHECKING:
     from atldiff.config import CompletionConfig
@@ -24,8 +25,10 @@ COMPLETED = np.concatenate([np.arange(4, 13), np.arange(48, 68)])
 """Of the 68 points the 29 that are completed: lower jaw 4-12, mouth 48-67. DiffTalk's split; open in the paper."""
 SEEN_68 = np.concatenate([np.arange(0, 4), np.arange(13, 48)])
 """The 39 visible ones."""
-JAW_COMPLETED = 9
-"""How many of the completed points are the jaw's; the rest are the mouth's."""
+COMPLETED_131 = np.concatenate([np.arange(4, 21), np.arange(91, 131)])
+"""Of IP_LAP's 131 points the 57 that are completed: jaw 4-20, lips 91-130."""
+SEEN_131 = np.concatenate([np.arange(0, 4), np.arange(21, 91)])
+"""The 74 visible ones."""
 SEEN_DENSE = np.concatenate([
     EYE_RIGHT, EYE_LEFT, BROW_RIGHT, BROW_LEFT, [168, 10, 67, 297, 109, 338, 54, 284, 21, 251, 162, 389],
 ])  # fmt: skip
@@ -41,7 +44,19 @@ CLOSE_RIDGE = 0.003
 
 def seen_indices(config: CompletionConfig) -> np.ndarray:
     """Return the dense indices (V,) of the landmarks that a generator sees."""
-    return SEEN_DENSE if config.points == "dense" else SIXTY_EIGHT[SEEN_68]
+    return {"dense": SEEN_DENSE, "sixty-eight": SIXTY_EIGHT[SEEN_68], "ip-lap": IP_LAP[SEEN_131]}[config.points]
+
+
+def completed_indices(config: CompletionConfig) -> np.ndarray:
+    """Return the dense indices (P,) of the points that a generator completes, the jaw's first; none of the basis."""
+    none = np.zeros(0, np.int64)
+    completed = {"dense": none, "sixty-eight": SIXTY_EIGHT[COMPLETED], "ip-lap": IP_LAP[COMPLETED_131]}
+    return completed[config.points]
+
+
+def jaw_count(config: CompletionConfig) -> int:
+    """Return how many of the completed points are the jaw's; the rest are the mouth's."""
+    return {"dense": 0, "sixty-eight": 9, "ip-lap": 17}[config.points]
 
 
 def time_codes(frames: int, width: int) -> torch.Tensor:
@@ -93,8 +108,9 @@ class CompletionGenerator(nn.Module):
         if config.points == "dense":
             self.out = nn.Linear(2 * width, config.components)
         else:
-            self.mouth = nn.Linear(width, 2 * (len(COMPLETED) - JAW_COMPLETED))
-            self.jaw = nn.Linear(width, 2 * JAW_COMPLETED)
+            jaw = jaw_count(config)
+            self.mouth = nn.Linear(width, 2 * (len(completed_indices(config)) - jaw))
+            self.jaw = nn.Linear(width, 2 * jaw)
         nn.init.normal_(self.modality.weight, std=0.5)
 
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
@@ -109,11 +125,11 @@ class CompletionGenerator(nn.Module):
         heard: torch.Tensor,
         filmed: torch.Tensor,
     ) -> torch.Tensor:
-        """Return what is completed: coefficients (B, T, M) in units of `scale`, or displacements (B, T, 29, 2) of 68.
+        """Return what is completed: coefficients (B, T, M) in units of `scale`, or displacements (B, T, P, 2).
 
         mel: (B, 4 T, 80) log-mel columns. seen: (B, T, V * 3 + 3) of `seen_tokens`. identity: (B, I). heard: (B,) bool,
         whether the sound counts. filmed: (B,) int64, 0 landmarks that were filmed, 1 made up by the motion model, 2
-        missing. Displacements are canonical, in outer-eye distances, from the neutral shape.
+        missing. Displacements are canonical, in outer-eye distances, from the neutral shape, of `completed_indices`.
         """
         sound = self.listen(mel.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
         sound = torch.where(heard[:, None, None], sound, 0.0) + self.modality(2 - heard.long())[:, None]
@@ -127,14 +143,14 @@ class CompletionGenerator(nn.Module):
         if self.config.points == "dense":
             return self.out(torch.cat([spoken, shown], dim=-1))
         both = torch.cat([self.jaw(shown), self.mouth(spoken)], dim=-1)
-        return both.unflatten(-1, (len(COMPLETED), 2))
+        return both.unflatten(-1, (-1, 2))
 
     def coefficients(self, completed: torch.Tensor) -> torch.Tensor:
         """Return coefficients (B, T, M) in units of `scale` of what `complete` gave."""
         if self.config.points == "dense":
             return completed
-        moves = (self.scale[:, None, None] * self.basis)[:, SIXTY_EIGHT[COMPLETED], :2]
-        solution = ridge_solution(moves.double().cpu().numpy(), CLOSE_RIDGE)  # (M, 58)
+        moves = (self.scale[:, None, None] * self.basis)[:, completed_indices(self.config), :2]
+        solution = ridge_solution(moves.double().cpu().numpy(), CLOSE_RIDGE)  # (M, P * 2)
         solve = torch.as_tensor(solution, dtype=completed.dtype, device=completed.device)
         return torch.einsum("mk,btk->btm", solve, completed.flatten(2))
 

@@ -64,6 +64,16 @@ SIXTY_EIGHT = np.array([
 
 SIXTY_EIGHT_MOUTH = np.arange(48, 68)
 
+_OVAL_BELOW = np.array([
+    162, 127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454,
+    356, 389,
+])  # fmt: skip
+IP_LAP = np.concatenate([
+    _OVAL_BELOW, BROW_RIGHT, BROW_LEFT, [168, 6, 197, 195, 5, 48, 115, 220, 45, 4, 275, 440, 344, 278], EYE_RIGHT,
+    EYE_LEFT, LIPS_OUTER, LIPS_INNER,
+])  # fmt: skip
+"""IP_LAP's 131 points (Zhong et al., CVPR 2023) as dense indices: oval 0-24, brows, nose, eyes 25-90, lips 91-130."""
+
 
 def to_sixty_eight(points: np.ndarray) -> np.ndarray:
     """Return the 68-point subset of dense points (..., 478 or 468, D) as (..., 68, D)."""

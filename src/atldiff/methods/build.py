@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from atldiff.config import ATLConfig, DiffTalkerConfig, PaperConfig
+from atldiff.config import ATLConfig, DiffTalkerConfig, LMDiffConfig, PaperConfig
 from atldiff.methods.atl import ATLModel, Renderer
 from atldiff.methods.atl_frames import FrameStream
 from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
+from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
 from atldiff.methods.paper import PaperModel, PaperRenderer
 from atldiff.methods.paper_frames import PaperFrameStream
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from atldiff.types import Portrait
     from atldiff.workers import Workers
 
-Model: TypeAlias = ATLModel | PaperModel | DiffTalkerModel
-FaceRenderer: TypeAlias = Renderer | PaperRenderer | LatentRenderer
+Model: TypeAlias = ATLModel | PaperModel | DiffTalkerModel | LMDiffModel
+FaceRenderer: TypeAlias = Renderer | PaperRenderer | LatentRenderer | TalkRenderer
 
 
 class Frames(Protocol):
@@ -48,6 +49,8 @@ def build(config: MethodConfig) -> Model:
             return PaperModel(config)
         case DiffTalkerConfig():
             return DiffTalkerModel(config)
+        case LMDiffConfig():
+            return LMDiffModel(config)
 
 
 def open_frames(

@@ -15,7 +15,7 @@ from atldiff.methods.mouth_maps import mask_and_mouth
 from atldiff.video.warp import warp_windows
 
 if TYPE_CHECKING:
-    from atldiff.config import LatentRendererConfig
+    from atldiff.config import LatentDiffusionConfig, LatentRendererConfig
 
 HIDDEN_REACH_PX = 4.0
 """How far beyond the jaw line the target is hidden, in template pixels: its edge would tell how far the jaw is down."""
@@ -31,12 +31,25 @@ _CONTROL = MOUTH_CONTROL.within(NEEDED)
 
 
 @dataclass(frozen=True, slots=True)
+class PortraitMaps:
+    """What a latent renderer of either method knows of B windows of T frames, float32.
+
+    prior: (B, 3, T, S, S) warped identity in [-1, 1]. mask: (B, 1, T, S, S) in [0, 1], where the picture may change.
+    hidden: likewise, the part of the target that is not shown. mouth: likewise, the inner-lip polygon grown by 5
+    template px: where the error is measured and weighs most.
+    """
+
+    prior: torch.Tensor
+    mask: torch.Tensor
+    hidden: torch.Tensor
+    mouth: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class LatentInputs:
     """What a window is rendered from, for B windows of T frames, float32.
 
-    prior: (B, 3, T, S, S) warped identity in [-1, 1]. hint: (B, `hint_channels`, T, S, S), what the control branch
-    sees. mask: (B, 1, T, S, S) in [0, 1], where the picture may change. mouth: (B, 1, T, S, S) in [0, 1], the inner-lip
-    polygon grown by 5 template px: where the error is measured and weighs most.
+    prior, mask, mouth: as `PortraitMaps` has them. hint: (B, `hint_channels`, T, S, S), what the control branch sees.
     """
 
     prior: torch.Tensor
@@ -61,7 +74,7 @@ def drawing(points: np.ndarray, side: int) -> np.ndarray:
     return np.stack([lips, inner, contours], 1) / np.float32(255)
 
 
-def face_maps(points: np.ndarray, config: LatentRendererConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def face_maps(points: np.ndarray, config: LatentDiffusionConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw where a window may change, what is hidden of the target, and the mouth: each (N, S, S) in [0, 1].
 
     points: (N, len(NEEDED), 2) window pixels. Hidden is the face below the tip of the nose, as in DiffTalk's code; the
@@ -75,6 +88,28 @@ def face_maps(points: np.ndarray, config: LatentRendererConfig) -> tuple[np.ndar
     return mask, hidden.astype(np.float32), mouth
 
 
+def portrait_maps(
+    identity: torch.Tensor, source: np.ndarray, target: np.ndarray, config: LatentDiffusionConfig
+) -> PortraitMaps:
+    """Warp the portrait's window to the wanted points and draw what a latent renderer knows of each frame.
+
+    identity: (B, 3, S, S) float32 in [-1, 1]. source: (B, len(NEEDED), 2) its points in window pixels. target: (B, T,
+    len(NEEDED), 2) the wanted points.
+    """
+    batch, frames = target.shape[:2]
+    side = config.resolution
+    flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
+    still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
+    warped, _ = warp_windows(identity.repeat_interleave(frames, 0), _CONTROL.of(flat), still)
+
+    def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
+        maps = torch.as_tensor(maps, device=identity.device).reshape(batch, frames, -1, side, side)
+        return maps.transpose(1, 2)  # (B, C, T, S, S)
+
+    mask, hidden, mouth = (over_time(maps) for maps in face_maps(flat, config))
+    return PortraitMaps(over_time(warped), mask, hidden, mouth)
+
+
 def build_inputs(
     identity: torch.Tensor,
     source: np.ndarray,
@@ -84,24 +119,16 @@ def build_inputs(
 ) -> LatentInputs:
     """Build the renderer's inputs.
 
-    identity: (B, 3, S, S) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
-    pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, S, S) frames whose visible part is shown;
-    None shows the warped portrait, which is all that there is when nothing was filmed.
+    identity, source, target: as for `portrait_maps`. seen: (B, 3, T, S, S) frames whose visible part is shown; None
+    shows the warped portrait, which is all that there is when nothing was filmed.
     """
     batch, frames = target.shape[:2]
     side = config.resolution
-    flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
-    repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, S, S)
-    still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
-    warped, _ = warp_windows(repeated, _CONTROL.of(flat), still)
-
-    def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
-        maps = torch.as_tensor(maps, device=identity.device).reshape(batch, frames, -1, side, side)
-        return maps.transpose(1, 2)  # (B, C, T, S, S)
-
-    mask, hidden, mouth = (over_time(maps) for maps in face_maps(flat, config))
-    prior = over_time(warped)
-    shown = (prior if seen is None else seen) * (1 - hidden)
-    references = {"warped": [prior], "still": [over_time(repeated)], "both": [prior, over_time(repeated)]}
-    hint = torch.cat([over_time(drawing(flat, side)), shown, *references[config.reference]], dim=1)
-    return LatentInputs(prior, hint, mask, mouth)
+    maps = portrait_maps(identity, source, target, config)
+    lines = drawing(target.reshape(batch * frames, -1, 2).astype(np.float32), side)
+    lines = torch.as_tensor(lines, device=identity.device).reshape(batch, frames, 3, side, side).transpose(1, 2)
+    shown = (maps.prior if seen is None else seen) * (1 - maps.hidden)
+    unmoved = identity[:, :, None].expand(-1, -1, frames, -1, -1)
+    references = {"warped": [maps.prior], "still": [unmoved], "both": [maps.prior, unmoved]}
+    hint = torch.cat([lines, shown, *references[config.reference]], dim=1)
+    return LatentInputs(maps.prior, hint, maps.mask, maps.mouth)

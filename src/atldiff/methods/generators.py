@@ -67,7 +67,7 @@ def open_generator(
                 generator, portrait, neutral, emotion_label(controls.emotion, generator.config.emotions)
             )
         case CompletionGenerator():
-            _refuse_emotion(controls, "difftalker")
+            _refuse_emotion(controls, "landmark completion")
             return MelStreamed(CompletionStream(generator, neutral, visible))
 
 

@@ -14,7 +14,7 @@ from atldiff.video.window import WindowGeometry
 if TYPE_CHECKING:
     import torch
 
-    from atldiff.config import LatentRendererConfig
+    from atldiff.config import LatentDiffusionConfig
     from atldiff.data.windows import ClipWindows
 
 JITTER_PX = 8
@@ -24,7 +24,7 @@ MOUTH_REACH_PX, MOUTH_RAMP_PX = 6.0, 4.0
 class CodecSet:
     """Deterministic batches: an item is a function of (seed, step, its number in the batch)."""
 
-    def __init__(self, clips: list[ClipWindows], config: LatentRendererConfig, *, frames: int, seed: int) -> None:
+    def __init__(self, clips: list[ClipWindows], config: LatentDiffusionConfig, *, frames: int, seed: int) -> None:
         """clips: with the points `LIPS_OUTER`, in its order."""
         self.clips = [clip for clip in clips if len(clip) >= frames]
         self.draw = Draw(clip_weights(self.clips)) if self.clips else None

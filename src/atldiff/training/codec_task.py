@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.diffusion.codec import Codec
     from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.methods.lmdiff import LMDiffModel
 
 MOUTH_WEIGHT = 3.0
 """Extra weight of the loss in and around the lips."""
@@ -36,7 +37,7 @@ CALIBRATION_CLIPS = 256
 
 
 def codec_task(
-    model: DiffTalkerModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
+    model: DiffTalkerModel | LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
 ) -> Task:
     """Return the codec's stage over a prepared folder.
 

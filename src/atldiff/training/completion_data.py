@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from atldiff.data.speech import coefficients
-from atldiff.landmarks.completion import COMPLETED, seen_indices, seen_tokens
+from atldiff.landmarks.completion import completed_indices, seen_indices, seen_tokens
 from atldiff.landmarks.stream import SILENT
-from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.training.draws import Draw, item_random, stack
 from atldiff.training.landmarks_data import BEFORE_FRAMES, at_positions, augment, clip_weights
@@ -49,18 +48,16 @@ class CompletionSet:
         self.names = [clip.name for clip in clips]
         self.mels = [clip.mel for clip in clips]
         indices = seen_indices(config)
-        self.seen = [_tokens(one, indices) for one in seen]
-        self.targets = [coefficients(clip, basis, scale) for clip in clips]
-        if config.points == "sixty-eight":
-            self.targets = [clip.displacements[:, SIXTY_EIGHT[COMPLETED], :2].reshape(len(clip), -1) for clip in clips]
+        self.seen = [sight(one, indices) for one in seen]
+        self.targets = [completion_target(clip, basis, scale, config) for clip in clips]
         self.identities = identities
         self.draw = Draw(clip_weights(clips))
         self.frames, self.seed = frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
-        """Return mel (B, 4 T, 80), seen (B, T, S), target (B, T, M or 58), valid (B, T), identity (B, I), clips (B,).
+        """Return mel (B, 4 T, 80), seen (B, T, S), target (B, T, M or P * 2), valid (B, T), identity (B, I), clips.
 
-        heard (B,) bool and filmed (B,) int64 are as `CompletionGenerator.complete` has them.
+        clips: (B,) indices. heard (B,) bool and filmed (B,) int64 are as `CompletionGenerator.complete` has them.
         """
         return stack([self._item(item_random(self.seed, step, index)) for index in items])
 
@@ -70,9 +67,13 @@ class CompletionSet:
 
     def _item(self, random: np.random.Generator) -> dict[str, np.ndarray]:
         chosen = self.draw(random)
-        mel, seen, target = self.mels[chosen], self.seen[chosen], self.targets[chosen]
         pace = random.uniform(0.9, 1.1)  # source frames a window frame
-        start = random.uniform(-BEFORE_FRAMES, max(-BEFORE_FRAMES + 1, len(target) - self.frames * pace + 4))
+        last = max(-BEFORE_FRAMES + 1, len(self.targets[chosen]) - self.frames * pace + 4)
+        return self.window(chosen, random.uniform(-BEFORE_FRAMES, last), pace, random)
+
+    def window(self, chosen: int, start: float, pace: float, random: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return an item of a chosen clip: `frames` frames from `start` on, at a pace of source frames a frame."""
+        mel, seen, target = self.mels[chosen], self.seen[chosen], self.targets[chosen]
         moments = start + np.arange(self.frames) * pace
         columns = start * COLUMNS_PER_FRAME + np.arange(self.frames * COLUMNS_PER_FRAME) * pace
         heard = (columns >= 0) & (columns <= len(mel) - 1)
@@ -81,13 +82,13 @@ class CompletionSet:
         filmed = 0 if mode < FILMED else 1 if mode < FILMED + MADE_UP else 2
         if filmed == 1:
             other = self.seen[self.draw(random)]
-            sight = at_positions(other, random.uniform(0, len(other)) + np.arange(self.frames) * pace)
+            shown = at_positions(other, random.uniform(0, len(other)) + np.arange(self.frames) * pace)
         else:
-            sight = at_positions(seen, moments)
+            shown = at_positions(seen, moments)
         identity = self.identities[chosen]
         return {
             "mel": augment(windowed, random),
-            "seen": (sight + random.normal(0, SEEN_NOISE, sight.shape)).astype(np.float32),
+            "seen": (shown + random.normal(0, SEEN_NOISE, shown.shape)).astype(np.float32),
             "target": at_positions(target, moments),
             "valid": ((moments >= 0) & (moments <= len(target) - 1)).astype(np.float32),
             "identity": (identity + random.normal(0, 0.3, len(identity))).astype(np.float32),
@@ -97,6 +98,13 @@ class CompletionSet:
         }
 
 
-def _tokens(seen: SeenClip, indices: np.ndarray) -> np.ndarray:
+def completion_target(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray, config: CompletionConfig) -> np.ndarray:
+    """Return what a generator should say of a clip: coefficients (T, M), or the completed points' moves (T, P * 2)."""
+    if config.points == "dense":
+        return coefficients(clip, basis, scale)
+    return clip.displacements[:, completed_indices(config), :2].reshape(len(clip), -1)
+
+
+def sight(seen: SeenClip, indices: np.ndarray) -> np.ndarray:
     """Return what a generator sees of a clip, (T, V * 3 + 3) float32."""
     return seen_tokens(torch.from_numpy(seen.moved[:, indices]), torch.from_numpy(seen.turned_deg)).numpy()

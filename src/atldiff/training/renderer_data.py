@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,39 @@ class RendererSet:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where pictures are cut from a clip.
+
+    frames: (1 + T,) the reference, then successive targets. jitter: (2,) shift of the window in template pixels. flip:
+    whether they are mirrored left to right.
+    """
+
+    frames: np.ndarray
+    jitter: np.ndarray
+    flip: bool
+
+
+def draw_place(clip: ClipWindows, frames: int, random: np.random.Generator, within: range | None = None) -> Place:
+    """Draw successive frames of a clip, those `within` where it is given, and a reference at their head pose."""
+    first, end = (0, len(clip)) if within is None else (within.start, within.stop)
+    start = int(random.integers(first, end - frames + 1))
+    reference = pick_reference(clip, start + frames // 2, random)
+    wanted = np.concatenate([[reference], np.arange(start, start + frames)])
+    jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
+    return Place(wanted, jitter, flip=bool(random.random() < 0.5))
+
+
+def cut_at(
+    clip: ClipWindows, place: Place, geometry: WindowGeometry, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut a place's pictures, in random colours; returns what `cut_windows` does."""
+    images, source, target = crop(clip, place.frames, geometry, place.jitter, flip=place.flip)
+    gain = (random.uniform(0.8, 1.2, 3) * random.uniform(0.8, 1.2)).astype(np.float32)
+    images = (images.astype(np.float32) / 127.5 - 1) * gain + random.uniform(-0.15, 0.15)
+    return np.clip(images, -1, 1), source, target
+
+
 def cut_windows(
     clip: ClipWindows, frames: int, geometry: WindowGeometry, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,11 +116,4 @@ def cut_windows(
         pictures (1 + T, S, S, 3) float32 in [-1, 1], the reference first; points of the reference (K, 2) and of the
         frames (T, K, 2) in their pixels.
     """
-    start = int(random.integers(0, len(clip) - frames + 1))
-    reference = pick_reference(clip, start + frames // 2, random)
-    wanted = np.concatenate([[reference], np.arange(start, start + frames)])
-    jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
-    images, source, target = crop(clip, wanted, geometry, jitter, flip=bool(random.random() < 0.5))
-    gain = (random.uniform(0.8, 1.2, 3) * random.uniform(0.8, 1.2)).astype(np.float32)
-    images = (images.astype(np.float32) / 127.5 - 1) * gain + random.uniform(-0.15, 0.15)
-    return np.clip(images, -1, 1), source, target
+    return cut_at(clip, draw_place(clip, frames, random), geometry, random)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from atldiff import checkpoint
-from atldiff.config import DiffTalkerConfig, LatentRendererConfig, PaperConfig, method_of
+from atldiff.config import DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PaperConfig, method_of
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.build import build
 from atldiff.methods.difftalker import DiffTalkerModel
+from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.methods.paper import PaperModel
 from atldiff.training.alignment import align
 from atldiff.training.codec_task import codec_task
 from atldiff.training.completion_task import completion_task
+from atldiff.training.joint_task import joint_task
 from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import landmarks_task
 from atldiff.training.latent_renderer_task import latent_renderer_task
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = "checkpoint"
+
+LatentConfigT = TypeVar("LatentConfigT", bound=LatentDiffusionConfig)
 
 
 def open_data(data: Path, run: Path) -> Manifest:
@@ -109,12 +113,18 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
     known = {own: 0, other: 0}
     if start is not None:
         theirs = checkpoint.read_config(start)
+        if isinstance(model, LMDiffConfig) and isinstance(theirs, DiffTalkerConfig):
+            if config.stage != "landmarks":  # both complete landmarks by the same network
+                model = replace(model, generator=theirs.generator)
+            return replace(model, renderer=_over_their_codec(model.renderer, theirs.renderer))
         if type(theirs) is not type(model):
             raise CheckpointError(
                 f"checkpoint {start}: got method {method_of(theirs)}, expected {method_of(model)}, as the configuration"
             )
         model = replace(model, **{other: getattr(theirs, other)})
-        if config.stage == "renderer" and isinstance(model, DiffTalkerConfig):
+        if config.stage == "joint":
+            model = replace(model, **{own: getattr(theirs, own)})
+        if config.stage == "renderer" and isinstance(model, DiffTalkerConfig | LMDiffConfig):
             model = replace(model, renderer=_over_their_codec(model.renderer, theirs.renderer))
         known = {part: getattr(getattr(theirs, part), "emotions", 0) for part in known}
     if isinstance(model, PaperConfig) and not any(entry.record.emotion for entry in manifest.usable(Split.TRAIN)):
@@ -126,9 +136,9 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
     return model
 
 
-def _over_their_codec(ours: LatentRendererConfig, theirs: RendererOptions) -> LatentRendererConfig:
+def _over_their_codec(ours: LatentConfigT, theirs: RendererOptions) -> LatentConfigT:
     """Return our renderer with their codec, unless a pre-trained one was asked for or comes with our base."""
-    if not isinstance(theirs, LatentRendererConfig) or ours.codec.kind != "compact":
+    if not isinstance(theirs, LatentDiffusionConfig) or ours.codec.kind != "compact":
         return ours
     return replace(ours, codec=theirs.codec)
 
@@ -136,24 +146,31 @@ def _over_their_codec(ours: LatentRendererConfig, theirs: RendererOptions) -> La
 def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
     """Return how the names of the tensors begin that are taken from `start`; None for all of them.
 
-    A latent renderer whose denoiser is another than theirs starts afresh over their codec, or over its own.
+    A latent renderer whose denoiser is another than theirs starts afresh over their codec, or over its own; one of
+    lmdiff also over a codec of difftalker's, with its generator where that is not what is trained.
     """
-    theirs, ours = checkpoint.read_config(start).renderer, config.model.renderer
-    if config.stage != "renderer" or theirs == ours or not isinstance(theirs, LatentRendererConfig):
+    theirs, ours = checkpoint.read_config(start), config.model
+    if not isinstance(theirs.renderer, LatentDiffusionConfig):
         return None
-    same_codec = isinstance(ours, LatentRendererConfig) and ours.codec == theirs.codec
-    return ("generator.", "renderer.codec.") if same_codec else ("generator.",)
+    same_method = type(theirs) is type(ours)
+    if same_method and (config.stage != "renderer" or theirs.renderer == ours.renderer):
+        return None
+    generator = () if not same_method and config.stage == "landmarks" else ("generator.",)
+    same_codec = isinstance(ours.renderer, LatentDiffusionConfig) and ours.renderer.codec == theirs.renderer.codec
+    return (*generator, "renderer.codec.") if same_codec else generator
 
 
 def _task(model: Model, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
     """Return the stage of a model's method."""
     landmarks = config.stage == "landmarks"
+    if isinstance(model, LMDiffModel) and config.stage == "joint":
+        return joint_task(model, manifest, config, write)
     match model:
         case ATLModel():
             return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
         case PaperModel():
             return (kflm_task if landmarks else paper_renderer_task)(model, manifest, config, write)
-        case DiffTalkerModel():
+        case DiffTalkerModel() | LMDiffModel():
             if config.stage == "codec":
                 return codec_task(model, manifest, config, write)
             return (completion_task if landmarks else latent_renderer_task)(model, manifest, config, write)

@@ -1,0 +1,85 @@
+"""Architecture of LMDiff (arXiv 2408.05416).
+
+No code was published and hardly a figure is known: nearly every field is open in the paper and our choice;
+`docs/lmdiff.md` says what the authors state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from atldiff.config.check import check, check_choice
+from atldiff.config.difftalker import CompletionConfig
+from atldiff.config.latent import LatentDiffusionConfig
+from atldiff.config.paper import ScheduleConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TalkRendererConfig(LatentDiffusionConfig):
+    """Latent diffusion of the window around the lower face, steered by landmarks through TalkFormer."""
+
+    widths: tuple[int, ...] = (80, 144, 192)
+    """Channels a level of the U-Net. Multiples of 16."""
+    reference: Literal["still", "both"] = "both"
+    """How the U-Net sees the portrait: as it is, through TalkFormer's warp alone, or also moved to the target's
+    landmarks, of which it then predicts the change."""
+    talk_levels: tuple[int, ...] = (0, 1, 2)
+    """Levels of the U-Net that have a TalkFormer: 20, 10 and 5 latent pixels a side."""
+    motion: bool = True
+    """TalkFormer's motion alignment, its part (i): latents attend to the target's landmarks."""
+    warp: bool = True
+    """TalkFormer's implicit warping, its part (ii): latents attend to the portrait's features."""
+    token_width: int = 128
+    """Channels of a landmark token. 16 to 1024."""
+
+    def __post_init__(self) -> None:
+        LatentDiffusionConfig.__post_init__(self)  # `super()` knows no class with slots
+        levels = range(len(self.widths))
+        check_choice("reference", self.reference, ("still", "both"))
+        check(
+            bool(self.talk_levels) and set(self.talk_levels) <= set(levels) and sorted(set(self.talk_levels)) ==
+            list(self.talk_levels), "talk_levels", self.talk_levels,
+            f"numbers of 0 to {levels[-1]} that rise",
+        )  # fmt: skip
+        check(16 <= self.token_width <= 1024, "token_width", self.token_width, "16 to 1024")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointConfig:
+    """How generator and renderer are trained together, after each was trained alone."""
+
+    landmark_weight: float = 0.1
+    """Weight of the landmarks' own loss beside the renderer's. 0 to 100."""
+    detach_landmarks: bool = False
+    """Keep the renderer's loss from the generator: both learn on from where they are, but apart."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.landmark_weight <= 100, "landmark_weight", self.landmark_weight, "0 to 100")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LMDiffConfig:
+    """LMDiff (arXiv 2408.05416): landmark completion, and a latent diffusion whose loss reaches the landmarks."""
+
+    generator: CompletionConfig = field(default_factory=CompletionConfig)
+    """IP_LAP's form (`points` is 'ip-lap'), or the package's own, over the dense topology ('dense')."""
+    renderer: TalkRendererConfig = field(default_factory=TalkRendererConfig)
+    joint: JointConfig = field(default_factory=JointConfig)
+
+
+LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
+    # What the package trains.
+    "compact": LMDiffConfig(),
+    # As reconstructed: IP_LAP's points and size of transformer; no analytic warp, and the loss of latent diffusion.
+    "paper": LMDiffConfig(
+        generator=CompletionConfig(points="ip-lap", width=512, feed_forward=1024, dropout=0.1, velocity_weight=1.0),
+        renderer=TalkRendererConfig(
+            reference="still",
+            pixel_weight=0.0,
+            schedule=ScheduleConfig(
+                beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", prediction="epsilon", clip_sample=0.0
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,156 @@
+"""Latent diffusion of the window around the lower face, whatever steers it: its window, sampling and loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import nn
+
+from atldiff.diffusion import ddim
+from atldiff.diffusion.codec import Codec
+from atldiff.diffusion.edges import edge_errors
+from atldiff.diffusion.noise import video_noise
+from atldiff.video.window import WindowGeometry
+
+if TYPE_CHECKING:
+    from atldiff.config import CodecConfig, LatentDiffusionConfig
+    from atldiff.diffusion.pretrained import DiffusersCodec
+
+MOUTH_WEIGHT = 2.0
+"""Extra weight of the loss inside the mouth, over the weight of the mask."""
+EDGE_WEIGHT = 1.0
+"""Weight of the error of neighbouring-pixel differences against that of pixels, in decoded pictures."""
+GUESSED = 0.5
+"""Share of training states on the way to the network's own prediction at the noisiest level instead of the real
+latents: that is where a sampler's second step begins."""
+
+AnyCodec: TypeAlias = "Codec | DiffusersCodec"
+
+
+def open_codec(config: CodecConfig) -> AnyCodec:
+    """Return the codec that a configuration describes: ours with fresh weights, or one of diffusers with its own."""
+    if config.kind == "compact":
+        return Codec(config)
+    from atldiff.diffusion.pretrained import DiffusersCodec
+
+    return DiffusersCodec(config)
+
+
+class LatentDiffusion(nn.Module):
+    """What the latent renderers have in common.
+
+    Where the picture may not change, latents are those of the warped portrait, so that neither skin nor background
+    flickers; what comes out is a change of the portrait as the codec has it, so that the codec's blur never shows.
+
+    denoiser: (noisy latents, level (B,) int64, told, latents of the warped portrait) to the prediction, (B, C, T, s, s)
+    float32, by the schedule's type; `told` is whatever steers it, made once a window.
+    """
+
+    config: LatentDiffusionConfig
+    codec: AnyCodec
+    denoiser: nn.Module
+
+    def __init__(self, config: LatentDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = open_codec(config.codec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def geometry(self) -> WindowGeometry:
+        """The window in template pixels, at the codec's resolution."""
+        config = self.config
+        return WindowGeometry(config.resolution, config.origin, config.resolution / config.side)
+
+    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
+        """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
+
+        On the renderer's device.
+        """
+        config = self.config
+        side = config.resolution // config.codec.factor
+        return video_noise(config.noise_over_time, seed, first, frames, config.codec.channels, side).to(self.device)
+
+    def sample(
+        self, still: torch.Tensor, told: Any, mask: torch.Tensor, noise: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample frames in `steps` network evaluations.
+
+        still: latents (B, C, T, s, s) of the warped portrait. told: what steers the denoiser. mask: (B, 1, T, S, S).
+        noise: (B, C, T or 1, s, s).
+
+        Returns:
+            frames and the warped portrait as the codec has it, each (B, 3, T, S, S) float32; outside the mask they are
+            equal.
+        """
+        start = noise.expand_as(still)
+        latents = ddim.sample(lambda x, level: self.denoiser(x, level, told, still), start, self.config.schedule, steps)
+        base = self.codec.decode(still)
+        frames = self.codec.decode(still + self.latent_mask(mask) * (latents - still))
+        return base + mask * (frames.clamp(-1, 1) - base), base
+
+    def latent_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Return a mask (B, 1, T, S, S) at the side of the latents: each of them counts as its widest pixel."""
+        factor = self.config.codec.factor
+        return nn.functional.max_pool3d(mask.float(), (1, factor, factor))
+
+    def errors(
+        self, batch: dict[str, torch.Tensor], told: Any, truth: torch.Tensor, still: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch: means over its clips, so that equal parts average to it.
+
+        batch: with `target`, `mask`, `mouth`, `noise`, `level` and `guessed`. told: what steers the denoiser. truth,
+        still: latents (B, C, T, s, s) of the target and of the warped portrait.
+        """
+        target, mask, mouth, noise = (batch[name].float() for name in ("target", "mask", "mouth", "noise"))
+        schedule, level, guessed = self.config.schedule, batch["level"], batch["guessed"]
+        alpha = ddim.alphas(schedule).to(level.device)
+        end = noise.expand_as(truth)
+        state, far = truth, end
+        if guessed.any():
+            with torch.no_grad():
+                first = torch.full_like(level, schedule.train_steps - 1)
+                said = self.denoiser(end, first, told, still)  # the sampler starts from noise alone
+                ends = ddim.ends(said, end, alpha[first], schedule.prediction)
+            which = guessed[:, None, None, None, None]
+            state, far = (torch.where(which, guess, real) for guess, real in zip(ends, (truth, end), strict=True))
+        noisy = ddim.at_level(state, far, alpha[level])
+        said = self.denoiser(noisy, level, told, still)
+        latents, _ = ddim.ends(said, noisy, alpha[level], schedule.prediction)
+        inside = self.latent_mask(mask)
+        weight = inside + MOUTH_WEIGHT * nn.functional.avg_pool3d(mouth, (1, *[self.config.codec.factor] * 2))
+        weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-6))
+        wanted = ddim.target(truth, end, alpha[level], schedule.prediction)
+        square = (weight * (said - wanted).square().mean(dim=1, keepdim=True)).sum()
+        with torch.no_grad():
+            before = (weight * (still - truth).square().mean(dim=1, keepdim=True)).sum()
+            after = (weight * (latents - truth).square().mean(dim=1, keepdim=True)).sum()
+        losses = {"loss": square, "latent_ratio": after / before.clamp_min(1e-9)}
+        if not self.config.pixel_weight:
+            return losses
+        pixels, edges = self._picture_errors(still + inside * (latents - still), target, mask, mouth, level)
+        return losses | {
+            "loss": square + self.config.pixel_weight * (pixels + EDGE_WEIGHT * edges), "pixels": pixels,
+            "edges": edges,
+        }  # fmt: skip
+
+    def _picture_errors(
+        self, latents: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mouth: torch.Tensor, level: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how far a frame of each clip is off once decoded: its pixels, and their differences to neighbours.
+
+        Which frame is a matter of the clip's level, which is random.
+        """
+        frame = (level % latents.shape[2])[:, None, None, None, None]
+        latents, target, mask, mouth = (
+            x.gather(2, frame.expand(-1, x.shape[1], 1, *x.shape[3:])) for x in (latents, target, mask, mouth)
+        )
+        difference = self.codec.decode(latents) - target  # (B, 3, 1, S, S)
+        weight = mask + MOUTH_WEIGHT * mouth
+        weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True).clamp_min(1e-6))
+        return (weight * difference.abs().mean(dim=1, keepdim=True)).sum(), edge_errors(difference, weight).sum()

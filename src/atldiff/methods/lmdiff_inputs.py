@@ -1,0 +1,73 @@
+"""What LMDiff's renderer sees of a window: landmarks as points, target with its lower face hidden, portrait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.topology import IP_LAP
+from atldiff.methods import difftalker_inputs
+from atldiff.methods.difftalker_inputs import portrait_maps
+
+if TYPE_CHECKING:
+    from atldiff.config import TalkRendererConfig
+
+NEEDED = np.union1d(difftalker_inputs.NEEDED, IP_LAP)
+"""Dense indices that the inputs are made of."""
+
+TOKENS = np.searchsorted(NEEDED, IP_LAP)
+"""The points (131,) of `NEEDED` that TalkFormer sees, in its order."""
+
+_DRAWN = np.searchsorted(NEEDED, difftalker_inputs.NEEDED)
+
+
+def mirrored_tokens() -> np.ndarray:
+    """Return `TOKENS` of a picture flipped left to right: each point's place is taken by its counterpart's."""
+    shape = mean_shape()[IP_LAP]
+    reflected = shape * np.array([-1.0, 1.0, 1.0])
+    return TOKENS[np.linalg.norm(reflected[:, None] - shape[None], axis=-1).argmin(axis=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class TalkInputs:
+    """What a window is rendered from, for B windows of T frames, float32; made of landmarks without gradient.
+
+    prior: (B, 3, T, S, S) warped identity in [-1, 1]. shown: likewise, the visible part of the target. mask, mouth: (B,
+    1, T, S, S) in [0, 1], as `PortraitMaps` has them.
+    """
+
+    prior: torch.Tensor
+    shown: torch.Tensor
+    mask: torch.Tensor
+    mouth: torch.Tensor
+
+
+def build_inputs(
+    identity: torch.Tensor,
+    source: np.ndarray,
+    target: np.ndarray,
+    config: TalkRendererConfig,
+    seen: torch.Tensor | None = None,
+    filmed: torch.Tensor | None = None,
+) -> TalkInputs:
+    """Build the renderer's inputs but for the landmarks, which it takes as they are.
+
+    identity: (B, 3, S, S) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
+    pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, S, S) frames whose visible part is shown,
+    of the windows that `filmed` (B,) bool marks, all when left out; the others show the warped portrait's.
+    """
+    maps = portrait_maps(identity, source[:, _DRAWN], target[:, :, _DRAWN], config)
+    whole = maps.prior if seen is None else seen
+    if filmed is not None:
+        whole = torch.where(filmed[:, None, None, None, None], whole, maps.prior)
+    shown = whole * (1 - maps.hidden)
+    return TalkInputs(maps.prior, shown, maps.mask, maps.mouth)
+
+
+def in_window_sides(points: torch.Tensor, config: TalkRendererConfig) -> torch.Tensor:
+    """Return points (..., 2) in sides of the window from its corner, of window pixels, whose middles are whole."""
+    return (points + 0.5) / config.resolution

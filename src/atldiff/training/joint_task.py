@@ -1,0 +1,152 @@
+"""LMDiff's joint stage: the renderer's loss on predicted landmarks goes on into what predicts them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from atldiff.data.completion import load_seen
+from atldiff.data.manifest import Split
+from atldiff.data.posed import load_posed
+from atldiff.data.windows import load_clip
+from atldiff.errors import CheckpointError, DataError
+from atldiff.methods.lmdiff_inputs import NEEDED, build_inputs
+from atldiff.training.completion_data import CompletionSet
+from atldiff.training.completion_task import completion_loss, median_scores
+from atldiff.training.joint_data import JointSet
+from atldiff.training.landmarks_task import describe_clips, usable_speech
+from atldiff.training.latent_renderer_task import (
+    PROBE_BATCHES,
+    PROBE_CLIPS,
+    PROBE_FRAMES,
+    PROBE_SEED,
+    check_renderer,
+    freeze_codec,
+    on_device,
+    paint,
+)
+from atldiff.training.task import Probe, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from atldiff.config import TrainConfig
+    from atldiff.data.manifest import Manifest
+    from atldiff.data.speech import ClipSpeech
+    from atldiff.methods.lmdiff import LMDiffModel
+
+
+def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+    """Return the joint stage over a prepared folder: generator and denoiser learn, the codec stays as it is.
+
+    Raises:
+        DataError: no clip whose sound and mouth agree. CheckpointError: generator or codec was never trained.
+    """
+    generator, renderer = model.generator, model.renderer
+    if not generator.basis.any():
+        raise CheckpointError(
+            "weights: got a generator that was never trained, expected one: train the stages landmarks and renderer "
+            "first (`atldiff train lmdiff-landmarks ...`, `atldiff train lmdiff ...`), then name their checkpoint with "
+            "--weights"
+        )
+    check_renderer(renderer)
+    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
+    source = joint_set(model, manifest, train, frames=config.frames, seed=config.seed) if train else None
+    if source is None or source.draw is None:
+        raise DataError(
+            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
+            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
+        )
+    probed = joint_set(model, manifest, held_out, frames=PROBE_FRAMES, seed=PROBE_SEED) if held_out else None
+    batches = []
+    if probed is not None and probed.draw is not None:
+        batches = [probed.batch(step, range(PROBE_CLIPS)) for step in range(PROBE_BATCHES)]
+    seen = [load_seen(manifest, clip) for clip in held_out]
+    losses = completion_loss(generator)
+    write = freeze_codec(renderer, write, bfloat16=config.bfloat16)
+    if config.bfloat16:
+        renderer.denoiser.to(torch.bfloat16)  # the generator stays in single precision
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        said, points = predict(model, batch)
+        if model.config.joint.detach_landmarks:
+            points = points.detach()
+        drawn = renderer.loss(rendered_from(model, batch, points))
+        landmarks = losses(said, batch["target_landmarks"], batch["valid"])
+        total = drawn.pop("loss") + model.config.joint.landmark_weight * landmarks.pop("loss")
+        return {"loss": total, **drawn, **landmarks}
+
+    def probe(module: nn.Module) -> Probe:
+        given = []
+        for batch in batches:
+            moved = on_device(batch, renderer)
+            given.append(moved | rendered_from(model, moved, predict(model, moved)[1]))
+        painted = paint(renderer, given, base="true_prior")  # a baseline that no run's landmarks change
+        return Probe(painted.scalars | median_scores(generator, held_out, seen), painted.pictures)
+
+    return Task(model, source, loss, probe, write)
+
+
+def joint_set(model: LMDiffModel, manifest: Manifest, clips: list[ClipSpeech], *, frames: int, seed: int) -> JointSet:
+    """Return the batches of joint training over clips with sound."""
+    generator = model.generator
+    config = generator.config
+    entries = {entry.record.name: entry for entry in manifest.entries}
+    completion = CompletionSet(
+        clips,
+        (load_seen(manifest, clip) for clip in clips),
+        describe_clips(generator, clips),
+        generator.basis.cpu().numpy(),
+        generator.scale.cpu().numpy(),
+        config,
+        frames=config.context_frames + frames + config.lookahead_frames,
+        seed=seed,
+    )
+    return JointSet(
+        clips,
+        [load_clip(manifest, entries[clip.name], NEEDED) for clip in clips],
+        [load_posed(manifest, clip.name, NEEDED) for clip in clips],
+        completion,
+        model.renderer.config,
+        context=config.context_frames,
+        frames=frames,
+        seed=seed,
+    )
+
+
+def predict(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the generator says of a batch of `JointSet`, and the points (B, T, K, 2) window pixels it means.
+
+    Differentiable from one end to the other: coefficients to displacements, by the head's pose and the window's
+    similarity to pixels.
+    """
+    generator = model.generator
+    said = generator.complete(batch["mel"], batch["seen"], batch["identity"], batch["heard"], batch["filmed"])
+    first, frames = generator.config.context_frames, batch["rest"].shape[1]
+    spoken = generator.coefficients(said)[:, first : first + frames]  # (B, T, M)
+    moves = (generator.scale[:, None, None] * generator.basis)[:, NEEDED]
+    displacements = torch.einsum("btm,mkd->btkd", spoken, moves)
+    return said, batch["rest"] + torch.einsum("btij,btkj->btki", batch["project"], displacements)
+
+
+def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a batch of `JointSet` as the renderer takes one: its frames driven by points (B, T, K, 2).
+
+    The mask, what is hidden and the warped portrait are drawn from the points without gradient.
+    """
+    reference, visible, is_filmed = (batch[name].cpu() for name in ("reference", "visible", "is_filmed"))
+    source, target = (x.detach().float().cpu().numpy() for x in (batch["still"], points))
+    inputs = build_inputs(reference.float(), source, target, model.renderer.config, visible.float(), is_filmed)
+    tokens = batch["tokens"][..., None].expand(-1, -1, 2)  # (B, P, 2)
+    over_time = tokens[:, None].expand(-1, points.shape[1], -1, -1)
+    kept = ("target", "mouth", "reference", "noise", "level", "guessed")
+    made = {name: getattr(inputs, name).to(points.device) for name in ("prior", "shown", "mask")}
+    return {
+        **{name: batch[name] for name in kept},
+        **made,
+        "source": batch["still"].gather(1, tokens),
+        "points": points.gather(2, over_time),
+    }
