@@ -16,7 +16,14 @@ from atldiff.commands import aliases, generate, landmarks, render, train
 from atldiff.commands.options import parse_fps
 from atldiff.commands.prepare import summarise
 from atldiff.commands.progress import Progress
-from atldiff.config import TRAIN_PRESETS, ATLConfig, sampling_presets
+from atldiff.config import (
+    DIFFTALKER_PRESETS,
+    LMDIFF_PRESETS,
+    PAPER_PRESETS,
+    TRAIN_PRESETS,
+    ATLConfig,
+    sampling_presets,
+)
 from atldiff.errors import CheckpointError, FaceNotFound
 from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
 
@@ -523,6 +530,8 @@ def test_train_takes_preset_file_and_options(
         ({"preset": "debug", "steps": 0}, "steps: got 0"),
         ({"preset": "debug", "model": {"renderer": {"width": [16]}}}, "unknown field 'width'"),
         ({"preset": "debug", "model": {"painter": {}}}, "painter"),
+        ({"preset": "lmdiff", "model": {"preset": "papr"}}, r"model: preset: got 'papr'; did you mean 'paper'\?"),
+        ({"preset": "lmdiff", "model": {"preset": 1}}, "model: preset: got 1; expected one of compact, paper"),
         ({"preset": "landmark"}, r"did you mean 'landmarks'\?"),
         ({"steps": 100}, "preset"),
         ([1], "expected an object"),
@@ -531,6 +540,19 @@ def test_train_takes_preset_file_and_options(
 def test_train_names_what_is_wrong_in_a_file(folder: Path, values: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         train.load_config(write_config(values))
+
+
+@pytest.mark.parametrize(
+    ("preset", "presets"),
+    [("paper-renderer", PAPER_PRESETS), ("difftalker", DIFFTALKER_PRESETS), ("lmdiff", LMDIFF_PRESETS)],
+)
+def test_a_file_may_start_from_another_architecture_of_the_method(folder: Path, preset: str, presets: dict) -> None:
+    for name, model in presets.items():
+        assert train.load_config(write_config({"preset": preset, "model": {"preset": name}})).model == model
+    changes = {"preset": next(iter(presets)), "renderer": {"schedule": {"train_steps": 300}}}
+    config = train.load_config(write_config({"preset": preset, "model": changes}))
+    assert config.model.renderer.schedule.train_steps == 300  # pyright: ignore[reportAttributeAccessIssue]
+    assert config.stage == TRAIN_PRESETS[preset].stage
 
 
 def test_dry_run_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

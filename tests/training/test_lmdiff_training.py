@@ -251,6 +251,24 @@ class TestGradient:
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.abs().max() > 0, name
 
+    def test_reaches_the_points_by_the_warp_too_where_it_may(self, prepared: Manifest, runs: dict[str, Path]) -> None:
+        """Without tokens nothing else is left; what is rendered from is the same."""
+        base = trained(runs["renderer"])
+        _, batch = joint_batch(base, prepared)
+        for through_warp in (True, False):
+            model = LMDiffModel(replace(base.config, renderer=replace(base.config.renderer, motion=False),
+                                        joint=JointConfig(through_warp=through_warp)))  # fmt: skip
+            model.load_state_dict(base.state_dict(), strict=False)
+            _, where = predict(model, batch)
+            given = rendered_from(model, batch, where)
+            plain = rendered_from(model, batch, where.detach())
+            assert torch.equal(given["prior"], plain["prior"])
+            assert given["prior"].requires_grad == through_warp
+            model.renderer.loss(given)["loss"].backward()
+            reached = [parameter.grad is not None and bool(parameter.grad.any()) for parameter in
+                       model.generator.parameters()]  # fmt: skip
+            assert all(reached) if through_warp else not any(reached)
+
     def test_is_nothing_where_the_landmarks_are_detached(self, prepared: Manifest, runs: dict[str, Path]) -> None:
         model = trained(runs["renderer"])
         _, batch = joint_batch(model, prepared)

@@ -15,6 +15,7 @@ from atldiff.video.warp import (
     border_anchors,
     displacement_field,
     warp_windows,
+    warp_windows_from,
 )
 
 torch.set_num_threads(1)
@@ -128,6 +129,34 @@ class TestWarpWindows:
             alone = warp_windows(image, targets[index : index + 1], source)
             for one, of_two in zip(alone, both, strict=True):
                 assert torch.allclose(one[0], of_two[index], atol=1e-5)
+
+    @pytest.mark.parametrize("cell_px", [2, 4])
+    def test_of_tensors_is_the_same_warp(self, cell_px: int) -> None:
+        images, source = self.windows(), self.points()
+        target = source + 2 * np.sin(source[..., ::-1] / 9)
+        expected = warp_windows(images, target, source, cell_px)
+        made = warp_windows_from(images, torch.from_numpy(target), torch.from_numpy(source), cell_px)
+        for one, other in zip(made, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+    def test_its_gradient_is_that_of_finite_differences(self) -> None:
+        source = torch.from_numpy(self.points()).double()
+        target = (source + 2 * torch.sin(source.flip(-1) / 9)).requires_grad_()
+        smooth = torch.linspace(0, 3, self.side).double()
+        image = (torch.sin(smooth)[:, None] * torch.cos(smooth))[None, None]
+
+        def total(where: torch.Tensor) -> torch.Tensor:
+            return warp_windows_from(image, where, source)[0].square().sum()
+
+        (gradient,) = torch.autograd.grad(total(target), target)
+        inside = ((target > 20) & (target < 60)).all(-1)[0].nonzero()[:, 0]
+        for point, axis in ((inside[0], 0), (inside[-1], 1)):
+            step = torch.zeros_like(target)
+            step[0, point, axis] = 1e-4
+            with torch.no_grad():
+                measured = (total(target + step) - total(target - step)) / 2e-4
+            assert float(measured) == pytest.approx(float(gradient[0, point, axis]), rel=1e-3, abs=1e-6)
+            assert float(measured) != 0
 
 
 class TestPortraitWarp:

@@ -11,7 +11,15 @@ import tyro
 
 from atldiff.commands.options import ReportOptions, closest, optional, read
 from atldiff.commands.progress import Progress, say, write_json
-from atldiff.config import TRAIN_PRESETS, DiffTalkerConfig, LMDiffConfig, TrainConfig, from_dict, to_dict
+from atldiff.config import (
+    TRAIN_PRESETS,
+    DiffTalkerConfig,
+    LMDiffConfig,
+    TrainConfig,
+    from_dict,
+    model_presets,
+    to_dict,
+)
 from atldiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ class Train:
     """Of atl-diff landmarks and renderer; of atl-diff-paper paper-landmarks and paper-renderer; of difftalker
     difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a codec of
     difftalker's, lmdiff-landmarks, the renderer lmdiff, and lmdiff-joint; debug; or a JSON file such as {"preset":
-    "renderer", "steps": 100}."""
+    "renderer", "steps": 100} or {"preset": "lmdiff", "model": {"preset": "paper"}}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
@@ -158,10 +166,19 @@ def _changed(preset: TrainConfig, values: dict[str, Any], name: str) -> TrainCon
 
 
 def _changed_model(model: MethodConfig, values: object, name: str) -> MethodConfig:
-    """Return the architecture with the fields that were given; `from_dict` names what is wrong."""
-    whole = to_dict(model)
+    """Return the architecture with the fields that were given; `from_dict` names what is wrong.
+
+    Its `preset` names one of the method's to start from, where it is not to be the training's own.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"config {name}: model: got {type(values).__name__}, expected an object")
+    values = dict(values)
+    if (preset := values.pop("preset", None)) is not None:
+        presets = model_presets(model)
+        if not isinstance(preset, str) or preset not in presets:
+            raise ValueError(f"config {name}: model: preset: got {preset!r}; {closest(str(preset), presets)}")
+        model = presets[preset]
+    whole = to_dict(model)
     for part, changes in values.items():
         known = whole.get(part)
         if not isinstance(known, dict) or not isinstance(changes, dict):

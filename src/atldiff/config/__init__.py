@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -68,6 +69,7 @@ __all__ = [
     "TalkRendererConfig",
     "TrainConfig",
     "from_dict",
+    "model_presets",
     "sampling_presets",
     "to_dict",
 ]
@@ -99,6 +101,19 @@ def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
                 name: replace(sampling, window_frames=frames, shared_frames=frames // 4)
                 for name, sampling in PAPER_SAMPLING.items()
             }
+
+
+def model_presets(config: MethodConfig) -> Mapping[str, MethodConfig]:
+    """Return the named architectures of a configuration's method."""
+    match config:
+        case ATLConfig():
+            return {"default": ATLConfig()}
+        case PaperConfig():
+            return PAPER_PRESETS
+        case DiffTalkerConfig():
+            return DIFFTALKER_PRESETS
+        case LMDiffConfig():
+            return LMDIFF_PRESETS
 
 
 def to_dict(config: MethodConfig) -> dict[str, Any]:

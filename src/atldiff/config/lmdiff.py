@@ -51,6 +51,9 @@ class JointConfig:
 
     landmark_weight: float = 0.1
     """Weight of the landmarks' own loss beside the renderer's. 0 to 100."""
+    through_warp: bool = True
+    """Let the renderer's loss reach the generator by the warped portrait too, which the U-Net changes where `reference`
+    is 'both'; by TalkFormer's tokens alone otherwise."""
     detach_landmarks: bool = False
     """Keep the renderer's loss from the generator: both learn on from where they are, but apart."""
 
@@ -71,9 +74,18 @@ class LMDiffConfig:
 LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
     # What the package trains.
     "compact": LMDiffConfig(),
-    # As reconstructed: IP_LAP's points and size of transformer; no analytic warp, and the loss of latent diffusion.
+    # As reconstructed: IP_LAP's points, size of transformer and two frames to either side; no analytic warp, and the
+    # loss of latent diffusion.
     "paper": LMDiffConfig(
-        generator=CompletionConfig(points="ip-lap", width=512, feed_forward=1024, dropout=0.1, velocity_weight=1.0),
+        generator=CompletionConfig(
+            points="ip-lap",
+            width=512,
+            feed_forward=1024,
+            dropout=0.1,
+            velocity_weight=1.0,
+            context_frames=2,
+            lookahead_frames=2,
+        ),
         renderer=TalkRendererConfig(
             reference="still",
             pixel_weight=0.0,
@@ -81,5 +93,6 @@ LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
                 beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", prediction="epsilon", clip_sample=0.0
             ),
         ),
+        joint=JointConfig(through_warp=False),
     ),
 }

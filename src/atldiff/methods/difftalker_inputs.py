@@ -12,7 +12,7 @@ from atldiff.landmarks.control import MOUTH_CONTROL
 from atldiff.landmarks.raster import dilated, polygons, polylines
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER, NOSE
 from atldiff.methods.mouth_maps import mask_and_mouth
-from atldiff.video.warp import warp_windows
+from atldiff.video.warp import warp_windows, warp_windows_from
 
 if TYPE_CHECKING:
     from atldiff.config import LatentDiffusionConfig, LatentRendererConfig
@@ -86,6 +86,25 @@ def face_maps(points: np.ndarray, config: LatentDiffusionConfig) -> tuple[np.nda
     below = np.arange(side)[None, :] >= points[:, _TIP, 1]  # (N, S)
     hidden = dilated(face, (HIDDEN_REACH_PX + 2) * scale, 2 * scale) * below[..., None]
     return mask, hidden.astype(np.float32), mouth
+
+
+def with_gradient(
+    prior: torch.Tensor, identity: torch.Tensor, source: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Return the warped portrait of `portrait_maps` as it is, with a gradient on the wanted points.
+
+    prior: (B, 3, T, S, S). identity: (B, 3, S, S). source: (B, len(NEEDED), 2), target: (B, T, len(NEEDED), 2) window
+    pixels, which may have a gradient: that of a field twice as coarse, for a quarter of the work.
+    """
+    batch, frames = target.shape[:2]
+    first, second = (torch.as_tensor(x, device=target.device) for x in (_CONTROL.first, _CONTROL.second))
+    part = torch.as_tensor(_CONTROL.part, device=target.device)[:, None]
+    still, wanted = (p[..., first, :] * (1 - part) + p[..., second, :] * part for p in (source, target))
+    warped, _ = warp_windows_from(
+        identity.repeat_interleave(frames, 0), wanted.flatten(0, 1), still.repeat_interleave(frames, 0), cell_px=4
+    )
+    moving = warped.unflatten(0, (batch, frames)).transpose(1, 2)
+    return prior + (moving - moving.detach())
 
 
 def portrait_maps(

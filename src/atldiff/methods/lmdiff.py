@@ -152,10 +152,16 @@ class TalkRenderer(LatentDiffusion):
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `TalkSet`: means over its clips, so that equal parts average to it.
 
-        Its `points` may have a gradient.
+        Its `points` and its `prior` may have a gradient.
         """
-        with torch.no_grad():
-            truth, still = self.codec.encode(torch.cat([batch["target"], batch["prior"]]).float()).chunk(2)
+        target, prior = batch["target"].float(), batch["prior"].float()
+        if prior.requires_grad:
+            with torch.no_grad():
+                truth = self.codec.encode(target)
+            still = self.codec.encode(prior)
+        else:
+            with torch.no_grad():
+                truth, still = self.codec.encode(torch.cat([target, prior])).chunk(2)
         return self.errors(batch, self._told(batch), truth, still)
 
     def _told(self, batch: dict[str, torch.Tensor]) -> Told:

@@ -22,7 +22,8 @@ NEEDED = np.union1d(difftalker_inputs.NEEDED, IP_LAP)
 TOKENS = np.searchsorted(NEEDED, IP_LAP)
 """The points (131,) of `NEEDED` that TalkFormer sees, in its order."""
 
-_DRAWN = np.searchsorted(NEEDED, difftalker_inputs.NEEDED)
+DRAWN = np.searchsorted(NEEDED, difftalker_inputs.NEEDED)
+"""The points of `NEEDED` that mask, hidden part and warped portrait are made of."""
 
 
 def mirrored_tokens() -> np.ndarray:
@@ -60,7 +61,7 @@ def build_inputs(
     pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, S, S) frames whose visible part is shown,
     of the windows that `filmed` (B,) bool marks, all when left out; the others show the warped portrait's.
     """
-    maps = portrait_maps(identity, source[:, _DRAWN], target[:, :, _DRAWN], config)
+    maps = portrait_maps(identity, source[:, DRAWN], target[:, :, DRAWN], config)
     whole = maps.prior if seen is None else seen
     if filmed is not None:
         whole = torch.where(filmed[:, None, None, None, None], whole, maps.prior)

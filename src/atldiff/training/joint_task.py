@@ -11,7 +11,8 @@ from atldiff.data.manifest import Split
 from atldiff.data.posed import load_posed
 from atldiff.data.windows import load_clip
 from atldiff.errors import CheckpointError, DataError
-from atldiff.methods.lmdiff_inputs import NEEDED, build_inputs
+from atldiff.methods.difftalker_inputs import with_gradient
+from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.completion_task import completion_loss, median_scores
 from atldiff.training.joint_data import JointSet
@@ -135,7 +136,8 @@ def predict(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> tuple[torch.T
 def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return a batch of `JointSet` as the renderer takes one: its frames driven by points (B, T, K, 2).
 
-    The mask, what is hidden and the warped portrait are drawn from the points without gradient.
+    The mask and what is hidden are drawn from the points without gradient. The warped portrait has one where the
+    configuration says so.
     """
     reference, visible, is_filmed = (batch[name].cpu() for name in ("reference", "visible", "is_filmed"))
     source, target = (x.detach().float().cpu().numpy() for x in (batch["still"], points))
@@ -144,6 +146,9 @@ def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: to
     over_time = tokens[:, None].expand(-1, points.shape[1], -1, -1)
     kept = ("target", "mouth", "reference", "noise", "level", "guessed")
     made = {name: getattr(inputs, name).to(points.device) for name in ("prior", "shown", "mask")}
+    if model.config.joint.through_warp and points.requires_grad:
+        portrait = batch["reference"].float()
+        made["prior"] = with_gradient(made["prior"], portrait, batch["still"][:, DRAWN], points[:, :, DRAWN])
     return {
         **{name: batch[name] for name in kept},
         **made,

@@ -71,15 +71,41 @@ def warp_windows(
         warped images (B, C, S, S) and the displacement (B, 2, S, S) in pixels, backward.
     """
     side = images.shape[-1]
-    centres = np.arange(side // cell_px, dtype=np.float32) * cell_px + np.float32((cell_px - 1) / 2)
-    reach = np.float32(side / 4)
-    anchors = border_anchors(np.full(2, -reach), np.full(2, side + reach))
+    centres, anchors = _grid(side, cell_px)
     fields = [
         displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), centres, centres)
         for there, here in zip(target.astype(np.float32), source.astype(np.float32), strict=True)
     ]
-    field = torch.from_numpy(np.stack(fields)).permute(0, 3, 1, 2).to(images.device)
-    field = functional.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
+    return _resampled(images, torch.from_numpy(np.stack(fields)).to(images.device))
+
+
+def warp_windows_from(
+    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Do as `warp_windows` does, differentiably in the control points; returns the same.
+
+    images: (B, C, S, S). target, source: (B, K, 2) float32 in window pixels, on the images' device.
+    """
+    centres, anchors = (torch.as_tensor(x, device=images.device) for x in _grid(images.shape[-1], cell_px))
+    there, here = (torch.cat([points, anchors.expand(len(points), -1, -1)], 1) for points in (target, source))
+    across = (centres[:, None] - there[:, None, :, 0]).square() + SOFTENING_PX2  # (B, W, K)
+    down = (centres[:, None] - there[:, None, :, 1]).square()  # (B, H, K)
+    weights = (down[:, :, None] + across[:, None]).square().reciprocal()  # (B, H, W, K)
+    moves = (here - there)[:, None]  # (B, 1, K, 2)
+    return _resampled(images, weights @ moves / weights.sum(-1, keepdim=True))
+
+
+def _grid(side: int, cell_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where a window's field is evaluated, (side / cell_px,) along either axis, and what holds its border."""
+    centres = np.arange(side // cell_px, dtype=np.float32) * cell_px + np.float32((cell_px - 1) / 2)
+    reach = np.float32(side / 4)
+    return centres, border_anchors(np.full(2, -reach), np.full(2, side + reach))
+
+
+def _resampled(images: torch.Tensor, fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images (B, C, S, S) read through coarse fields (B, h, w, 2), and the fields at their side (B, 2, S, S)."""
+    side = images.shape[-1]
+    field = functional.interpolate(fields.permute(0, 3, 1, 2), size=(side, side), mode="bilinear", align_corners=False)
     positions = torch.arange(side, dtype=torch.float32, device=images.device)
     here = torch.stack(torch.meshgrid(positions, positions, indexing="xy"))  # (2, S, S)
     lookup = (here + field) * (2 / side) + (1 / side - 1)  # align_corners=False coordinates
