@@ -6,7 +6,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -38,10 +38,13 @@ from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.joint_data import JointSet
-from atldiff.training.joint_task import joint_task, predict, rendered_from
+from atldiff.training.joint_task import joint_task, predict, rendered_from, true_points
 from atldiff.training.run import train_stage
 from atldiff.training.talk_data import TalkSet
 from atldiff.video.window import WindowGeometry, apply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 torch.set_num_threads(1)
 
@@ -133,7 +136,9 @@ def trained(folder: Path) -> LMDiffModel:
     return model
 
 
-def joint_batch(model: LMDiffModel, prepared: Manifest, shift: int = 0, frames: int = 3) -> tuple[JointSet, dict]:
+def joint_batch(
+    model: LMDiffModel, prepared: Manifest, shift: int = 0, frames: int = 3, true_share: float = 0.0
+) -> tuple[JointSet, dict]:
     clips = [clip for entry in prepared.usable(Split.TRAIN) if (clip := load_speech(prepared, entry))]
     clips = [in_step(clip, shift) for clip in clips]
     generator = model.generator
@@ -145,8 +150,9 @@ def joint_batch(model: LMDiffModel, prepared: Manifest, shift: int = 0, frames: 
     windows = [load_clip(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
     posed = [load_posed(prepared, clip.name, NEEDED) for clip in clips]
     source = JointSet(
-        clips, windows, posed, completion, model.renderer.config, context=config.context_frames, frames=frames, seed=0
-    )
+        clips, windows, posed, completion, model.renderer.config, true_share=true_share,
+        context=config.context_frames, frames=frames, seed=0,
+    )  # fmt: skip
     return source, source.batch(0, range(6))
 
 
@@ -206,14 +212,36 @@ class TestBatches:
             assert seen < 0.05
 
     @staticmethod
-    def _pictured(carried: torch.Tensor, batch: dict, item: int) -> float:
+    def _pictured(carried: torch.Tensor, batch: dict, item: int, of: Callable = np.max) -> float:
         """Return how far the mouth drawn from points is from the mouth of the batch, which is the clip's own."""
         from atldiff.methods.difftalker_inputs import NEEDED as DRAWN
         from atldiff.methods.difftalker_inputs import face_maps
 
         drawn = carried[:, torch.from_numpy(np.searchsorted(NEEDED, DRAWN))].numpy()
         mouth = torch.from_numpy(face_maps(drawn, TINY.renderer)[2])
-        return float((mouth - batch["mouth"][item, 0].float()).abs().max())
+        return float(of((mouth - batch["mouth"][item, 0].float()).abs().numpy()))
+
+    def test_true_points_are_those_of_the_mouth(self, prepared: Manifest, runs: dict[str, Path]) -> None:
+        """As far as a basis of six components and 57 points hold them: nearer than a mouth at rest."""
+        model = checkpoint.load_model(runs["renderer"])
+        assert isinstance(model, LMDiffModel)
+        _, batch = joint_batch(model, prepared)
+        points = true_points(model, batch)
+        for item in range(len(points)):
+            at_rest = self._pictured(batch["rest"][item], batch, item, np.mean)
+            assert self._pictured(points[item], batch, item, np.mean) < max(0.5 * at_rest, 2e-3)
+
+    def test_a_share_is_rendered_from_them(self, prepared: Manifest, runs: dict[str, Path]) -> None:
+        model = trained(runs["renderer"])
+        _, batch = joint_batch(model, prepared, true_share=0.5)
+        assert 0 < int(batch["is_true"].sum()) < len(batch["is_true"])
+        model.config = replace(model.config, joint=JointConfig(landmark_weight=0.0))
+        task = joint_task(model, prepared, replace(JOINT, bfloat16=False, model=model.config), lambda module: None)
+        for true in (True, False):
+            model.zero_grad()
+            given = batch | {"is_true": torch.full_like(batch["is_true"], true)}
+            task.loss(task.module, given)["loss"].backward()
+            assert true != any(p.grad is not None and bool(p.grad.any()) for p in model.generator.parameters())
 
     def test_nothing_of_the_filmed_mouth_is_shown(self, prepared: Manifest, runs: dict[str, Path]) -> None:
         """Neither where the true face is, nor where the predicted one is."""

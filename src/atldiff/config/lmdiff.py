@@ -51,6 +51,9 @@ class JointConfig:
 
     landmark_weight: float = 0.1
     """Weight of the landmarks' own loss beside the renderer's. 0 to 100."""
+    true_share: float = 0.5
+    """Share of clips that are rendered from their true landmarks, lest the renderer learns to mistrust all landmarks
+    because predicted ones err. 0 to below 1."""
     through_warp: bool = True
     """Let the renderer's loss reach the generator by the warped portrait too, which the U-Net changes where `reference`
     is 'both'; by TalkFormer's tokens alone otherwise."""
@@ -59,6 +62,7 @@ class JointConfig:
 
     def __post_init__(self) -> None:
         check(0 <= self.landmark_weight <= 100, "landmark_weight", self.landmark_weight, "0 to 100")
+        check(0 <= self.true_share < 1, "true_share", self.true_share, "0 to below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

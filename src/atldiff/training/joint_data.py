@@ -32,6 +32,7 @@ class JointSet:
         completion: CompletionSet,
         config: TalkRendererConfig,
         *,
+        true_share: float,
         context: int,
         frames: int,
         seed: int,
@@ -39,6 +40,7 @@ class JointSet:
         """speech, windows, posed: of the same clips, with the points `lmdiff_inputs.NEEDED`.
 
         completion: the generator's items of them, longer than `frames` by `context` before and some frames after.
+        true_share: of items that are marked to be rendered from their true landmarks.
         """
         self.windows, self.posed, self.completion = windows, posed, completion
         self.shifts = [max(0, clip.shift_frames) for clip in speech]  # frames before the first with sound
@@ -46,7 +48,8 @@ class JointSet:
         long = np.array([len(clip) >= frames + MIN_APART_FRAMES for clip in speech], bool)
         self.draw = Draw(clip_weights(windows) * long) if long.any() else None
         self.tokens = {False: TOKENS, True: mirrored_tokens()}
-        self.context, self.config, self.frames, self.seed = context, config, frames, seed
+        self.true_share, self.context = true_share, context
+        self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return the tensors of a part of a batch on CPU.
@@ -56,7 +59,8 @@ class JointSet:
         target where it may be seen, with is_filmed (B,) bool, whether it is; mouth (B, 1, T, S, S); reference (B, 3, S,
         S); noise, level and guessed as `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where
         the points would be without speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2),
-        those of the reference; tokens (B, P) int64, which of the K TalkFormer sees.
+        those of the reference; tokens (B, P) int64, which of the K TalkFormer sees; is_true (B,) bool, whether to
+        render from the true landmarks.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -84,6 +88,7 @@ class JointSet:
             "true_prior": inputs.prior.half(),
             "visible": inputs.shown.half(),
             "is_filmed": torch.tensor([random.random() < FILMED]),
+            "is_true": torch.tensor([random.random() < self.true_share]),
             "mouth": inputs.mouth.half(),
             "reference": reference.half(),
             "rest": torch.from_numpy(apply(to_window, posed.rest[at]))[None],

@@ -55,7 +55,10 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         )
     check_renderer(renderer)
     train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
-    source = joint_set(model, manifest, train, frames=config.frames, seed=config.seed) if train else None
+    share = model.config.joint.true_share
+    source = (
+        joint_set(model, manifest, train, frames=config.frames, seed=config.seed, true_share=share) if train else None
+    )
     if source is None or source.draw is None:
         raise DataError(
             f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
@@ -75,6 +78,7 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         said, points = predict(model, batch)
         if model.config.joint.detach_landmarks:
             points = points.detach()
+        points = torch.where(batch["is_true"][:, None, None, None], true_points(model, batch), points)
         drawn = renderer.loss(rendered_from(model, batch, points))
         landmarks = losses(said, batch["target_landmarks"], batch["valid"])
         total = drawn.pop("loss") + model.config.joint.landmark_weight * landmarks.pop("loss")
@@ -91,7 +95,15 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
     return Task(model, source, loss, probe, write)
 
 
-def joint_set(model: LMDiffModel, manifest: Manifest, clips: list[ClipSpeech], *, frames: int, seed: int) -> JointSet:
+def joint_set(
+    model: LMDiffModel,
+    manifest: Manifest,
+    clips: list[ClipSpeech],
+    *,
+    frames: int,
+    seed: int,
+    true_share: float = 0.0,
+) -> JointSet:
     """Return the batches of joint training over clips with sound."""
     generator = model.generator
     config = generator.config
@@ -112,6 +124,7 @@ def joint_set(model: LMDiffModel, manifest: Manifest, clips: list[ClipSpeech], *
         [load_posed(manifest, clip.name, NEEDED) for clip in clips],
         completion,
         model.renderer.config,
+        true_share=true_share,
         context=config.context_frames,
         frames=frames,
         seed=seed,
@@ -126,11 +139,25 @@ def predict(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     """
     generator = model.generator
     said = generator.complete(batch["mel"], batch["seen"], batch["identity"], batch["heard"], batch["filmed"])
+    return said, _in_windows(model, batch, said)
+
+
+def true_points(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the points (B, T, K, 2) that the truth of a batch of `JointSet` means, as far as the basis holds them."""
+    truth = batch["target_landmarks"]
+    if model.generator.config.points != "dense":
+        truth = truth.unflatten(-1, (-1, 2))
+    return _in_windows(model, batch, truth)
+
+
+def _in_windows(model: LMDiffModel, batch: dict[str, torch.Tensor], completed: torch.Tensor) -> torch.Tensor:
+    """Return the points (B, T, K, 2) in window pixels of what is completed, frames before and after included."""
+    generator = model.generator
     first, frames = generator.config.context_frames, batch["rest"].shape[1]
-    spoken = generator.coefficients(said)[:, first : first + frames]  # (B, T, M)
+    spoken = generator.coefficients(completed)[:, first : first + frames]  # (B, T, M)
     moves = (generator.scale[:, None, None] * generator.basis)[:, NEEDED]
     displacements = torch.einsum("btm,mkd->btkd", spoken, moves)
-    return said, batch["rest"] + torch.einsum("btij,btkj->btki", batch["project"], displacements)
+    return batch["rest"] + torch.einsum("btij,btkj->btki", batch["project"], displacements)
 
 
 def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: torch.Tensor) -> dict[str, torch.Tensor]:
