@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from atldiff.diffusion.talkformer import CODE, LandmarkTokens, ReferenceEncoder, TalkFormer, grid_codes, place_codes
+from atldiff.diffusion.talkformer import (
+    CODE,
+    Landmarks,
+    LandmarkTokens,
+    ReferenceEncoder,
+    TalkFormer,
+    grid_nearness,
+    grid_places,
+    place_codes,
+)
 
 torch.set_num_threads(1)
 
@@ -26,14 +37,18 @@ def made(**parts: bool) -> TalkFormer:
     return moved(TalkFormer(WIDTH, TOKENS, **parts))  # pyright: ignore[reportReturnType]
 
 
-def given(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return features, target tokens, source tokens and the portrait's features of two windows."""
+def given(seed: int = 1) -> tuple[torch.Tensor, Landmarks, Landmarks, torch.Tensor]:
+    """Return features, target and source landmarks and the portrait's features of two windows."""
     random = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(shape, generator=random)  # noqa: E731
-    return (
-        draw(2 * FRAMES, WIDTH, SIDE, SIDE), draw(2, FRAMES, POINTS, TOKENS), draw(2, POINTS, TOKENS),
-        draw(2, WIDTH, SIDE, SIDE),
-    )  # fmt: skip
+    place = lambda *shape: torch.rand(*shape, 2, generator=random)  # noqa: E731
+    target = Landmarks(draw(2, FRAMES, POINTS, TOKENS), place(2, FRAMES, POINTS))
+    source = Landmarks(draw(2, POINTS, TOKENS), place(2, POINTS))
+    return draw(2 * FRAMES, WIDTH, SIDE, SIDE), target, source, draw(2, WIDTH, SIDE, SIDE)
+
+
+def part(landmarks: Landmarks, *at: int | slice) -> Landmarks:
+    return Landmarks(landmarks.tokens[at], landmarks.points[at])
 
 
 def test_a_fresh_one_changes_nothing_and_learns_from_the_first_step_on() -> None:
@@ -53,7 +68,7 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     talkformer = made(**parts)
     features, target, source, reference = given()
     motion, warp = parts.get("motion", True), parts.get("warp", True)
-    shown = {
+    shown: dict[str, Any] = {
         "target": target if motion else None, "source": source if motion else None,
         "reference": reference if warp else None,
     }  # fmt: skip
@@ -65,7 +80,8 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     assert ("warp" in names) == warp
     for name, other in zip(("target", "source", "reference"), given(2)[1:], strict=True):
         if shown[name] is not None:
-            changed = talkformer(features, talkformer.prepare(SIDE, **shown | {name: other}))
+            changes: dict[str, Any] = {name: other}
+            changed = talkformer(features, talkformer.prepare(SIDE, **{**shown, **changes}))
             # The portrait's landmarks say where its features are: nothing without a warp.
             assert torch.equal(changed, out) == (name == "source" and not warp)
 
@@ -78,8 +94,9 @@ def test_frames_and_windows_do_not_mix() -> None:
         for frame in range(FRAMES):
             at = window * FRAMES + frame
             told = talkformer.prepare(
-                SIDE, target[window, frame][None, None], source[window][None], reference[window][None]
-            )
+                SIDE, part(target, slice(window, window + 1), slice(frame, frame + 1)),
+                part(source, slice(window, window + 1)), reference[window][None],
+            )  # fmt: skip
             assert torch.allclose(talkformer(features[at][None], told), whole[at][None], atol=1e-5)
 
 
@@ -96,12 +113,13 @@ def test_the_warp_finds_what_has_the_same_motion(shift: int) -> None:
     with torch.no_grad():
         for side in (talkformer.warp_query, talkformer.warp_key):
             torch.nn.init.orthogonal_(side.weight, gain=6.0)
-            side.bias.zero_()
+            torch.nn.init.zeros_(side.bias)  # pyright: ignore[reportArgumentType]
         talkformer.warp_key.load_state_dict(talkformer.warp_query.state_dict())
         for end in (talkformer.warp_value, talkformer.warp_out):
             end.weight.copy_(torch.eye(WIDTH)[:, :, None, None])
-            end.bias.zero_()
-        told = talkformer.prepare(SIDE, target[:, :1], target[:, 0], reference)
+            torch.nn.init.zeros_(end.bias)  # pyright: ignore[reportArgumentType]
+        talkformer.warp_reach.fill_(5.0)  # so far that nearness says nothing
+        told = talkformer.prepare(SIDE, part(target, slice(None), slice(1)), part(target, slice(None), 0), reference)
         features = reference.roll(shift, dims=-1)
         assert told.portrait is not None
         fetched = talkformer.fetch(features, told.portrait) - features
@@ -120,25 +138,68 @@ def test_the_warp_goes_by_the_landmarks() -> None:
     assert (here - there).abs().max() > 1e-3
 
 
-def test_codes_of_places_and_landmarks_agree() -> None:
-    grid = grid_codes(4, torch.device("cpu"))
-    assert grid.shape == (1, CODE, 4, 4)
-    assert torch.allclose(grid[0, :, 1, 2], place_codes(torch.tensor([2.5 / 4, 1.5 / 4])))
+def test_places_are_told_apart() -> None:
+    grid = grid_places(4, torch.zeros(()))
+    assert grid.shape == (16, 2)
+    assert grid[4 * 1 + 2].tolist() == [2.5 / 4, 1.5 / 4]
+    assert place_codes(grid).shape == (16, CODE)
     near, far = (place_codes(torch.tensor([[0.4, 0.5], [x, 0.5]])) for x in (0.405, 0.6))
     assert (near[0] - near[1]).norm() < (far[0] - far[1]).norm()
     assert (near[0] - near[1]).norm() > 0.1  # half a pixel of eighty is told apart
 
 
+def test_nearness_is_a_normal_distributions() -> None:
+    points = torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(3))
+    reach = torch.tensor([0.1, 0.4])
+    nearness = grid_nearness(points, SIDE, reach.log())
+    assert nearness.shape == (2, 2, SIDE * SIDE, 5)
+    apart = torch.cdist(grid_places(SIDE, points)[None].expand(2, -1, -1), points)
+    for head in range(2):
+        expected = torch.distributions.Normal(0, reach[head])
+        assert torch.allclose(
+            nearness[:, head], expected.log_prob(apart) - expected.log_prob(torch.zeros(())), atol=1e-4
+        )
+
+
+def test_a_place_attends_to_the_landmarks_near_it() -> None:
+    """From the start, before anything is learned: moving a landmark changes the features around it, not those far."""
+    talkformer, tokens = made(warp=False), LandmarkTokens(POINTS, TOKENS)
+    points = torch.tensor([[0.1, 0.1], [0.15, 0.12], [0.12, 0.18], [0.1, 0.15], [0.9, 0.9]])
+    features = given()[0][:1]
+    aligned = []
+    for where in (points, points - torch.tensor([[0, 0]] * 4 + [[0.05, 0]])):
+        told = talkformer.prepare(SIDE, tokens(where[None, None]), None, None)
+        assert told.place is not None
+        assert told.motion is not None
+        aligned.append(talkformer.align(features, told.place, told.motion))
+    moved_by = (aligned[0] - aligned[1])[0].abs().amax(0)
+    assert moved_by[-1, -1] > 1e-2
+    assert moved_by[:2, :2].max() < 1e-4
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_place_of_the_portrait_is_found_where_the_landmarks_carried_it_from(shift: int) -> None:
+    talkformer = made()
+    source = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(3))
+    target = source[:, None] + torch.tensor([shift / SIDE, 0])
+    nearest = talkformer._nearness_in_portrait(SIDE, target, source).argmax(-1)  # (1, heads, s * s)
+    columns = nearest % SIDE
+    assert (nearest // SIDE == torch.arange(SIDE).repeat_interleave(SIDE)).all()
+    assert (columns == (torch.arange(SIDE).repeat(SIDE) - shift).clamp_min(0)).all()
+
+
 def test_which_point_it_is_counts() -> None:
     tokens = LandmarkTokens(POINTS, TOKENS)
     said = tokens(torch.full((2, FRAMES, POINTS, 2), 0.5))
-    assert said.shape == (2, FRAMES, POINTS, TOKENS)
-    assert not torch.allclose(said[0, 0, 0], said[0, 0, 1])
+    assert said.tokens.shape == (2, FRAMES, POINTS, TOKENS)
+    assert not torch.allclose(said.tokens[0, 0, 0], said.tokens[0, 0, 1])
 
 
 def test_the_gradient_on_a_coordinate_is_that_of_finite_differences() -> None:
     talkformer, tokens = made().double(), moved(LandmarkTokens(POINTS, TOKENS)).double()
-    features, _, source, reference = (x.double() for x in given())
+    features, _, still, reference = given()
+    features, reference = features.double(), reference.double()
+    source = Landmarks(still.tokens.double(), still.points.double())
     points = torch.rand(2, FRAMES, POINTS, 2, generator=torch.Generator().manual_seed(4)).double().requires_grad_()
 
     def loss(where: torch.Tensor) -> torch.Tensor:

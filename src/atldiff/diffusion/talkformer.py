@@ -8,6 +8,9 @@ the tokens of its landmarks and of the portrait's, and R the portrait's features
     h2 = h1 + Attention(query h1, key r1, value R)             (ii) implicit warping: over all places of the portrait
 
 and a point-wise network. Keys carry the portrait's motion and values its unmoved appearance: that makes (ii) a warp.
+What is near counts more from the start: (i) takes from its logits the squared distance of a feature's place to the
+landmark, (ii) that of the portrait's place to where the feature's place was before the landmarks moved, each over a
+reach that a head learns; and (i) tells a feature where the landmarks it attends to lie, seen from its own place.
 Nothing on the way from the landmarks is rounded or drawn, so a loss on what comes out has a gradient on them.
 """
 
@@ -29,6 +32,10 @@ LONGEST, SHORTEST = 2.0, 1 / 16
 """Wave lengths of the place codes, in sides of the window: eyes lie outside it, and lips move by parts of a pixel."""
 CODE = 2 + 4 * WAVES
 """Numbers that say where a point is."""
+ALIGN_REACH, WARP_REACH = (0.03, 0.15), (0.05, 0.3)
+"""How far the first and the last head of (i) and of (ii) look at first: standard deviations in sides of the window."""
+CARRY_REACH = 0.05
+"""How near a landmark must be to carry a place with it in (ii), likewise."""
 
 
 def place_codes(points: torch.Tensor) -> torch.Tensor:
@@ -42,11 +49,32 @@ def place_codes(points: torch.Tensor) -> torch.Tensor:
     return torch.cat([2 * points - 1, angles.sin(), angles.cos()], dim=-1)
 
 
-def grid_codes(side: int, device: torch.device) -> torch.Tensor:
-    """Return the place codes (1, CODE, s, s) float32 of a window's features."""
-    middle = (torch.arange(side, device=device) + 0.5) / side
+def grid_places(side: int, like: torch.Tensor) -> torch.Tensor:
+    """Return where a window's features are, (s * s, 2) in sides of the window, row by row, as `like` is kept."""
+    middle = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
     y, x = torch.meshgrid(middle, middle, indexing="ij")
-    return place_codes(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def grid_nearness(points: torch.Tensor, side: int, log_reach: torch.Tensor) -> torch.Tensor:
+    """Return how near points (..., P, 2) are to a window's features, (..., heads, s * s, P): logits, at most 0.
+
+    log_reach: (heads,) logarithms of the standard deviation of the normal distribution whose logarithm they are.
+    """
+    rate = torch.exp(-2 * log_reach.to(points.dtype)) / 2
+    middle = (torch.arange(side, device=points.device, dtype=points.dtype) + 0.5) / side
+    # By columns and rows: nearly all the work is the one sum at the end.
+    apart = (middle[:, None, None] - points[..., None, :, :]).square().movedim(-1, 0)  # (2, ..., s, P)
+    across, down = -rate[:, None, None] * apart[..., None, :, :]  # (..., heads, s, P) each
+    return (down[..., :, None, :] + across[..., None, :, :]).flatten(-3, -2)
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Landmarks as TalkFormer takes them. tokens: (..., P, D). points: (..., P, 2) in sides of the window."""
+
+    tokens: torch.Tensor
+    points: torch.Tensor
 
 
 class LandmarkTokens(nn.Module):
@@ -59,10 +87,10 @@ class LandmarkTokens(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.index.weight, std=0.5)
 
-    def forward(self, points: torch.Tensor) -> torch.Tensor:
-        """Return tokens (..., P, width) of points (..., P, 2) in sides of the window."""
+    def forward(self, points: torch.Tensor) -> Landmarks:
+        """Return the landmarks that points (..., P, 2) in sides of the window are."""
         where = self.embed(place_codes(points).to(self.index.weight.dtype))
-        return self.norm(where + self.index.weight)
+        return Landmarks(self.norm(where + self.index.weight), points)
 
 
 class ReferenceEncoder(nn.Module):
@@ -87,16 +115,42 @@ class ReferenceEncoder(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
+class Motion:
+    """What (i) attends to, for N frames.
+
+    key, value: (N, heads, P, C / heads) of the landmarks. points: (N, P, 2). nearness: (N, heads, s * s, P), added to
+    the logits.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    points: torch.Tensor
+    nearness: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitFeatures:
+    """What (ii) attends to, for B windows.
+
+    key, value: (B, heads, s * s, C / heads). nearness: (B, heads, T * s * s, s * s), added to the logits; None where no
+    landmarks tell what came from where.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    nearness: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Attended:
     """What a TalkFormer attends to, for B windows of T frames: made once a window, whatever the number of steps.
 
-    place: (1, C, s, s) of the features. motion: key and value (B * T, heads, P, C / heads) of the landmarks. portrait:
-    key and value (B, heads, s * s, C / heads). Each None where that part is off.
+    place: (1, C, s, s), the code of the features' places. Each is None where that part is off.
     """
 
     place: torch.Tensor | None
-    motion: tuple[torch.Tensor, torch.Tensor] | None
-    portrait: tuple[torch.Tensor, torch.Tensor] | None
+    motion: Motion | None
+    portrait: PortraitFeatures | None
 
 
 class TalkFormer(nn.Module):
@@ -113,56 +167,64 @@ class TalkFormer(nn.Module):
             self.place = nn.Conv2d(CODE, width, 1, bias=False)
             self.align_query = nn.Conv2d(width, width, 1)
             self.align_key_value = nn.Linear(token_width, 2 * width)
-            self.align_out = zero_convolution(width, width)
+            self.align_reach = nn.Parameter(_log_reaches(ALIGN_REACH, self.heads))
+            self.align_out = zero_convolution(width + 2 * self.heads, width)
         if warp:
             self.warp_norm = _norm(width)
             self.warp_query, self.warp_key = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
             self.warp_value = nn.Conv2d(width, width, 1)
             self.warp_out = zero_convolution(width, width)
             self.warp_key.load_state_dict(self.warp_query.state_dict())  # like finds like from the start
+        if motion and warp:
+            self.warp_reach = nn.Parameter(_log_reaches(WARP_REACH, self.heads))
         self.feed_norm = _norm(width)
         self.feed_in, self.feed_out = nn.Conv2d(width, 2 * width, 1), zero_convolution(2 * width, width)
 
     def prepare(
-        self,
-        side: int,
-        target: torch.Tensor | None,
-        source: torch.Tensor | None,
-        reference: torch.Tensor | None,
+        self, side: int, target: Landmarks | None, source: Landmarks | None, reference: torch.Tensor | None
     ) -> Attended:
         """Return what the features (B * T, C, s, s) of a window's frames attend to.
 
-        side: s. target: (B, T, P, D) tokens of the wanted landmarks. source: (B, P, D) of the portrait's. reference:
-        (B, C, s, s) the portrait's features. None for what belongs to a part that is off.
+        side: s. target: (B, T, P) wanted landmarks. source: (B, P) those of the portrait. reference: (B, C, s, s) the
+        portrait's features. None for what belongs to a part that is off.
         """
         place, motion, portrait = None, None, None
         if target is not None:
-            codes = grid_codes(side, target.device)
+            codes = place_codes(grid_places(side, target.points.float())).T.unflatten(1, (side, side))[None]
             place = self.place(codes.to(self.place.weight.dtype))
-            motion = self._key_value(target.flatten(0, 1))
+            motion = self._motion(side, target.tokens.flatten(0, 1), target.points.flatten(0, 1))
         if reference is not None:
-            tagged = reference
-            if place is not None and source is not None:
-                tagged = self.align(reference, place, self._key_value(source))
+            tagged, nearness = reference, None
+            if target is not None and source is not None and place is not None:
+                tagged = self.align(reference, place, self._motion(side, source.tokens, source.points))
+                nearness = self._nearness_in_portrait(side, target.points, source.points).to(reference.dtype)
             key = self.warp_key(self.warp_norm(tagged))
-            portrait = self._heads(key), self._heads(self.warp_value(reference))
+            portrait = PortraitFeatures(self._heads(key), self._heads(self.warp_value(reference)), nearness)
         return Attended(place, motion, portrait)
 
-    def align(
-        self, features: torch.Tensor, place: torch.Tensor, landmarks: tuple[torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
-        """Return features (N, C, s, s) with the motion that the landmarks' keys and values (N, ...) tell."""
+    def align(self, features: torch.Tensor, place: torch.Tensor, motion: Motion) -> torch.Tensor:
+        """Return features (N, C, s, s) with the motion that the landmarks tell."""
         query = self._heads(self.align_query(self.align_norm(features) + place))
-        mixed = attention(query, *landmarks)
-        return features + self.align_out(_picture(mixed, features))
+        logits = query @ motion.key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        weights = (logits.to(motion.nearness.dtype) + motion.nearness).softmax(-1)  # single precision for the offsets
+        mixed = weights.to(query.dtype) @ motion.value
+        here = grid_places(features.shape[-1], motion.points)
+        offsets = (weights @ motion.points[:, None] - here) / self.align_reach.to(here.dtype).exp()[:, None, None]
+        told = torch.cat([_picture(mixed, features), _picture(offsets.to(query.dtype), features)], dim=1)
+        return features + self.align_out(told)
 
-    def fetch(self, features: torch.Tensor, portrait: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def fetch(self, features: torch.Tensor, portrait: PortraitFeatures) -> torch.Tensor:
         """Return features (B * T, C, s, s) with what lies in the portrait where its motion is theirs."""
         query = self._heads(self.warp_query(self.warp_norm(features)))  # (B * T, heads, s * s, d)
-        batch = len(portrait[0])
+        batch = len(portrait.key)
         # All frames of a window look at one portrait: their places are queries of one attention.
         together = query.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)  # (B, heads, T * s * s, d)
-        mixed = attention(together, *portrait)
+        # Two products: torch's fused attention is 5 to 20 times slower in bfloat16 on a CPU where a head's channels or
+        # the keys are no multiple of 32, above all backwards.
+        logits = together @ portrait.key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if portrait.nearness is not None:
+            logits = logits + portrait.nearness
+        mixed = logits.softmax(-1) @ portrait.value
         mixed = mixed.unflatten(2, (-1, query.shape[2])).transpose(1, 2).flatten(0, 1)
         return features + self.warp_out(_picture(mixed, features))
 
@@ -175,28 +237,34 @@ class TalkFormer(nn.Module):
             h = self.fetch(h, attended.portrait)
         return h + self.feed_out(functional.gelu(self.feed_in(self.feed_norm(h))))
 
-    def _key_value(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return key and value (N, heads, P, C / heads) of landmark tokens (N, P, D)."""
+    def _motion(self, side: int, tokens: torch.Tensor, points: torch.Tensor) -> Motion:
+        """Return what (i) attends to, of tokens (N, P, D) and points (N, P, 2)."""
         key, value = self.align_key_value(tokens).unflatten(-1, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        return key, value
+        return Motion(key, value, points, grid_nearness(points, side, self.align_reach))
+
+    def _nearness_in_portrait(self, side: int, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Return how near to its old place each place of the portrait is, (B, heads, T * s * s, s * s).
+
+        target: (B, T, P, 2) and source: (B, P, 2). A place was where the landmarks around it carried it from.
+        """
+        reach = torch.full((1,), math.log(CARRY_REACH), device=target.device)
+        carried = grid_nearness(target, side, reach)[..., 0, :, :].softmax(-1)  # (B, T, s * s, P)
+        before = grid_places(side, target) + carried @ (source[:, None] - target)
+        return grid_nearness(before.flatten(1, 2), side, self.warp_reach).transpose(-1, -2)
 
     def _heads(self, features: torch.Tensor) -> torch.Tensor:
         """Return (N, heads, s * s, C / heads) of features (N, C, s, s)."""
         return features.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
 
 
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return softmax(query key' / sqrt(d)) value, (..., N, d), of query (..., N, d), key and value (..., P, d).
-
-    As two products: torch's fused attention is 5 to 20 times slower in bfloat16 on a CPU when P or d is no multiple of
-    32, above all backwards, and the portrait's places and the landmarks are few.
-    """
-    return (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1) @ value
+def _log_reaches(ends: tuple[float, float], heads: int) -> torch.Tensor:
+    """Return the logarithms of reaches (heads,), evenly from the first to the last."""
+    return torch.linspace(math.log(ends[0]), math.log(ends[1]), heads)
 
 
 def _picture(mixed: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return (N, C, s, s) of what attention gave, (N, heads, s * s, C / heads)."""
-    folded = mixed.transpose(1, 2).reshape(len(like), like.shape[2], like.shape[3], like.shape[1])
+    """Return (N, heads * d, s, s) of what attention gave, (N, heads, s * s, d), for features of s * s places."""
+    folded = mixed.transpose(1, 2).reshape(len(like), like.shape[2], like.shape[3], -1)
     return folded.permute(0, 3, 1, 2)
 
 
