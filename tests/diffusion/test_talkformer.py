@@ -68,10 +68,9 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     talkformer = made(**parts)
     features, target, source, reference = given()
     motion, warp = parts.get("motion", True), parts.get("warp", True)
-    shown: dict[str, Any] = {
-        "target": target if motion else None, "source": source if motion else None,
-        "reference": reference if warp else None,
-    }  # fmt: skip
+    shown = dict[str, Any](
+        target=target if motion else None, source=source if motion else None, reference=reference if warp else None
+    )
     out = talkformer(features, talkformer.prepare(SIDE, **shown))
     assert out.shape == features.shape
     assert not torch.allclose(out, features)
@@ -80,8 +79,7 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     assert ("warp" in names) == warp
     for name, other in zip(("target", "source", "reference"), given(2)[1:], strict=True):
         if shown[name] is not None:
-            changes: dict[str, Any] = {name: other}
-            changed = talkformer(features, talkformer.prepare(SIDE, **{**shown, **changes}))
+            changed = talkformer(features, talkformer.prepare(SIDE, **shown | {name: other}))
             # The portrait's landmarks say where its features are: nothing without a warp.
             assert torch.equal(changed, out) == (name == "source" and not warp)
 
