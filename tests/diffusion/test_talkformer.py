@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -68,20 +66,22 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     talkformer = made(**parts)
     features, target, source, reference = given()
     motion, warp = parts.get("motion", True), parts.get("warp", True)
-    shown = dict[str, Any](
-        target=target if motion else None, source=source if motion else None, reference=reference if warp else None
-    )
-    out = talkformer(features, talkformer.prepare(SIDE, **shown))
+
+    def shown(target: Landmarks, source: Landmarks, reference: torch.Tensor) -> torch.Tensor:
+        landmarks = (target, source) if motion else (None, None)
+        return talkformer(features, talkformer.prepare(SIDE, *landmarks, reference if warp else None))
+
+    out = shown(target, source, reference)
     assert out.shape == features.shape
     assert not torch.allclose(out, features)
     names = {name.split(".")[0].split("_")[0] for name, _ in talkformer.named_parameters()}
     assert ("align" in names) == motion
     assert ("warp" in names) == warp
-    for name, other in zip(("target", "source", "reference"), given(2)[1:], strict=True):
-        if shown[name] is not None:
-            changed = talkformer(features, talkformer.prepare(SIDE, **shown | {name: other}))
-            # The portrait's landmarks say where its features are: nothing without a warp.
-            assert torch.equal(changed, out) == (name == "source" and not warp)
+    _, other_target, other_source, other_reference = given(2)
+    assert torch.equal(shown(other_target, source, reference), out) != motion
+    # The portrait's landmarks say where its features are: nothing without a warp.
+    assert torch.equal(shown(target, other_source, reference), out) != (motion and warp)
+    assert torch.equal(shown(target, source, other_reference), out) != warp
 
 
 def test_frames_and_windows_do_not_mix() -> None:
