@@ -68,8 +68,8 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
     motion, warp = parts.get("motion", True), parts.get("warp", True)
 
     def shown(target: Landmarks, source: Landmarks, reference: torch.Tensor) -> torch.Tensor:
-        landmarks = (target, source) if motion else (None, None)
-        return talkformer(features, talkformer.prepare(SIDE, *landmarks, reference if warp else None))
+        wanted, still = (target, source) if motion else (None, None)
+        return talkformer(features, talkformer.prepare(SIDE, wanted, still, reference if warp else None))
 
     out = shown(target, source, reference)
     assert out.shape == features.shape
