@@ -52,8 +52,8 @@ def part(landmarks: Landmarks, *at: int | slice) -> Landmarks:
 def test_a_fresh_one_changes_nothing_and_learns_from_the_first_step_on() -> None:
     torch.manual_seed(0)
     fresh = TalkFormer(WIDTH, TOKENS)
-    features, *rest = given()
-    out = fresh(features, fresh.prepare(SIDE, *rest))
+    features, target, source, reference = given()
+    out = fresh(features, fresh.prepare(SIDE, target, source, reference))
     assert torch.equal(out, features)
     (out - given(2)[0]).square().mean().backward()
     for end in (fresh.align_out, fresh.warp_out, fresh.feed_out):
