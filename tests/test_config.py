@@ -15,12 +15,14 @@ from atldiff.config import (
     PRESETS,
     TRAIN_PRESETS,
     ATLConfig,
+    CompletionConfig,
     ConditionUNetConfig,
     GeneratorConfig,
     IdentityDiffusionConfig,
     JointConfig,
     KFLMConfig,
     LatentDiffusionConfig,
+    LMDiffConfig,
     Method,
     MethodConfig,
     PaperConfig,
@@ -28,6 +30,7 @@ from atldiff.config import (
     RendererConfig,
     SampleConfig,
     ScheduleConfig,
+    SyncConfig,
     TrainConfig,
     from_dict,
     method_of,
@@ -88,6 +91,25 @@ WRONG: list[tuple[type, dict, str]] = [
     (SampleConfig, {"window_frames": 8, "shared_frames": 5}, "shared_frames"),
     (TrainConfig, {"stage": "codec"}, "stage"),
     (TrainConfig, {"stage": "joint"}, "stage"),
+    (TrainConfig, {"stage": "sync", "frames": 25}, "stage"),
+    (TrainConfig, {"stage": "sync", "frames": 25, "model": LMDiffConfig()}, "stage"),
+    (TrainConfig, {"stage": "sync", "frames": 15, "model": TRAIN_PRESETS["lmdiff-sync"].model}, "frames"),
+    (SyncConfig, {"frames": 1}, "frames"),
+    (SyncConfig, {"frames": 12}, "frames"),
+    (SyncConfig, {"margin_frames": -1}, "margin_frames"),
+    (SyncConfig, {"margin_frames": 9}, "margin_frames"),
+    (SyncConfig, {"side": 15}, "side"),
+    (SyncConfig, {"widths": (16,)}, "widths"),
+    (SyncConfig, {"widths": (16, 24)}, "widths"),
+    (SyncConfig, {"width": 4}, "width"),
+    (SyncConfig, {"temperature": 0.0}, "temperature"),
+    (JointConfig, {"sync_weight": -0.1}, "sync_weight"),
+    (JointConfig, {"sync_weight": 101}, "sync_weight"),
+    (
+        LMDiffConfig,
+        {"generator": CompletionConfig(lookahead_frames=1), "joint": JointConfig(sync=SyncConfig())},
+        "margin_frames",
+    ),
     (TrainConfig, {"steps": 0}, "steps"),
     (TrainConfig, {"steps": 10_000_001}, "steps"),
     (TrainConfig, {"clips_per_batch": 0}, "clips_per_batch"),
@@ -408,7 +430,7 @@ class TestBothMethods:
 
         for kind in (
             KFLMConfig, ScheduleConfig, ConditionUNetConfig, IdentityDiffusionConfig, TrainConfig,
-            LatentDiffusionConfig, JointConfig,
+            LatentDiffusionConfig, SyncConfig, JointConfig,
         ):  # fmt: skip
             source = inspect.getsource(kind)
             for field in fields(kind):
@@ -448,7 +470,13 @@ class TestPresets:
         assert len({(c.window_frames, c.shared_frames) for c in PRESETS.values()}) == 1
 
     def test_training(self) -> None:
-        assert {config.stage for config in TRAIN_PRESETS.values()} == {"renderer", "landmarks", "codec", "joint"}
+        assert {config.stage for config in TRAIN_PRESETS.values()} == {
+            "renderer",
+            "landmarks",
+            "codec",
+            "joint",
+            "sync",
+        }
         for name, config in TRAIN_PRESETS.items():
             assert replace(config) == config
             if name in ("renderer", "landmarks"):
@@ -464,5 +492,6 @@ class TestPresets:
                 assert config.model == DIFFTALKER_PRESETS[kind]
             if name.startswith("lmdiff"):
                 assert config.stage == ("renderer" if name == "lmdiff" else name.removeprefix("lmdiff-"))
-                assert config.model == LMDIFF_PRESETS["compact"]
+                joint = JointConfig(sync=SyncConfig()) if name == "lmdiff-sync" else JointConfig()
+                assert config.model == replace(LMDIFF_PRESETS["compact"], joint=joint)
         assert TRAIN_PRESETS["debug"].steps < 10

@@ -31,7 +31,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, slots=True)
 class Train:
-    """Train the landmark generator, the renderer, the codec, or the former two jointly. The same command resumes a run.
+    """Train landmark generator, renderer, codec or sync expert, or the former two jointly; again, to resume a run.
 
     On several processes: `torchrun --nproc-per-node 2 -m atldiff train ...`, or `accelerate launch --multi_gpu
     --num_processes 2 -m atldiff train ...`; with --device cpu also where there is no GPU.
@@ -40,8 +40,9 @@ class Train:
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
     """Of atl-diff landmarks and renderer; of atl-diff-paper paper-landmarks and paper-renderer; of difftalker
     difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a codec of
-    difftalker's, lmdiff-landmarks, the renderer lmdiff, and lmdiff-joint; debug; or a JSON file such as {"preset":
-    "renderer", "steps": 100} or {"preset": "lmdiff", "model": {"preset": "paper"}}."""
+    difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; debug; or a JSON file such
+    as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff", "model": {"preset": "paper"}}, or, over weights of
+    lmdiff-sync, {"preset": "lmdiff-joint", "frames": 5, "model": {"joint": {"sync_weight": 0.1}}}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
@@ -267,10 +268,10 @@ def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     from atldiff.methods.lmdiff import LMDiffModel
 
     model = build(config.model)
-    counts = {
-        name: sum(p.numel() for p in part.parameters())
-        for name, part in (("generator", model.generator), ("renderer", model.renderer))
-    }
+    parts = {"generator": model.generator, "renderer": model.renderer}
+    if isinstance(model, LMDiffModel) and model.expert is not None:
+        parts["expert"] = model.expert
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     if isinstance(model, DiffTalkerModel | LMDiffModel):
         counts["codec"] = sum(p.numel() for p in model.renderer.codec.parameters())
         counts["renderer"] -= counts["codec"]

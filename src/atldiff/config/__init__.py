@@ -16,7 +16,7 @@ from atldiff.config.difftalker import (
     LatentRendererConfig,
 )
 from atldiff.config.latent import LatentDiffusionConfig
-from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, TalkRendererConfig
+from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig, TalkRendererConfig
 from atldiff.config.paper import (
     PAPER_PRESETS,
     ConditionUNetConfig,
@@ -66,6 +66,7 @@ __all__ = [
     "SampleConfig",
     "ScheduleConfig",
     "Stage",
+    "SyncConfig",
     "TalkRendererConfig",
     "TrainConfig",
     "from_dict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 ConfigT = TypeVar("ConfigT")
 
@@ -35,12 +35,20 @@ def build(kind: type[ConfigT], values: object, where: str) -> ConfigT:
     plain: dict[str, Any] = {}
     for name, value in values.items():
         default = getattr(example, name)
+        if default is None:
+            plain[name] = None if value is None else build(_optional(kind, name), value, name)
+            continue
         if is_dataclass(default) and not isinstance(default, type):
             plain[name] = build(type(default), value, name)
             continue
         plain[name] = tuple(value) if isinstance(value, list) else value
         check(_same_kind(plain[name], default), name, value, _kind(default))
     return kind(**plain)
+
+
+def _optional(kind: type, name: str) -> type:
+    """Return the dataclass of a field that holds one or None."""
+    return next(part for part in get_args(get_type_hints(kind)[name]) if isinstance(part, type) and is_dataclass(part))
 
 
 def _same_kind(value: object, example: object) -> bool:

@@ -46,6 +46,34 @@ class TalkRendererConfig(LatentDiffusionConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyncConfig:
+    """The sync expert: whether a few pictures of a mouth and a sound belong together. Ours; the paper has none."""
+
+    frames: int = 5
+    """Successive pictures that it sees at once: a fifth of a second, as the experts of Wav2Lip and SyncNet. 2 to 11."""
+    margin_frames: int = 2
+    """Frames that it hears before the first picture and after the last. At most what the generator hears there; 0 to
+    8."""
+    side: int = 48
+    """Side in pixels at which it sees the mouth. 16 to 128."""
+    widths: tuple[int, ...] = (32, 48, 80, 112)
+    """Channels a level of either branch; each halves the side. Two to five multiples of 16."""
+    width: int = 128
+    """Length of the vectors that are compared. 8 to 1024."""
+    temperature: float = 0.1
+    """Divisor of their cosines where it is trained. 0.01 to 1."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("frames", 2, 11), ("margin_frames", 0, 8), ("side", 16, 128), ("width", 8, 1024), ("temperature", 0.01, 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            check(low <= value <= high, name, value, f"{low} to {high}")
+        check(2 <= len(self.widths) <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,
+              "two to five multiples of 16")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JointConfig:
     """How generator and renderer are trained together, after each was trained alone."""
 
@@ -59,10 +87,16 @@ class JointConfig:
     is 'both'; by TalkFormer's tokens alone otherwise."""
     detach_landmarks: bool = False
     """Keep the renderer's loss from the generator: both learn on from where they are, but apart."""
+    sync: SyncConfig | None = None
+    """The sync expert that the weights hold, where the stage sync has trained one."""
+    sync_weight: float = 0.0
+    """Weight of what the frozen expert says of the predicted pictures; above 0 needs weights that hold one. 0 to
+    100."""
 
     def __post_init__(self) -> None:
         check(0 <= self.landmark_weight <= 100, "landmark_weight", self.landmark_weight, "0 to 100")
         check(0 <= self.true_share < 1, "true_share", self.true_share, "0 to below 1")
+        check(0 <= self.sync_weight <= 100, "sync_weight", self.sync_weight, "0 to 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +107,12 @@ class LMDiffConfig:
     """IP_LAP's form (`points` is 'ip-lap'), or the package's own, over the dense topology ('dense')."""
     renderer: TalkRendererConfig = field(default_factory=TalkRendererConfig)
     joint: JointConfig = field(default_factory=JointConfig)
+
+    def __post_init__(self) -> None:
+        if self.joint.sync is not None:
+            margin, heard = self.joint.sync.margin_frames, self.generator
+            known = min(heard.context_frames, heard.lookahead_frames)
+            check(margin <= known, "margin_frames", margin, f"at most {known}, which the generator hears around a clip")
 
 
 LMDIFF_PRESETS: dict[str, LMDiffConfig] = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from atldiff.config.atl import ATLConfig, RendererConfig
 from atldiff.config.check import check, check_choice
 from atldiff.config.difftalker import DIFFTALKER_PRESETS, DiffTalkerConfig
-from atldiff.config.lmdiff import LMDIFF_PRESETS, LMDiffConfig
+from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig
 from atldiff.config.paper import PAPER_PRESETS, PaperConfig
 
-Stage = Literal["landmarks", "renderer", "codec", "joint"]
+Stage = Literal["landmarks", "renderer", "codec", "joint", "sync"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,8 @@ class TrainConfig:
     """One training run; a resumed run takes the same one."""
 
     stage: Stage = "renderer"
-    """Which part is trained: `landmarks` (the generator), `renderer`, the `codec` under a latent renderer, or generator
-    and renderer `joint`ly, through the landmarks."""
+    """Which part is trained: `landmarks` (the generator), `renderer`, the `codec` under a latent renderer, generator
+    and renderer `joint`ly, through the landmarks, or the `sync` expert that may judge the latter."""
     model: ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig = field(default_factory=ATLConfig)
     """Architecture of the whole method; the other stage's part is carried along unchanged."""
     steps: int = 12_000
@@ -31,7 +31,7 @@ class TrainConfig:
     """Parts in which each process works through its clips of a step, for less memory; the result is the same.
     1 to 4096; processes times parts divide `clips_per_batch`."""
     frames: int = 4
-    """Frames a clip. Renderer and joint: 2 to 64. Landmarks: 16 to 256. Codec: 1 to 64."""
+    """Frames a clip. Renderer and joint: 2 to 64. Landmarks: 16 to 256. Codec: 1 to 64. Sync: 16 to 256."""
     optimiser: Literal["muon", "adamw"] = "muon"
     """Muon for hidden weights and AdamW for the rest, or AdamW alone."""
     learning_rate: float = 2.5e-3
@@ -55,13 +55,13 @@ class TrainConfig:
     probe_every: int = 500
     """Steps between two measurements on held-out people. At least 1."""
     min_sync: float = 0.3
-    """Landmarks and joint: clips whose sound and lips correlate less are left out. 0 to 1."""
+    """Landmarks, joint and sync: clips whose sound and lips correlate less are left out. 0 to 1."""
     min_agreement: float = 0.45
-    """Landmarks and joint: the same for clips that `atldiff align` has measured. 0 to 1."""
+    """Landmarks, joint and sync: the same for clips that `atldiff align` has measured. 0 to 1."""
     exclude_sources: tuple[str, ...] = ()
-    """Landmarks and joint: first-level folders whose sound cannot be trusted before it is aligned."""
+    """Landmarks, joint and sync: first-level folders whose sound cannot be trusted before it is aligned."""
     max_lag_frames: int = 3
-    """Landmarks and joint: clips whose lag is larger are left out, smaller lags are corrected. 0 to 8."""
+    """Landmarks, joint and sync: clips whose lag is larger are left out, smaller lags are corrected. 0 to 8."""
 
     def __post_init__(self) -> None:
         check_choice("stage", self.stage, get_args(Stage))
@@ -69,10 +69,15 @@ class TrainConfig:
               "a method whose renderer has a codec of ours, such as difftalker, for the stage codec")  # fmt: skip
         check(self.stage != "joint" or isinstance(self.model, LMDiffConfig), "stage", self.stage,
               "a method whose renderer reaches its landmarks, lmdiff, for the stage joint")  # fmt: skip
+        check(self.stage != "sync" or (isinstance(self.model, LMDiffConfig) and self.model.joint.sync is not None),
+              "stage", self.stage, "a model of lmdiff with joint.sync, see the preset lmdiff-sync, for the stage sync"
+        )  # fmt: skip
         check(1 <= self.steps <= 10_000_000, "steps", self.steps, "1 to 10000000")
         check(1 <= self.clips_per_batch <= 4096, "clips_per_batch", self.clips_per_batch, "1 to 4096")
         check(1 <= self.accumulate <= 4096, "accumulate", self.accumulate, "1 to 4096")
-        low, high = {"renderer": (2, 64), "landmarks": (16, 256), "codec": (1, 64), "joint": (2, 64)}[self.stage]
+        low, high = {
+            "renderer": (2, 64), "landmarks": (16, 256), "codec": (1, 64), "joint": (2, 64), "sync": (16, 256)
+        }[self.stage]  # fmt: skip
         check(low <= self.frames <= high, "frames", self.frames, f"{low} to {high} in the {self.stage} stage")
         check(self.optimiser in ("muon", "adamw"), "optimiser", self.optimiser, "'muon' or 'adamw'")
         check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0, at most 1")
@@ -184,6 +189,20 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         model=LMDIFF_PRESETS["compact"],
         steps=1_000,
         learning_rate=5e-4,
+        exclude_sources=("lrw_ar",),
+        save_every=250,
+        probe_every=250,
+    ),
+    "lmdiff-sync": TrainConfig(
+        stage="sync",
+        model=replace(LMDIFF_PRESETS["compact"], joint=JointConfig(sync=SyncConfig())),
+        steps=1_500,
+        clips_per_batch=12,
+        frames=25,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
         exclude_sources=("lrw_ar",),
         save_every=250,
         probe_every=250,

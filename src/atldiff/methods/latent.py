@@ -14,8 +14,12 @@ from atldiff.diffusion.noise import video_noise
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atldiff.config import CodecConfig, LatentDiffusionConfig
     from atldiff.diffusion.pretrained import DiffusersCodec
+
+    Judge: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the loss inside the mouth, over the weight of the mask."""
@@ -100,12 +104,14 @@ class LatentDiffusion(nn.Module):
         return nn.functional.max_pool3d(mask.float(), (1, factor, factor))
 
     def errors(
-        self, batch: dict[str, torch.Tensor], told: Any, truth: torch.Tensor, still: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+        self, batch: dict[str, torch.Tensor], told: Any, truth: torch.Tensor, still: torch.Tensor,
+        judge: Judge | None = None,
+    ) -> dict[str, torch.Tensor]:  # fmt: skip
         """Return the losses of a batch: means over its clips, so that equal parts average to it.
 
         batch: with `target`, `mask`, `mouth`, `noise`, `level` and `guessed`. told: what steers the denoiser. truth,
-        still: latents (B, C, T, s, s) of the target and of the warped portrait.
+        still: latents (B, C, T, s, s) of the target and of the warped portrait. judge: what else there is to say of the
+        predicted latents, as they are composited, (B, C, T, s, s); told as `sync`, which is no part of `loss`.
         """
         target, mask, mouth, noise = (batch[name].float() for name in ("target", "mask", "mouth", "noise"))
         schedule, level, guessed = self.config.schedule, batch["level"], batch["guessed"]
@@ -131,9 +137,12 @@ class LatentDiffusion(nn.Module):
             before = (weight * (still - truth).square().mean(dim=1, keepdim=True)).sum()
             after = (weight * (latents - truth).square().mean(dim=1, keepdim=True)).sum()
         losses = {"loss": square, "latent_ratio": after / before.clamp_min(1e-9)}
+        composited = still + inside * (latents - still)
+        if judge is not None:
+            losses["sync"] = judge(composited)
         if not self.config.pixel_weight:
             return losses
-        pixels, edges = self._picture_errors(still + inside * (latents - still), target, mask, mouth, level)
+        pixels, edges = self._picture_errors(composited, target, mask, mouth, level)
         return losses | {
             "loss": square + self.config.pixel_weight * (pixels + EDGE_WEIGHT * edges), "pixels": pixels,
             "edges": edges,

@@ -20,12 +20,14 @@ from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.methods.latent import LatentDiffusion
 from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_sides
+from atldiff.methods.sync_expert import SyncExpert
 from atldiff.stages import stage
 
 if TYPE_CHECKING:
     import numpy as np
 
     from atldiff.config import LMDiffConfig, TalkRendererConfig
+    from atldiff.methods.latent import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +151,10 @@ class TalkRenderer(LatentDiffusion):
         """
         return self.sample(self.codec.encode(batch["prior"]), self._told(batch), batch["mask"], noise, steps)
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def loss(self, batch: dict[str, torch.Tensor], judge: Judge | None = None) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `TalkSet`: means over its clips, so that equal parts average to it.
 
-        Its `points` and its `prior` may have a gradient.
+        Its `points` and its `prior` may have a gradient. judge: of `errors`.
         """
         target, prior = batch["target"].float(), batch["prior"].float()
         if prior.requires_grad:
@@ -162,7 +164,7 @@ class TalkRenderer(LatentDiffusion):
         else:
             with torch.no_grad():
                 truth, still = self.codec.encode(torch.cat([target, prior])).chunk(2)
-        return self.errors(batch, self._told(batch), truth, still)
+        return self.errors(batch, self._told(batch), truth, still, judge)
 
     def _told(self, batch: dict[str, torch.Tensor]) -> Told:
         with torch.no_grad():
@@ -173,10 +175,14 @@ class TalkRenderer(LatentDiffusion):
 
 
 class LMDiffModel(nn.Module):
-    """The trained parts of LMDiff; `generator.*` and `renderer.*` (its codec included) in the weights file."""
+    """The trained parts of LMDiff; `generator.*` and `renderer.*` (its codec included) in the weights file.
+
+    And `expert.*`, where the stage sync has trained one: it judges the joint stage, and does nothing else.
+    """
 
     def __init__(self, config: LMDiffConfig) -> None:
         super().__init__()
         self.config = config
         self.generator = CompletionGenerator(config.generator)
         self.renderer = TalkRenderer(config.renderer)
+        self.expert = SyncExpert(config.joint.sync) if config.joint.sync else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,7 @@ from atldiff.training.latent_renderer_task import (
     on_device,
     paint,
 )
+from atldiff.training.sync_loss import sync_loss
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
     """Return the joint stage over a prepared folder: generator and denoiser learn, the codec stays as it is.
 
     Raises:
-        DataError: no clip whose sound and mouth agree. CheckpointError: generator or codec was never trained.
+        DataError: no clip whose sound and mouth agree. CheckpointError: generator or codec was never trained, or the
+            sync loss has no expert. ValueError: clips are shorter than what the expert sees.
     """
     generator, renderer = model.generator, model.renderer
     if not generator.basis.any():
@@ -54,6 +57,7 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
             "--weights"
         )
     check_renderer(renderer)
+    sync = sync_loss(model, config)
     train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
     share = model.config.joint.true_share
     source = (
@@ -79,9 +83,11 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         if model.config.joint.detach_landmarks:
             points = points.detach()
         points = torch.where(batch["is_true"][:, None, None, None], true_points(model, batch), points)
-        drawn = renderer.loss(rendered_from(model, batch, points))
+        drawn = renderer.loss(rendered_from(model, batch, points), None if sync is None else partial(sync, batch))
         landmarks = losses(said, batch["target_landmarks"], batch["valid"])
         total = drawn.pop("loss") + model.config.joint.landmark_weight * landmarks.pop("loss")
+        if sync is not None:
+            total = total + model.config.joint.sync_weight * drawn["sync"]
         return {"loss": total, **drawn, **landmarks}
 
     def probe(module: nn.Module) -> Probe:

@@ -30,6 +30,7 @@ from atldiff.training.loop import train
 from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.processes import ALONE
 from atldiff.training.renderer_task import renderer_task
+from atldiff.training.sync_task import sync_task
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atldiff.config import MethodConfig, RendererOptions, TrainConfig
+    from atldiff.config import MethodConfig, RendererOptions, SyncConfig, TrainConfig
     from atldiff.methods.build import Model
     from atldiff.training.processes import Processes
     from atldiff.training.task import Task
@@ -109,6 +110,9 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
     Where no clip has a label there are none, but a part that is trained further keeps those it knows.
     """
     model = config.model
+    if isinstance(model, LMDiffConfig) and config.stage != "sync":  # its stage alone makes an expert
+        expert = None if start is None else _expert(checkpoint.read_config(start))
+        model = replace(model, joint=replace(model.joint, sync=expert))
     own, other = ("generator", "renderer") if config.stage == "landmarks" else ("renderer", "generator")
     known = {own: 0, other: 0}
     if start is not None:
@@ -122,7 +126,7 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
                 f"checkpoint {start}: got method {method_of(theirs)}, expected {method_of(model)}, as the configuration"
             )
         model = replace(model, **{other: getattr(theirs, other)})
-        if config.stage == "joint":
+        if config.stage in ("joint", "sync"):
             model = replace(model, **{own: getattr(theirs, own)})
         if config.stage == "renderer" and isinstance(model, DiffTalkerConfig | LMDiffConfig):
             model = replace(model, renderer=_over_their_codec(model.renderer, theirs.renderer))
@@ -136,6 +140,10 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
     return model
 
 
+def _expert(model: MethodConfig) -> SyncConfig | None:
+    return model.joint.sync if isinstance(model, LMDiffConfig) else None
+
+
 def _over_their_codec(ours: LatentConfigT, theirs: RendererOptions) -> LatentConfigT:
     """Return our renderer with their codec, unless a pre-trained one was asked for or comes with our base."""
     if not isinstance(theirs, LatentDiffusionConfig) or ours.codec.kind != "compact":
@@ -147,24 +155,26 @@ def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
     """Return how the names of the tensors begin that are taken from `start`; None for all of them.
 
     A latent renderer whose denoiser is another than theirs starts afresh over their codec, or over its own; one of
-    lmdiff also over a codec of difftalker's, with its generator where that is not what is trained.
+    lmdiff also over a codec of difftalker's, with its generator where that is not what is trained. An expert comes
+    along unless the stage sync makes another.
     """
     theirs, ours = checkpoint.read_config(start), config.model
     if not isinstance(theirs.renderer, LatentDiffusionConfig):
         return None
     same_method = type(theirs) is type(ours)
+    expert = ("expert.",) if _expert(theirs) == _expert(ours) else ()
     if same_method and (config.stage != "renderer" or theirs.renderer == ours.renderer):
-        return None
+        return None if expert else ("generator.", "renderer.")
     generator = () if not same_method and config.stage == "landmarks" else ("generator.",)
     same_codec = isinstance(ours.renderer, LatentDiffusionConfig) and ours.renderer.codec == theirs.renderer.codec
-    return (*generator, "renderer.codec.") if same_codec else generator
+    return (*generator, *expert, "renderer.codec.") if same_codec else (*generator, *expert)
 
 
 def _task(model: Model, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
     """Return the stage of a model's method."""
     landmarks = config.stage == "landmarks"
-    if isinstance(model, LMDiffModel) and config.stage == "joint":
-        return joint_task(model, manifest, config, write)
+    if isinstance(model, LMDiffModel) and config.stage in ("joint", "sync"):
+        return (joint_task if config.stage == "joint" else sync_task)(model, manifest, config, write)
     match model:
         case ATLModel():
             return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
