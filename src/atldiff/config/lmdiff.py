@@ -77,8 +77,9 @@ class SyncConfig:
 class JointConfig:
     """How generator and renderer are trained together, after each was trained alone."""
 
-    landmark_weight: float = 0.1
-    """Weight of the landmarks' own loss beside the renderer's. 0 to 100."""
+    landmark_weight: float = 1.0
+    """Weight of the landmarks' own loss beside the renderer's; at 1 their gradients on the generator are about as large
+    as each other. 0 to 100."""
     true_share: float = 0.5
     """Share of clips that are rendered from their true landmarks, lest the renderer learns to mistrust all landmarks
     because predicted ones err. 0 to below 1."""
