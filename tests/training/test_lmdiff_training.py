@@ -28,7 +28,7 @@ from atldiff.config import (
 from atldiff.data.completion import DRIVES, load_seen
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.posed import load_posed
-from atldiff.data.speech import fit_basis, in_step, load_speech
+from atldiff.data.speech import in_step, load_speech
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import crop, crop_map, load_clip
 from atldiff.errors import CheckpointError
@@ -80,19 +80,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=FRAMES)
 
 
-_fitted: dict[tuple, tuple] = {}
-
-
-def _fit_once(clips: list, components: int, weights: np.ndarray) -> tuple:
-    key = (components, *((clip.name, len(clip), float(clip.displacements.sum())) for clip in clips))
-    if key not in _fitted:
-        _fitted[key] = fit_basis(clips, components, weights)
-    return _fitted[key]
-
-
-def _quicken(patch: pytest.MonkeyPatch) -> None:
+def _quicken(patch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once, calibrate and probe on little, and write no curves."""
-    patch.setattr("atldiff.training.landmarks_task.fit_basis", _fit_once)
+    patch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     patch.setattr("atldiff.training.codec_task.CALIBRATION_CLIPS", 8)
     for room in ("latent_renderer_task", "joint_task"):
         patch.setattr(f"atldiff.training.{room}.PROBE_BATCHES", 1)
@@ -101,16 +91,18 @@ def _quicken(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    _quicken(monkeypatch)
+def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
+    _quicken(monkeypatch, fit_once)
 
 
 @pytest.fixture(scope="module")
-def runs(prepared: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs(
+    prepared: Manifest, tmp_path_factory: pytest.TempPathFactory, fit_once: Callable[..., tuple]
+) -> dict[str, Path]:
     """The checkpoints of a codec of difftalker, and of lmdiff's landmarks and renderer after it."""
     out, start, made = tmp_path_factory.mktemp("runs"), None, {}
     with pytest.MonkeyPatch.context() as patch:
-        _quicken(patch)
+        _quicken(patch, fit_once)
         for name, config in (("codec", OF_DIFFTALKER), ("landmarks", LANDMARKS), ("renderer", RENDERER)):
             train_stage(config, prepared.folder, out / name, start=start, workers=0)
             made[name] = start = out / name / "checkpoint"

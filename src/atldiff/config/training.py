@@ -187,11 +187,11 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "lmdiff-joint": TrainConfig(
         stage="joint",
         model=LMDIFF_PRESETS["compact"],
-        steps=1_000,
+        steps=300,
         learning_rate=5e-4,
         exclude_sources=("lrw_ar",),
-        save_every=250,
-        probe_every=250,
+        save_every=100,
+        probe_every=100,
     ),
     "lmdiff-sync": TrainConfig(
         stage="sync",

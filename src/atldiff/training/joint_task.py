@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from atldiff.data.completion import load_seen
-from atldiff.data.manifest import Split
 from atldiff.data.posed import load_posed
-from atldiff.data.windows import load_clip
+from atldiff.data.windows import MIN_APART_FRAMES, load_clip
 from atldiff.errors import CheckpointError, DataError
 from atldiff.methods.difftalker_inputs import with_gradient
 from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.completion_task import completion_loss, median_scores
 from atldiff.training.joint_data import JointSet
-from atldiff.training.landmarks_task import describe_clips, usable_speech
+from atldiff.training.landmarks_task import describe_clips, speaking_clips
 from atldiff.training.latent_renderer_task import (
     PROBE_BATCHES,
     PROBE_CLIPS,
@@ -58,15 +57,13 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         )
     check_renderer(renderer)
     sync = sync_loss(model, config)
-    train, held_out = (usable_speech(manifest, split, config) for split in (Split.TRAIN, Split.VAL))
+    train, held_out = speaking_clips(manifest, config)
     share = model.config.joint.true_share
-    source = (
-        joint_set(model, manifest, train, frames=config.frames, seed=config.seed, true_share=share) if train else None
-    )
-    if source is None or source.draw is None:
+    source = joint_set(model, manifest, train, frames=config.frames, seed=config.seed, true_share=share)
+    if source.draw is None:
         raise DataError(
-            f"data {manifest.folder}: no training clip with sync of at least {config.min_sync} and a lag within "
-            f"{config.max_lag_frames} frames; expected speech with a visible mouth"
+            f"data {manifest.folder}: no training clip of at least {config.frames + MIN_APART_FRAMES} frames whose "
+            "sound and mouth agree; expected longer clips"
         )
     probed = joint_set(model, manifest, held_out, frames=PROBE_FRAMES, seed=PROBE_SEED) if held_out else None
     batches = []
