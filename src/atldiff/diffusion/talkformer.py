@@ -219,7 +219,7 @@ class TalkFormer(nn.Module):
         batch = len(portrait.key)
         # All frames of a window look at one portrait: their places are queries of one attention.
         together = query.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)  # (B, heads, T * s * s, d)
-        # Two products: torch's fused attention is 5 to 20 times slower in bfloat16 on a CPU where a head's channels or
+        # Two products: torch's fused attention is 2 to 20 times slower in bfloat16 on a CPU where a head's channels or
         # the keys are no multiple of 32, above all backwards.
         logits = together @ portrait.key.transpose(-1, -2) * query.shape[-1] ** -0.5
         if portrait.nearness is not None:
