@@ -75,10 +75,9 @@ class TalkDenoiser(nn.Module):
     ) -> Told:  # fmt: skip
         """Return what steers the denoiser: once a window, whatever the number of steps. Differentiable in the points.
 
-        shown: (B, 3, T, S, S) the target's visible part; its pixels are seen as they are, for what is hidden would leak
-        through a codec that is shown all, and a second encoding costs more than the U-Net. mask: (B, 1, T, s, s).
-        reference: (B, C, s, s) latents of the portrait's window. source: (B, P, 2) its landmarks in sides of the
-        window; target: (B, T, P, 2) the wanted ones.
+        shown: (B, 3, T, S, S) the target's visible part; its pixels are seen as they are, for a second encoding costs
+        more than the U-Net. mask: (B, 1, T, s, s). reference: (B, C, s, s) latents of the portrait's window. source:
+        (B, P, 2) its landmarks in sides of the window; target: (B, T, P, 2) the wanted ones.
         """
         wanted, still = (self.tokens(points) if self.tokens else None for points in (target, source))
         features = [] if self.encoder is None else self.encoder(reference.to(self.dtype))
