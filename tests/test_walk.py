@@ -27,7 +27,7 @@ from atldiff.methods.speech import TrackStream
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
 from atldiff.video.composite import WindowResult, composite
-from atldiff.video.read import read_image
+from atldiff.video.still import read_image
 from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import WindowGeometry, apply, extract, fit_window, invert
 from atldiff.video.write import VideoWriter

@@ -27,7 +27,8 @@ from atldiff.methods import driving
 from atldiff.methods.driving import open_driving, track_video
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
-from atldiff.video.read import read_frames_at, read_image
+from atldiff.video.read import read_frames_at
+from atldiff.video.still import read_image
 from atldiff.video.write import VideoWriter
 
 if TYPE_CHECKING:

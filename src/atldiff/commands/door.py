@@ -88,7 +88,7 @@ def check_input(path: Path, kind: str) -> None:
     Raises:
         MediaError: it is not.
     """
-    from atldiff.video.read import check_file
+    from atldiff.video.still import check_file
 
     check_file(path, kind)
 
@@ -101,7 +101,8 @@ def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Po
     Raises:
         MediaError: not a picture. FaceNotFound: no face, or not the one asked for.
     """
-    from atldiff.video.read import is_video, read_image
+    from atldiff.video.read import is_video
+    from atldiff.video.still import read_image
 
     if options.frame is not None or is_video(path):
         return path

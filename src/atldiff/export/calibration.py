@@ -20,7 +20,7 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_frames
 from atldiff.timebase import FPS
 from atldiff.types import LandmarkTrack, Portrait
-from atldiff.video.read import read_image
+from atldiff.video.still import read_image
 
 if TYPE_CHECKING:
     from atldiff.methods.build import Model

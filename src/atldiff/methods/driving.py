@@ -21,7 +21,8 @@ from atldiff.landmarks.visible import refuse_still
 from atldiff.methods.portrait import FIRST_FRAMES
 from atldiff.timebase import FPS
 from atldiff.types import LandmarkTrack
-from atldiff.video.read import check_file, is_video, probe, read_frames_at
+from atldiff.video.read import is_video, probe, read_frames_at
+from atldiff.video.still import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

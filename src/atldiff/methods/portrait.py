@@ -11,7 +11,8 @@ from atldiff.errors import FaceNotFound
 from atldiff.landmarks.detect import detect
 from atldiff.stages import stage
 from atldiff.types import Portrait
-from atldiff.video.read import is_video, read_frames, read_image
+from atldiff.video.read import is_video, read_frames
+from atldiff.video.still import read_image
 
 if TYPE_CHECKING:
     import os

@@ -1,10 +1,9 @@
-"""Pictures in: a still image as one array, a video frame by frame, always (H, W, 3) uint8 RGB the right way up."""
+"""Videos in, frame by frame, always (H, W, 3) uint8 RGB the right way up."""
 
 from __future__ import annotations
 
 import logging
 import os
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-import cv2
 import numpy as np
 from av.error import FFmpegError, InvalidDataError
 from av.video.reformatter import Colorspace, Interpolation
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from atldiff.errors import MediaError
 from atldiff.timebase import FPS
+from atldiff.video.still import check_file, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,15 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
-
-MIN_SIDE = 16
-"""Pixels of the shortest side that is taken; no face can be found in less."""
-
-MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before they are unpacked: they are decompression bombs or scans, not portraits."""
-
-ALPHA_GREY = 128
-"""What lies under transparent pixels: a mid grey, which gives hair edges neither a bright nor a dark rim."""
 
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
 """Demuxer options: a playlist in a video file's clothes must not open anything over a network."""
@@ -68,39 +57,6 @@ class VideoInfo:
     duration_s: Fraction | None
     has_audio: bool
     audio_offset_s: Fraction = Fraction(0)
-
-
-def read_image(source: str | os.PathLike[str] | np.ndarray | Image.Image) -> NDArray[np.uint8]:
-    """Read a still image as (H, W, 3) uint8 RGB, turned by its EXIF tag, alpha laid on mid grey (128).
-
-    Of a file with several pictures the first is read. Arrays are (H, W) or (H, W, 1 | 3 | 4), bool, uint8, uint16
-    (divided by 257) or float in [0, 1], in RGB order.
-
-    Raises:
-        MediaError: missing, a folder, empty, not an image, damaged, below 16x16 or above 100 megapixels.
-        ValueError: an array of another shape, type or range, or with NaN.
-    """
-    if isinstance(source, np.ndarray):
-        return _on_grey(_array_levels(source))
-    if isinstance(source, Image.Image):
-        return _decoded(source, "image")
-    if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"image: got {type(source).__name__}, expected a path, a numpy array or a PIL image")
-    path = Path(source)
-    check_file(path, "image")
-    name = f"image {path}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
-            image = Image.open(path)
-        with image:
-            return _decoded(image, name)
-    except UnidentifiedImageError:
-        return _read_with_opencv(path, name)
-    except Image.DecompressionBombError as error:
-        raise MediaError(f"{name}: {reason(error)}, expected at most 100 megapixels: make it smaller") from None
-    except (OSError, SyntaxError, EOFError) as error:
-        raise MediaError(f"{name}: damaged ({reason(error)}), expected a whole image: save it again") from None
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
@@ -269,97 +225,3 @@ def _rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8
         threads=1,
     )
     return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns)).astype(np.uint8, copy=False)
-
-
-def _decoded(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Return a PIL image, not unpacked so far, as RGB."""
-    _check_size(name, *image.size)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I") or upright.mode == "F":
-        return _on_grey(_grey_levels(np.asarray(upright), name))
-    if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        return _on_grey(np.asarray(upright.convert("RGBA")))
-    return np.array(upright.convert("RGB"))
-
-
-def _grey_levels(values: np.ndarray, name: str) -> NDArray[np.uint8]:
-    """Return the 16-bit, 32-bit or float grey of a PIL image as 8 bits."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all() or values.min() < 0.0 or values.max() > 1.0:
-            raise MediaError(f"{name}: got float values outside 0 to 1, expected that range: save it as 8-bit PNG")
-        return np.rint(values * 255.0).astype(np.uint8)
-    if values.min() < 0 or values.max() > 65535:
-        raise MediaError(f"{name}: got values {values.min()} to {values.max()}, expected 0 to 65535: save it as PNG")
-    return _from_16_bits(values)
-
-
-def _from_16_bits(values: np.ndarray) -> NDArray[np.uint8]:
-    return np.rint(values.astype(np.float32) / 257.0).astype(np.uint8)
-
-
-def _array_levels(array: np.ndarray) -> NDArray[np.uint8]:
-    """Return a user's array as uint8 of the same shape."""
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"image array: got shape {array.shape}, expected (H, W) or (H, W, 1 | 3 | 4)")
-    _check_size("image array", array.shape[1], array.shape[0], ValueError)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == np.uint16:
-        return _from_16_bits(array)
-    if array.dtype.kind != "f":
-        raise ValueError(f"image array: got {array.dtype}, expected bool, uint8, uint16 or float in [0, 1]")
-    if not np.isfinite(array).all():
-        raise ValueError("image array: got NaN or infinity, expected finite values in [0, 1]")
-    low, high = float(array.min()), float(array.max())
-    if low < -1e-3 or high > 1.0 + 1e-3:
-        raise ValueError(f"image array: got {low:g} to {high:g}, expected floats in 0 to 1: divide 8-bit levels by 255")
-    return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
-def _on_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (H, W) or (H, W, 1 | 3 | 4) as a new (H, W, 3), alpha laid on mid grey."""
-    channels = image if image.ndim == 3 else image[..., None]
-    if channels.shape[2] == 1:
-        return np.repeat(channels, 3, axis=2)
-    if channels.shape[2] == 3:
-        return np.array(channels, order="C")
-    alpha = channels[..., 3:].astype(np.float32) / 255.0
-    return np.rint(channels[..., :3] * alpha + ALPHA_GREY * (1.0 - alpha)).astype(np.uint8)
-
-
-def _read_with_opencv(path: Path, name: str) -> NDArray[np.uint8]:
-    """Read a format that Pillow does not know, e.g. Radiance HDR or Sun raster."""
-    try:
-        image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise MediaError(f"{name}: not an image that can be read: convert it to PNG or JPEG")
-    _check_size(name, *image.shape[1::-1])
-    return np.ascontiguousarray(image[..., ::-1]).astype(np.uint8, copy=False)
-
-
-def _check_size(name: str, width: int, height: int, kind: type[Exception] = MediaError) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise kind(f"{name}: got {width}x{height} pixels, expected at least {MIN_SIDE}x{MIN_SIDE}: use a larger one")
-    if width * height > MAX_PIXELS:
-        raise kind(f"{name}: got {width}x{height} pixels, expected at most 100 megapixels: make it smaller")
-
-
-def check_file(path: Path, kind: str) -> None:
-    """Raise a MediaError that starts with `kind` unless `path` is a file that can be opened and holds bytes."""
-    if path.is_dir():
-        raise MediaError(f"{kind} {path}: got a folder, expected a file")
-    if not path.exists():
-        raise MediaError(f"{kind} {path}: no such file: check the path")
-    if path.is_file() and not path.stat().st_size:
-        raise MediaError(f"{kind} {path}: got an empty file (0 bytes): save or download it again")
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise MediaError(f"{kind} {path}: not readable, expected a regular file you may read: copy it elsewhere")
-
-
-def reason(error: BaseException) -> str:
-    """Return a library's error as the part of a line."""
-    return " ".join(str(getattr(error, "strerror", None) or error).split())

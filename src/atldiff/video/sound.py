@@ -15,7 +15,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from atldiff.errors import MediaError
-from atldiff.video.read import check_file, reason
+from atldiff.video.still import check_file, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from PIL import Image
 
 from atldiff.errors import MediaError
 from atldiff.video.palette import Palette
-from atldiff.video.read import reason
 from atldiff.video.sound import LiveSound, add_sound, check_sound, write_wav
+from atldiff.video.still import reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
