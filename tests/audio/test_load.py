@@ -199,7 +199,7 @@ def test_truncated_file_is_used_as_far_as_it_goes(tmp_path: Path, caplog: pytest
     path.write_bytes(whole[: len(whole) // 2])
     with caplog.at_level(logging.WARNING):
         audio = load_audio(path)
-    assert abs(len(audio.samples) - 16_000) < 200
+    assert 16_000 - 1024 <= len(audio.samples) < 16_200  # PyAV 17 does not decode the packet that is cut in two
     assert "damaged" in caplog.text
     path.write_bytes(whole[:1500])
     with pytest.raises(MediaError, match="damaged"):

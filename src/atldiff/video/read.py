@@ -39,8 +39,9 @@ _UNTAGGED = 2
 _BT709_LINES = 720
 """Untagged videos from this height on are BT.709, lower ones BT.601, as players assume."""
 
-_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""swscale's flags that keep a flat colour within one level."""
+_EXACT = 0x40000 | 0x2000
+"""swscale's flags that keep a flat colour within one level: ACCURATE_RND and FULL_CHR_H_INT, which PyAV names only
+from 18 on; the numbers mean the same everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

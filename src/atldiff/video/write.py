@@ -59,6 +59,7 @@ _ENCODER_OPTIONS = {
     "gif": {},
 }
 _MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
+_EXACT = 0x40000 | 0x4000  # swscale's ACCURATE_RND and FULL_CHR_H_INP, which PyAV names only from 18 on
 _THREADS = 2
 _BT709 = 1  # FFmpeg's number for BT.709 primaries, transfer and matrix alike
 _CPU_AVX_512F = 13  # OpenCV's number for the processor feature
@@ -325,7 +326,7 @@ class _Stream:
                 dst_colorspace=Colorspace.ITU709,
                 src_color_range=ColorRange.JPEG,
                 dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP,
+                interpolation=Interpolation.BICUBIC | _EXACT,
                 threads=1,
             )
             picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
