@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import struct
+import weakref
 from fractions import Fraction
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -131,25 +134,125 @@ def test_colours_follow_the_tags(tmp_path: Path, tag: int, weights: tuple[float,
     assert np.abs(next(iter(read_frames(path))).mean(axis=(0, 1)) - colour * 255).max() < 2.5
 
 
+def nearest(stamps_s: list[Fraction], fps: Fraction, end_s: Fraction) -> list[int]:
+    """Return the frame nearest to each i / fps, of equally near ones the earlier, by a plain search."""
+    times = [Fraction(i) / fps for i in range(math.ceil(end_s * fps))]
+    return [min(range(len(stamps_s)), key=lambda j: abs(stamps_s[j] - time)) for time in times]
+
+
+@pytest.mark.parametrize(
+    "rate", [Fraction(10), Fraction(15), Fraction(24), Fraction(30_000, 1001), Fraction(30), Fraction(50), Fraction(60)]
+)
+def test_resampling_takes_the_nearest_frame(tmp_path: Path, rate: Fraction) -> None:
+    stamps = [i * rate.denominator for i in range(30)]
+    path = write_video(tmp_path / "a.mp4", stamps, Fraction(1, rate.numerator), rate)
+    shown = indices(read_frames_at(path))
+    wanted = nearest([i / rate for i in range(30)], Fraction(25), 30 / rate)
+    assert shown == wanted
+    # Neither early nor late, over whole periods of the two rates (of 29.97 fps those of 30).
+    errors_s = [float(index / rate - Fraction(i, 25)) for i, index in enumerate(shown) if i * rate <= 29 * 25]
+    period = 5 if rate.denominator > 1 else (25 / rate).numerator
+    errors_s = errors_s[: len(errors_s) // period * period]
+    assert max(abs(error) for error in errors_s) <= 0.5 / float(rate) + 1e-9
+    assert abs(np.mean(errors_s)) < 5e-4
+    assert abs(np.mean(errors_s)) < 1e-9 or rate.denominator > 1
+
+
 def test_resampling_is_exact(tmp_path: Path) -> None:
     thirty = write_video(tmp_path / "thirty.mp4", list(range(30)), Fraction(1, 30), Fraction(30))
-    # Frame i of 25 fps is shown at i / 25 s, where frame floor(i * 30 / 25) of 30 fps is on display.
-    assert indices(read_frames_at(thirty)) == [i * 30 // 25 for i in range(25)]
-    slow = write_video(tmp_path / "slow.mp4", list(range(10)), Fraction(1, 10), Fraction(10))
-    assert indices(read_frames_at(slow)) == [i * 10 // 25 for i in range(25)]
-    ntsc = write_video(
-        tmp_path / "ntsc.mp4", [1001 * i for i in range(30)], Fraction(1, 30_000), Fraction(30_000, 1001)
-    )
-    assert indices(read_frames_at(ntsc)) == [i * 30_000 // (25 * 1001) for i in range(26)]
+    assert indices(read_frames_at(thirty))[:6] == [0, 1, 2, 4, 5, 6]  # 0, 1.2, 2.4, 3.6, 4.8 and 6 of 30 fps
     same = write_video(tmp_path / "same.mp4", list(range(25)))
     assert indices(read_frames_at(same)) == list(range(25))
-    assert indices(read_frames_at(same, Fraction(50))) == [i // 2 for i in range(50)]
+    assert indices(read_frames_at(same, Fraction(50))) == [i // 2 for i in range(50)]  # of two as near, the earlier
+    late = write_video(tmp_path / "late.mkv", list(range(50, 75)))  # the first one is not at 0
+    assert indices(read_frames_at(late)) == list(range(25))
 
 
 def test_resampling_follows_uneven_timestamps(tmp_path: Path) -> None:
     path = write_video(tmp_path / "uneven.mp4", [0, 90, 100, 400], Fraction(1, 1000))
-    # Shown from 0, 0.09, 0.1 and 0.4 s; the one at 0.09 s is on display at no multiple of 0.04 s.
-    assert indices(read_frames_at(path))[:11] == [0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 3]
+    # 0 is nearest until 0.045 s, 0.09 until 0.095, 0.1 until 0.25 s.
+    assert indices(read_frames_at(path))[:11] == [0, 0, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    random = np.random.default_rng(0)
+    stamps = [0, *np.cumsum(random.integers(5, 120, 29)).tolist()]
+    path = write_video(tmp_path / "random.mkv", stamps, Fraction(1, 1000))
+    shown = indices(read_frames_at(path))
+    wanted = nearest([Fraction(stamp, 1000) for stamp in stamps], Fraction(25), Fraction(stamps[-1], 1000))
+    assert shown[: len(wanted)] == wanted
+
+
+def test_a_held_picture_stays_until_the_next(tmp_path: Path) -> None:
+    held = write_video(tmp_path / "held.mkv", [0, 40, 80, 2080, 2120, 2160], Fraction(1, 1000))
+    # Nearest in time alone would change the picture in the middle of its two seconds.
+    assert indices(read_frames_at(held))[:55] == [0, 1, *[2] * 50, 3, 4, 5]
+    slow = write_video(tmp_path / "slow.mkv", [0, 1000, 2000], Fraction(1, 1000), Fraction(1))
+    assert indices(read_frames_at(slow))[:51] == [0] * 13 + [1] * 25 + [2] * 13  # one frame a second: nothing is held
+
+
+def timed(stamps: list[int | None], length: int | None = 40) -> list[Any]:
+    """Return what stands for decoded frames, in milliseconds."""
+    return [SimpleNamespace(pts=stamp, duration=length, time_base=Fraction(1, 1000)) for stamp in stamps]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "times"),
+    [
+        ([0, 40, 80], [0, 40, 80]),
+        ([1400, 1440, 1480], [0, 40, 80]),
+        ([0, 40, 40, 30, 80], [0, 40, 80]),  # twice and backwards: shown for no time
+        ([None, None, None], [0, 40, 80]),
+        ([None, 1440, 1480, None, 1560], [0, 40, 80, 120, 160]),
+        ([0, 40, 9000, 0, 40, 80], [0, 40, 9000, 9040, 9080, 9120]),  # a second recording glued on
+        ([0, 40, 80, 9000, 9040, 20, 60], [0, 40, 80, 9000, 9040, 9080, 9120]),
+    ],
+)
+def test_time_grows_whatever_the_timestamps(stamps: list[int | None], times: list[int]) -> None:
+    clocked = list(read._on_clock(iter(timed(stamps)), Fraction(1, 25)))
+    assert [1000 * time for time, _, _ in clocked] == times
+    assert {length for _, length, _ in clocked} == {Fraction(1, 25)}
+
+
+def test_the_last_frame_lasts_as_long_as_it_states(tmp_path: Path) -> None:
+    (clocked,) = read._on_clock(iter(timed([0], 2000)), Fraction(1, 25))
+    assert clocked[:2] == (0, 2)
+    (unstated,) = read._on_clock(iter(timed([0], None)), Fraction(1, 30))
+    assert unstated[:2] == (0, Fraction(1, 30))
+    path = tmp_path / "long.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"crf": "10", "bf": "0"}, width=48, height=32)
+        packets = []
+        for i in range(2):
+            frame = av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 10 + 8 * i, np.uint8))
+            frame.pts = i
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets[-1].duration = 5
+        container.mux(packets)
+    assert indices(read_frames_at(path)) == [0, *[1] * 5]
+
+
+def test_at_most_two_frames_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4", list(range(25)))
+    alive: list[weakref.ref] = []
+    original = read._decoded_frames
+
+    class Held:
+        def __init__(self, frame: Any) -> None:
+            self.frame = frame
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.frame, name)
+
+    def watched(*arguments: Any) -> Any:
+        for frame in original(*arguments):
+            held = Held(frame)
+            alive.append(weakref.ref(held))
+            yield held
+            del held, frame
+
+    monkeypatch.setattr(read, "_decoded_frames", watched)
+    for _ in read_frames_at(path):
+        assert sum(ref() is not None for ref in alive) <= 2
+    assert len(alive) == 25
 
 
 def test_damaged_video_gives_what_decodes(tmp_path: Path) -> None:

@@ -33,6 +33,12 @@ _LOCAL_ONLY = {"protocol_whitelist": "file"}
 _NOT_VIDEO = ("tty", "image2", "concat", "hls", "dash")
 """Demuxers that give frames for text, stills or playlists."""
 
+_HELD_S = Fraction(1, 2)
+"""A frame that is shown for longer is a picture held on purpose, not a video of few frames a second."""
+
+_RESTART_S = 1
+"""Timestamps that fall back by more have started again; by less, they are broken."""
+
 _UNTAGGED = 2
 """FFmpeg's colour matrix number for "not stated" (AVCOL_SPC_UNSPECIFIED)."""
 
@@ -122,7 +128,9 @@ def read_frames(path: str | os.PathLike[str], *, size: tuple[int, int] | None = 
 def read_frames_at(path: str | os.PathLike[str], fps: Fraction | int = FPS) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of a video resampled to `fps` on its own timestamps.
 
-    Frame i is the one on display i / fps seconds after the first frame, so ceil(duration * fps) of them come.
+    Frame i is the one nearest in time to i / fps seconds after the first frame, of two equally near ones the earlier;
+    ceil(duration * fps) of them come. What stands for more than half a second is a held picture, which stays until
+    half a mean frame interval before the next one.
 
     Raises:
         MediaError: as `read_frames`.
@@ -135,29 +143,53 @@ def read_frames_at(path: str | os.PathLike[str], fps: Fraction | int = FPS) -> I
     with _opened(path) as (container, stream):
         own_s = 1 / _frame_rate(stream)
         shown: av.VideoFrame | None = None
-        start = time = last = Fraction(0)  # seconds: first timestamp, that of `shown`, its length
+        time = length = Fraction(0)  # seconds: when `shown` is shown, and for how long if it is the last
         sent = 0
-        for frame in _decoded_frames(container, stream):
-            stamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            if shown is None:
-                start = stamp or Fraction(0)
-            else:
-                following = time + own_s if stamp is None else stamp - start
-                if following <= time:  # a broken timestamp: nothing can be shown for no time
-                    continue
-                if Fraction(sent) / fps < following:
+        for following, its_length, frame in _on_clock(_decoded_frames(container, stream), own_s):
+            if shown is not None:
+                gap = following - time
+                until = following - (gap if gap <= _HELD_S else min(gap, own_s)) / 2
+                if sent <= until * fps:
                     picture = _rgb(shown, None)
-                    while Fraction(sent) / fps < following:
+                    while sent <= until * fps:
                         yield picture
                         sent += 1
-                time = following
-            shown = frame
-            last = frame.duration * frame.time_base if frame.duration and frame.time_base else own_s
+            shown, time, length = frame, following, its_length
         if shown is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
-        while Fraction(sent) / fps < time + last:
-            yield _rgb(shown, None)
-            sent += 1
+        if sent < (time + length) * fps:
+            picture = _rgb(shown, None)
+            while sent < (time + length) * fps:
+                yield picture
+                sent += 1
+
+
+def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction) -> Iterator[tuple[Fraction, Fraction, av.VideoFrame]]:
+    """Yield decoded frames with the seconds from the first one to each, growing, and the seconds that each states.
+
+    A frame without a timestamp comes `own_s`, the mean interval, after the one before it. One that would be shown for
+    no time is left out. Where timestamps start again, as in recordings glued together, time goes on.
+    """
+    origin: Fraction | None = None  # the timestamp at time 0, as soon as one is known
+    time: Fraction | None = None
+    length = own_s
+    for frame in frames:
+        stamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+        if time is None:
+            origin, now = stamp, Fraction(0)
+        elif stamp is None:
+            now = time + own_s
+        else:
+            if origin is None:
+                origin = stamp - time - own_s
+            elif stamp - origin < time - _RESTART_S:
+                origin = stamp - time - length
+            now = stamp - origin
+        if time is not None and now <= time:
+            continue
+        length = frame.duration * frame.time_base if frame.duration and frame.time_base else own_s
+        yield now, length, frame
+        time = now
 
 
 @contextmanager
