@@ -24,6 +24,7 @@ PACKAGES = {
     "scipy": "scipy",
     "safetensors": "safetensors",
     "pillow": "PIL",
+    "pillow-heif": "pillow_heif",
     "av": "av",
     "mediapipe": "mediapipe",
     "opencv-contrib-python": "cv2",

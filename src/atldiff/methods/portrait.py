@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FIRST_FRAMES = 50
 """Frames of a video that are searched for a face before giving up."""
-_STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+_STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".hif"})
 
 
 def open_portrait(source: PortraitSource, face: int | None = None, frame: int | None = None) -> Portrait:

@@ -17,6 +17,7 @@ from av.video.reformatter import Colorspace, Interpolation
 
 from atldiff.errors import MediaError
 from atldiff.timebase import FPS
+from atldiff.video.heif import is_still
 from atldiff.video.still import check_file, reason
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class VideoInfo:
 
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Return whether a file is a video: a stream of more than one frame. Animated GIFs are; cover art is not."""
-    if not Path(path).is_file() or not Path(path).stat().st_size:
+    if not Path(path).is_file() or not Path(path).stat().st_size or is_still(path):
         return False
     try:
         with av.open(os.path.abspath(path), options=_LOCAL_ONLY) as container:

@@ -12,6 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from atldiff.errors import MediaError
+from atldiff.video import heif
+from atldiff.video.colour import tagged, to_srgb
+from atldiff.video.profile import srgb_levels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,9 +40,10 @@ def read_image(source: ImageSource) -> NDArray[np.uint8]:
 def read_rgba(source: ImageSource) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Read a still image as (H, W, 3) uint8 RGB and alpha (H, W) uint8, None where all of it is opaque.
 
-    Turned by its EXIF tag. RGB is not multiplied by alpha: under alpha 0 it is as stored. Of a file with several
-    pictures the first is read. Arrays are (H, W) or (H, W, 1 | 3 | 4), bool, uint8, uint16 (divided by 257) or float in
-    [0, 1], in RGB order.
+    Turned by its EXIF tag or HEIF's own turns, colours converted to sRGB from the space that the file states. RGB is
+    not multiplied by alpha: under alpha 0 it is as stored. Of a file with several pictures the primary or first one is
+    read. A density that differs between x and y is left alone, as browsers do: it is nonsense more often than not.
+    Arrays are (H, W) or (H, W, 1 | 3 | 4), bool, uint8, uint16 (divided by 257) or float in [0, 1], in RGB order.
 
     Raises:
         MediaError: missing, a folder, empty, not an image, damaged, below 16x16 or above 100 megapixels.
@@ -55,11 +59,13 @@ def read_rgba(source: ImageSource) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     check_file(path, "image")
     name = f"image {path}"
     try:
+        if heif.is_heic(path):
+            return _read_heic(path, name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has its own limit
             image = Image.open(path)
         with image:
-            return _decoded(image, name)
+            return _decoded(image, name, path)
     except UnidentifiedImageError:
         return _read_with_opencv(path, name), None
     except Image.DecompressionBombError as error:
@@ -74,15 +80,62 @@ def on_grey(image: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.ui
     return np.rint(image * share + ALPHA_GREY * (1.0 - share)).astype(np.uint8)
 
 
-def _decoded(image: Image.Image, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """Return a PIL image, not unpacked so far, as RGB and alpha."""
+def _decoded(
+    image: Image.Image, name: str, path: Path | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return a PIL image, not unpacked so far, as sRGB and alpha."""
     _check_size(name, *image.size)
+    form = image.format
     upright = ImageOps.exif_transpose(image)
+    upright.format = form  # which a turn loses
     if upright.mode.startswith("I") or upright.mode == "F":
-        return _split(_grey_levels(np.asarray(upright), name))
-    if "transparency" in upright.info or upright.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        return _split(np.asarray(upright.convert("RGBA")))
-    return np.array(upright.convert("RGB")), None
+        grey = Image.fromarray(_grey_levels(np.asarray(upright), name))
+        grey.info = upright.info
+        return srgb_levels(grey, name, path), None
+    colour, alpha = _parted(upright)
+    return srgb_levels(colour, name, path), alpha
+
+
+def _parted(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8] | None]:
+    """Return an image without its alpha, and that as (H, W), None where all of it is opaque."""
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image, None
+    mode = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
+    layers = image.convert(mode)
+    alpha = np.array(layers.getchannel("A"))
+    colour = layers.convert(mode[:-1])
+    colour.info, colour.format = dict(image.info), image.format
+    colour.info.pop("transparency", None)
+    return colour, None if alpha.min() == 255 else alpha
+
+
+def _read_heic(path: Path, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return the primary picture of a HEIC file, whole, upright, as sRGB and alpha.
+
+    Its own turns count; the EXIF tag only where there are none, as in files of writers that leave them out.
+    """
+    try:
+        import pillow_heif
+    except ImportError:
+        raise MediaError(f"{name}: HEIC needs the package pillow-heif: pip install pillow-heif") from None
+    try:
+        file = pillow_heif.open_heif(path)
+        _check_size(name, *file.size)
+        stated = file.info.get("nclx_profile") or {}
+        space = tagged(int(stated.get("color_primaries", 2)), int(stated.get("transfer_characteristics", 2)))
+        if space and space.hdr and file.mode in ("RGB", "RGBA"):
+            levels = np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))
+            image = Image.fromarray(to_srgb(levels[..., :3], space))
+            image.info["original_orientation"] = pillow_heif.set_orientation(dict(file.info))
+            if file.mode == "RGBA":
+                image.putalpha(Image.fromarray((levels[..., 3] >> 8).astype(np.uint8)))
+        else:
+            image = file.to_pillow()
+    except (ValueError, RuntimeError) as error:
+        raise MediaError(f"{name}: damaged ({reason(error)}), expected a whole HEIC: save it again") from None
+    turned = heif.properties(path).keys() & {b"irot", b"imir"}
+    image.getexif()[0x0112] = 1 if turned else image.info.get("original_orientation") or 1
+    return _decoded(image, name)
 
 
 def _grey_levels(values: np.ndarray, name: str) -> NDArray[np.uint8]:
