@@ -127,11 +127,17 @@ def stop(strength: float) -> Callable:
     return lambda frames: [frames[min(i, int((1 - strength) * (len(frames) - 1)))] for i in range(len(frames))]
 
 
+def cut(strength: float) -> Callable:
+    """End before the clip does."""
+    return lambda frames: frames[: round((1 - strength) * len(frames))]
+
+
 DEGRADATIONS = {
     "noise": (noise, (4, 10, 22)),
     "blur": (blur, (1, 2.5, 6)),
     "hold": (hold, (2, 6, 15)),
     "stop": (stop, (0.25, 0.6, 1.0)),
+    "cut": (cut, (0.1, 0.3, 0.6)),
 }
 FALLS, RISES = -1, 1
 WORSE = {
@@ -151,6 +157,10 @@ WORSE = {
     "stop": {
         "psnr": FALLS, "psnr_mouth": FALLS, "ssim": FALLS, "lpips": RISES, "lmd": RISES, "mouth_lmd": RISES,
         "lvd": RISES, "lip_correlation": FALLS, "flicker": FALLS, "jitter": FALLS, "blink_rate": FALLS,
+    },
+    "cut": {
+        "psnr": FALLS, "psnr_mouth": FALLS, "ssim": FALLS, "lpips": RISES, "lmd": RISES, "mouth_lmd": RISES,
+        "lvd": RISES, "lip_correlation": FALLS, "missing_frames": RISES, "length_difference_ms": FALLS,
     },
 }  # fmt: skip
 """What grows and what falls with each step of a degradation. A picture that stands still neither flickers nor jitters:

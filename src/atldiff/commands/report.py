@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LABEL_LETTERS, CELL_LETTERS = 24, 24
 """Of a line of figures; in a narrower terminal the interval goes below its mean."""
+SHOWN_NOTES = 12
+"""More notes on clips are counted; the page and the JSON have them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ def run(args: list[str]) -> int:
 
 
 def show_evaluation(result: Mapping[str, Any], rows: Sequence[str] = ()) -> None:
-    """Print the figures of an evaluation, of all rows or of some, and what was not measured."""
+    """Print the figures of an evaluation, of all rows or of some, what was not measured, and the notes on clips."""
     from atldiff.evaluation.report import (
         ARROWS,
+        clip_notes,
         cost_label,
         decimals_of,
         figure,
@@ -110,19 +113,25 @@ def show_evaluation(result: Mapping[str, Any], rows: Sequence[str] = ()) -> None
         console().print(line, markup=False, highlight=False, soft_wrap=True)
         if item["enable"]:
             console().print(f"    {item['enable']}", markup=False, highlight=False, soft_wrap=True)
+    notes = clip_notes(result, rows)
+    for note in notes[:SHOWN_NOTES]:
+        console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if len(notes) > SHOWN_NOTES:
+        console().print(f"note: {len(notes) - SHOWN_NOTES} more, in the page and the JSON", highlight=False)
     for item in result.get("failed", []):
         console().print(f"failed: {item['clip']}: {item['reason']}", markup=False, highlight=False)
 
 
 def _report_one(result: dict[str, Any], options: Report) -> None:
-    from atldiff.evaluation.report import save
+    from atldiff.evaluation.report import clip_notes, save
 
     if options.row is not None and options.row not in result["rows"]:
         raise ValueError(f"row: got {options.row!r}, expected one of {', '.join(result['rows'])}")
     rows = [options.row] if options.row is not None else result["rows"]
     if options.json is not None:
         figures = {name: {row: result.get(name, {}).get(row, {}) for row in rows} for name in ("summary", "sets")}
-        save({"protocol": result["protocol"], **figures, "cost": result.get("cost", {})}, options.json)
+        told = {"cost": result.get("cost", {}), "notes": clip_notes(result, rows)}
+        save({"protocol": result["protocol"], **figures, **told}, options.json)
     if options.html is not None:
         from atldiff.evaluation.page import render_page
 

@@ -13,11 +13,11 @@ import numpy as np
 from atldiff.audio.load import load_audio
 from atldiff.data.clip import from_first_frame
 from atldiff.errors import DataError, MediaError
-from atldiff.evaluation.protocol import CROP, CROP_REACH
+from atldiff.evaluation.protocol import CROP, CROP_REACH, TOLERATED_FRAMES
 from atldiff.landmarks.geometry import fill_gaps, to_canonical_in_parts
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import MESH_POINTS, POINTS, lip_opening
-from atldiff.timebase import FPS, SAMPLE_RATE
+from atldiff.timebase import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import apply
 
@@ -43,7 +43,8 @@ class Footage:
     path: the file. size: (height, width) in pixels. points: (T, 478, 3) float32 pixels, NaN where no face was seen.
     samples: (N,) float32 16 kHz mono from the first frame on; None without a sound track. fps: the file's own.
     picture_s, sound_s: the tracks' lengths in seconds, as far as the file states them. held: the frame that is shown
-    all the time; None for a video that plays.
+    all the time; None for a video that plays. ended: the frames that the file has, where it ended early and its last
+    one is held; None where it has all.
     """
 
     path: Path
@@ -54,9 +55,15 @@ class Footage:
     picture_s: float | None
     sound_s: float | None
     held: int | None = None
+    ended: int | None = None
 
     def __len__(self) -> int:
         return len(self.points)
+
+    @property
+    def own(self) -> int:
+        """How many frames are the file's own."""
+        return len(self) if self.ended is None else self.ended
 
     @cached_property
     def found(self) -> NDArray[np.bool_]:
@@ -91,13 +98,18 @@ class Footage:
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames, (H, W, 3) uint8 RGB."""
+        last = None
         for index, frame in enumerate(read_frames_at(self.path, FPS)):
             if self.held is None:
                 yield frame
+                last = frame
             elif index == self.held:
                 for _ in range(len(self)):
                     yield frame
                 return
+        if last is not None:
+            for _ in range(self.own, len(self)):
+                yield last
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,42 @@ def hold_first(real: Footage) -> Footage:
     """Return the video that shows the first frame with a face all the time, with the same sound."""
     first = int(np.flatnonzero(real.found)[0])
     return replace(real, points=np.broadcast_to(real.points[first], real.points.shape), held=first)
+
+
+def missing_frames(footage: Footage, real: Footage) -> int:
+    """Return how many of the real clip's frames a video lacks at its end; below 0: how many it has more.
+
+    A difference of two is none.
+    """
+    missing = len(real) - len(footage)
+    return 0 if abs(missing) <= TOLERATED_FRAMES else missing
+
+
+def hold_last(footage: Footage, real: Footage) -> Footage:
+    """Return a video that ended early as a player leaves it, its last face standing still until the real clip's end.
+
+    What it should have said then is the real clip's sound. One that lacks nothing is returned as it is.
+    """
+    missing = missing_frames(footage, real)
+    if missing <= 0:
+        return footage
+    samples = footage.samples
+    if samples is not None and real.samples is not None:
+        samples = np.pad(samples, (0, max(0, len(footage) * SAMPLES_PER_FRAME - len(samples))))
+        samples = np.concatenate([samples, real.samples[len(samples) : len(real) * SAMPLES_PER_FRAME]])
+    points = np.concatenate([footage.points, np.broadcast_to(footage.filled[-1], (missing, POINTS, 3))])
+    return replace(footage, points=points, samples=samples, ended=len(footage))
+
+
+def length_difference_ms(footage: Footage, real: Footage) -> float:
+    """Return by how many milliseconds a video's picture is longer than the real clip's; below 0: shorter."""
+    return 1000 * (_picture_s(footage) - _picture_s(real))
+
+
+def _picture_s(footage: Footage) -> float:
+    """Return the picture's length: as the file states it, or as many frames as decode where that is another one."""
+    stated, decoded = footage.picture_s, len(footage) / FPS
+    return stated if stated is not None and abs(stated - decoded) < 1 / FPS else decoded
 
 
 def crop_matrix(real: Footage) -> NDArray[np.float64]:

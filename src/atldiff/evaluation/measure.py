@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atldiff.evaluation.footage import Footage, Sight, crop_matrix, duration_error_ms, match
+from atldiff.evaluation.footage import (
+    Footage,
+    Sight,
+    crop_matrix,
+    duration_error_ms,
+    hold_last,
+    length_difference_ms,
+    match,
+    missing_frames,
+)
 from atldiff.evaluation.metrics import landmarks, motion, sync
 from atldiff.evaluation.metrics.syncnet import crop_face, face_boxes, lse
 from atldiff.evaluation.pictures import Values, View, watch_pictures
@@ -72,16 +81,18 @@ def measure_clip(
         views[name] = View(row, matrix)
         if fitted:
             notes.append(f"{name}: {row.size[1]}x{row.size[0]} is another crop; laid over the real face by landmarks")
-        if abs(len(row) - len(real)) > 1:
-            notes.append(f"{name}: {len(row)} frames, the real clip has {len(real)}; the common ones are compared")
+        if missing := missing_frames(row, real):
+            notes.append(f"{name}: {_length_note(missing, len(real))}")
     values = {name: dict.fromkeys((metric.name for metric in PER_CLIP), None) for name in rows}
-    for name, view in views.items():
-        values[name] |= _track_values(view)
+    # A video that ended early is seen as a player leaves it wherever that costs, and as it is wherever that would help.
+    seen = {name: View(hold_last(view.footage, real), view.to_crop) if paired else view for name, view in views.items()}
+    for name, view in seen.items():
+        values[name] |= _track_values(views[name]) | _sound_values(view.footage)
         if paired:
-            values[name] |= _paired_track_values(view, real, real_to_crop)
+            values[name] |= _paired_track_values(view, real, real_to_crop) | _length_values(rows[name], real)
         if backbones.syncnet is not None:
             values[name] |= _syncnet_values(view.footage, backbones.syncnet)
-    pictures = watch_pictures(View(real, real_to_crop), views, backbones, fid, paired=paired)
+    pictures = watch_pictures(View(real, real_to_crop), seen, backbones, fid, paired=paired)
     for name, found in pictures.items():
         values[name] |= found
     for name, row in values.items():
@@ -92,6 +103,28 @@ def measure_clip(
     openings = {name: row.opening for name, row in rows.items()}
     sights = {name: Sight(v.footage.path, v.to_crop, v.footage.samples is not None) for name, v in views.items()}
     return ClipFigures(values, openings, sights, notes)
+
+
+def _length_note(missing: int, frames: int) -> str:
+    if missing > 0:
+        return f"ends {missing} frames before the real clip's {frames}; its last one stands for them"
+    return f"goes on for {-missing} frames after the real clip's {frames}; they are not compared"
+
+
+def _length_values(row: Footage, real: Footage) -> Values:
+    missing = missing_frames(row, real)
+    return {
+        "missing_frames": 100 * max(0, missing) / len(real),
+        "surplus_frames": 100 * max(0, -missing) / len(real),
+        "length_difference_ms": length_difference_ms(row, real),
+    }
+
+
+def _sound_values(footage: Footage) -> Values:
+    if footage.samples is None:
+        return {}
+    correlation, lag = sync.audio_lip_sync(footage.opening, footage.samples)
+    return {"audio_lip_correlation": correlation, "audio_lip_lag_ms": lag}
 
 
 def _track_values(view: View) -> Values:
@@ -106,9 +139,7 @@ def _track_values(view: View) -> Values:
         "fps": footage.fps,
     }
     if footage.samples is not None:
-        correlation, lag = sync.audio_lip_sync(footage.opening, footage.samples)
         silent = sync.silent_frames(footage.samples, len(footage))
-        values["audio_lip_correlation"], values["audio_lip_lag_ms"] = correlation, lag
         values["silent_mouth"] = motion.silent_mouth_motion(footage.opening, silent)
     return values
 

@@ -86,7 +86,8 @@ def watch_pictures(
 ) -> dict[str, Values]:
     """Decode all videos of a clip side by side and return each row's figures that need pixels.
 
-    real, rows: as in `measure_clip`, with their crops. fid: what collects the features of each row.
+    real, rows: as in `measure_clip`, with their crops. fid: what collects the features of each row. Frames that stand
+    for missing ones count where they are an error, and not where standing still would be to a video's advantage.
     """
     sums = {name: _Sums() for name in rows}
     truth = _Sums()
@@ -103,6 +104,7 @@ def watch_pictures(
 
     def measure_batch() -> None:
         nonlocal start
+        own = {name: max(0, view.footage.own - start) for name, view in rows.items()}
         if paired and real_batch:
             wanted = np.stack(real_batch)
             _add_steps(truth, wanted, real_borders, start)
@@ -110,13 +112,15 @@ def watch_pictures(
             for name, frames in batch.items():
                 if frames:
                     shown = wanted if name in itself else np.stack(frames)
-                    _add(sums[name], shown, wanted, truth.last, mouths[start:])
+                    _add(sums[name], shown, wanted, mouths[start:])
+                    _add_flicker(sums[name], shown[: own[name]], wanted, truth.last)
                     if seen is not None and backbones.lpips is not None:
                         sums[name].lpips = (sums[name].lpips or 0.0) + _lpips(shown, wanted, seen, backbones.lpips)
-                    _add_steps(sums[name], shown, borders[name], start)
+                    _add_steps(sums[name], shown[: own[name]], borders[name], start)
             truth.last = wanted[-1]
         if backbones.inception is not None:
-            _add_features(real_batch, batch, itself, start, backbones.inception, fid)
+            made = {name: frames[: own[name]] for name, frames in batch.items()}
+            _add_features(real_batch, made, itself, start, backbones.inception, fid)
         start += max(len(real_batch), *(len(frames) for frames in batch.values()))
         real_batch.clear()
         for frames in batch.values():
@@ -147,13 +151,7 @@ def watch_pictures(
     return {name: _pixel_values(row, truth) for name, row in sums.items()}
 
 
-def _add(
-    sums: _Sums,
-    shown: NDArray[np.uint8],
-    wanted: NDArray[np.uint8],
-    real_before: NDArray[np.uint8] | None,
-    mouths: NDArray[np.int_],
-) -> None:
+def _add(sums: _Sums, shown: NDArray[np.uint8], wanted: NDArray[np.uint8], mouths: NDArray[np.int_]) -> None:
     wanted = wanted[: len(shown)]
     sums.frames += len(shown)
     sums.squares += float(image.mean_squared_error(shown, wanted).sum())
@@ -162,6 +160,14 @@ def _add(
         difference = frame[top:bottom, left:right].astype(np.float32) - real[top:bottom, left:right]
         sums.mouth_squares += float(np.square(difference).sum(dtype=np.float64))
         sums.mouth_values += difference.size
+
+
+def _add_flicker(
+    sums: _Sums, shown: NDArray[np.uint8], wanted: NDArray[np.uint8], real_before: NDArray[np.uint8] | None
+) -> None:
+    if not len(shown):
+        return
+    wanted = wanted[: len(shown)]
     if sums.last is not None and real_before is not None:
         shown, wanted = np.concatenate([sums.last[None], shown]), np.concatenate([real_before[None], wanted])
     total, count = image.flicker_sums(shown, wanted)
@@ -257,5 +263,5 @@ def _borders(view: View) -> dict[str, NDArray[np.float64]]:
 
 def _spread(footage: Footage) -> frozenset[int]:
     """Return the frames whose faces are embedded."""
-    seen = np.flatnonzero(footage.found)
+    seen = np.flatnonzero(footage.found[: footage.own])
     return frozenset(seen[np.linspace(0, len(seen) - 1, min(IDENTITY_FRAMES, len(seen))).astype(int)].tolist())

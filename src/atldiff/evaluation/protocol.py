@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PROTOCOL = "atldiff-1"
+PROTOCOL = "atldiff-1.1"
 CROP = 256
 """Side in pixels of the square that pixels and landmarks are measured in."""
 CROP_REACH = 1.5
@@ -21,6 +21,8 @@ IDENTITY_FRAMES = 8
 """Frames of a clip, evenly spread, whose faces are embedded."""
 FID_STRIDE = 5
 """Every fifth frame counts for FID: neighbours are nearly the same picture."""
+TOLERATED_FRAMES = 2
+"""A video that ends this many frames before or after the real clip is as long: encoders round."""
 SYNCNET_FRAMES = 1500
 """SyncNet hears and sees the first minute of a clip."""
 
@@ -98,6 +100,12 @@ METRICS = (
            "this package", "motion"),
     Metric("jitter", "jitter", "px/frame²", "closer", "second difference of the 68 landmarks",
            "this package", "motion"),
+    Metric("missing_frames", "missing frames", "%", "lower", "of the real clip's, after the video's end",
+           "this package", "media", paired=True),
+    Metric("surplus_frames", "surplus frames", "%", "lower", "after the real clip's end, over its own",
+           "this package", "media", paired=True),
+    Metric("length_difference_ms", "length against real", "ms", "closer", "of the picture; below 0: shorter",
+           "this package", "media", paired=True),
     Metric("av_duration_error_ms", "A/V duration error", "ms", "lower", "the picture's length against the sound's",
            "this package", "media"),
     Metric("fps", "frame rate", "fps", None, "of the file",

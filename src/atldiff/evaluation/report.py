@@ -86,6 +86,13 @@ def value_of(clip: Mapping[str, Any], row: str, metric: str) -> float | None:
     return number(clip["values"].get(row, {}).get(metric))
 
 
+def clip_notes(result: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
+    """Return the notes on clips, each after its clip's name; of those that are about a row only some rows' ones."""
+    others = tuple(f"{row}: " for row in result["rows"] if row not in rows)
+    notes = ((clip["name"], note) for clip in result["clips"] for note in clip.get("notes") or ())
+    return [f"{name}: {note}" for name, note in notes if not others or not note.startswith(others)]
+
+
 def badness(clip: Mapping[str, Any], row: str, metric: str, better: str | None) -> float | None:
     """Return a figure that grows as a clip gets worse: the value, its negative, or its distance to the ground truth."""
     value = value_of(clip, row, metric)
