@@ -264,8 +264,8 @@ def test_damaged_video_gives_what_decodes(tmp_path: Path) -> None:
 def test_reading_is_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", list(range(25)))
     converted = []
-    original = read._rgb
-    monkeypatch.setattr(read, "_rgb", lambda *arguments: converted.append(1) or original(*arguments))
+    original = read.to_rgb
+    monkeypatch.setattr(read, "to_rgb", lambda *arguments: converted.append(1) or original(*arguments))
     assert indices(islice(read.read_frames_at(path), 2)) == [0, 1]
     assert len(converted) == 2
 

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
-import numpy as np
 from av.error import FFmpegError, InvalidDataError
-from av.video.reformatter import Colorspace, Interpolation
 
 from atldiff.errors import MediaError
 from atldiff.timebase import FPS
+from atldiff.video.frame import deinterlaced, displayed_size, to_rgb
 from atldiff.video.heif import is_still
-from atldiff.video.still import check_file, reason
+from atldiff.video.still import check_file, on_grey, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    import numpy as np
     from av.container import InputContainer
     from numpy.typing import NDArray
 
@@ -34,28 +34,21 @@ _LOCAL_ONLY = {"protocol_whitelist": "file"}
 _NOT_VIDEO = ("tty", "image2", "concat", "hls", "dash")
 """Demuxers that give frames for text, stills or playlists."""
 
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Decoders that know the alpha of WebM."""
+
 _HELD_S = Fraction(1, 2)
 """A frame that is shown for longer is a picture held on purpose, not a video of few frames a second."""
 
 _RESTART_S = 1
 """Timestamps that fall back by more have started again; by less, they are broken."""
 
-_UNTAGGED = 2
-"""FFmpeg's colour matrix number for "not stated" (AVCOL_SPC_UNSPECIFIED)."""
-
-_BT709_LINES = 720
-"""Untagged videos from this height on are BT.709, lower ones BT.601, as players assume."""
-
-_EXACT = 0x40000 | 0x2000
-"""swscale's flags that keep a flat colour within one level: ACCURATE_RND and FULL_CHR_H_INT, which PyAV names only
-from 18 on; the numbers mean the same everywhere."""
-
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video file states about itself.
 
-    width, height: pixels as displayed, rotation applied. fps: mean frames a second. duration_s: seconds, if known.
+    width, height: pixels as displayed, square and upright. fps: mean frames a second. duration_s: seconds, if known.
     audio_offset_s: seconds by which the first audio track starts after the first frame (0 without audio).
     """
 
@@ -97,7 +90,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         frame = next(_decoded_frames(container, stream), None)
         if frame is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
-        width, height = (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+        height, width = displayed_size(frame, stream)
         duration = None
         if stream.duration is not None and stream.time_base is not None:
             duration = stream.duration * stream.time_base
@@ -109,18 +102,31 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_frames(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Iterator[NDArray[np.uint8]]:
-    """Yield every frame of a video as (H, W, 3) uint8 RGB, the display rotation applied.
+    """Yield every frame of a video as a player shows it, (H, W, 3) uint8 sRGB, alpha laid on mid grey.
 
+    Turned and mirrored by the display matrix, pixels made square, interlaced frames made whole, HDR tone-mapped.
     size: (height, width) to scale to; the displayed size when None.
 
     Raises:
         MediaError: the file is missing, empty or not a video, or no frame of it decodes.
     """
+    for colour, alpha in read_rgba_frames(path, size=size):
+        yield colour if alpha is None else on_grey(colour, alpha)
+
+
+def read_rgba_frames(
+    path: str | os.PathLike[str], *, size: tuple[int, int] | None = None
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8] | None]]:
+    """Yield every frame as `read_frames`, not laid on anything, with its alpha (H, W) uint8, None where all is opaque.
+
+    Raises:
+        MediaError: as `read_frames`.
+    """
     path = Path(path)
     with _opened(path) as (container, stream):
         empty = True
         for frame in _decoded_frames(container, stream):
-            yield _rgb(frame, size)
+            yield to_rgb(frame, stream, size)
             empty = False
     if empty:
         raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
@@ -151,7 +157,7 @@ def read_frames_at(path: str | os.PathLike[str], fps: Fraction | int = FPS) -> I
                 gap = following - time
                 until = following - (gap if gap <= _HELD_S else min(gap, own_s)) / 2
                 if sent <= until * fps:
-                    picture = _rgb(shown, None)
+                    picture = _shown(shown, stream)
                     while sent <= until * fps:
                         yield picture
                         sent += 1
@@ -159,7 +165,7 @@ def read_frames_at(path: str | os.PathLike[str], fps: Fraction | int = FPS) -> I
         if shown is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
         if sent < (time + length) * fps:
-            picture = _rgb(shown, None)
+            picture = _shown(shown, stream)
             while sent < (time + length) * fps:
                 yield picture
                 sent += 1
@@ -217,15 +223,33 @@ def _picture_stream(container: InputContainer) -> av.VideoStream | None:
 
 
 def _decoded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Yield the frames that decode; damaged packets are left out with a warning."""
+    """Yield the frames that decode, interlaced ones made whole; damaged packets are left out with a warning."""
+    return deinterlaced(_coded_frames(container, stream))
+
+
+def _coded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     damaged = 0
+    decode = _decoder(stream)
     for packet in container.demux(stream):
         try:
-            yield from packet.decode()
+            yield from decode(packet)
         except InvalidDataError:
             damaged += 1
     if damaged:
         _log.warning("video %s: %d damaged packets left out", container.name, damaged)
+
+
+def _decoder(stream: av.VideoStream) -> Callable[[av.Packet], list[av.VideoFrame]]:
+    """Return what decodes a stream's packets: FFmpeg's own decoders of VP8 and VP9 leave their alpha out."""
+    name = _WITH_ALPHA.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return av.Packet.decode  # pyright: ignore[reportReturnType]
+    return av.CodecContext.create(name, "r").decode  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _shown(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
+    colour, alpha = to_rgb(frame, stream)
+    return colour if alpha is None else on_grey(colour, alpha)
 
 
 def _frame_rate(stream: av.VideoStream) -> Fraction:
@@ -237,25 +261,3 @@ def _start_s(stream: av.VideoStream | av.AudioStream) -> Fraction:
     if stream.start_time is None or stream.time_base is None:
         return Fraction(0)
     return stream.start_time * stream.time_base
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """Return how many anticlockwise quarter turns bring a frame upright."""
-    return round(frame.rotation / 90) % 4
-
-
-def _rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    turns = _quarter_turns(frame)
-    height, width = size or ((frame.width, frame.height) if turns % 2 else (frame.height, frame.width))
-    if turns % 2:
-        height, width = width, height  # scaled before it is turned
-    untagged_hd = frame.colorspace == _UNTAGGED and frame.height >= _BT709_LINES
-    scaled = frame.reformat(
-        width,
-        height,
-        "rgb24",
-        src_colorspace=Colorspace.ITU709 if untagged_hd else None,
-        interpolation=(Interpolation.AREA if size else Interpolation.BICUBIC) | _EXACT,
-        threads=1,
-    )
-    return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), turns)).astype(np.uint8, copy=False)
