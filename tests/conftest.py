@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from atldiff.methods.difftalker import DiffTalkerModel
     from atldiff.methods.lmdiff import LMDiffModel
     from atldiff.methods.paper import PaperModel
+
+sys.path.append(str(Path(__file__).parent))  # for helpers that several tests import, such as signalled
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -14,6 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "atldiff"
 
 BASE = {
     "types",
+    "arrays",
     "timebase",
     "errors",
     "config",
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "doctor": UP_TO_PIPELINE,
     "commands": UP_TO_PIPELINE
     | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "bench", "doctor"},
-    "cli": {"errors", "commands"},
+    "cli": {"errors", "interrupt", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use
 }

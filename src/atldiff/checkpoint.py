@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from atldiff.config import METHODS, from_dict, to_dict
 from atldiff.errors import CheckpointError
-from atldiff.files import write_text
+from atldiff.files import replacing, write_text
 
 if TYPE_CHECKING:
     import os
@@ -162,7 +162,10 @@ def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) 
 
 
 def save_model(model: Model, folder: Path, card: str | None = None, *, half: bool = True) -> None:
-    """Write a checkpoint through temporary names: weights in half precision, unless `half` is off, bases in float32."""
+    """Write a checkpoint, each file whole or not at all.
+
+    half: weights in half precision; bases are in float32.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -173,10 +176,8 @@ def save_model(model: Model, folder: Path, card: str | None = None, *, half: boo
         return tensor.half() if half and name not in buffers else tensor.float()
 
     tensors = {name: stored(name, tensor) for name, tensor in model.state_dict().items()}
-    temporary = folder / f".{WEIGHTS_FILE}.partial"
-    save_file(tensors, temporary)
-    temporary.chmod(0o644)  # safetensors makes it readable for its owner alone
-    temporary.replace(folder / WEIGHTS_FILE)
+    with replacing(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial)
     for name, text in ((CONFIG_FILE, json.dumps(to_dict(model.config), indent=2) + "\n"), (CARD_FILE, card)):
         if text is not None:
             write_text(folder / name, text)

@@ -6,9 +6,11 @@ The first argument is read here and not by tyro, so that `--help` imports nothin
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 
+from atldiff import interrupt
 from atldiff.errors import AtlDiffError
 
 COMMANDS = {
@@ -29,7 +31,6 @@ COMMANDS = {
 """Sub-commands and what each does; `atldiff.commands.NAME`, with `_` for `-`, has its `run(args) -> exit code`."""
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
@@ -39,11 +40,14 @@ def main() -> None:
         import warnings
 
         warnings.simplefilter("ignore")  # other libraries' deprecations are not for whoever makes a video
-    sys.exit(run(sys.argv[1:]))
+    interrupt.answer_signals()
+    code = run(sys.argv[1:])
+    interrupt.let_signals_end()
+    sys.exit(code)
 
 
 def run(args: list[str]) -> int:
-    """Run a command line and return the exit code: 0, 1 what the command found, 2 bad input, 130 interrupted."""
+    """Run a command line and return the exit code: 0, 1 what the command found, 2 bad input, 128 + a signal."""
     try:
         try:
             code = _dispatch(args)
@@ -54,17 +58,32 @@ def run(args: list[str]) -> int:
         # Whatever is left in the buffer goes nowhere, or the interpreter complains about it on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except KeyboardInterrupt:
-        sys.stderr.write("atldiff: interrupted\n")
-        return INTERRUPTED
-    except (AtlDiffError, ValueError, OSError, ImportError) as error:
-        if "--verbose" in args:
-            import traceback
-
-            traceback.print_exc()
+    except KeyboardInterrupt as stop:
+        return _interrupted(args, stop)
+    except Exception as error:
+        if interrupt.received() is not None:  # what a library makes of it, in the middle of an import for instance
+            return _interrupted(args)
+        if not isinstance(error, AtlDiffError | ValueError | OSError | ImportError):
+            raise
+        _show_traceback(args)
         sys.stderr.write(f"atldiff: error: {one_line(error)}\n")
         return USAGE_ERROR
     return code
+
+
+def _interrupted(args: list[str], stop: BaseException | None = None) -> int:
+    code = interrupt.exit_code(stop)
+    _show_traceback(args)
+    said = {128 + signal.SIGINT: "interrupted"}.get(code, f"interrupted by {signal.Signals(code - 128).name}")
+    sys.stderr.write(f"atldiff: {said}\n")
+    return code
+
+
+def _show_traceback(args: list[str]) -> None:
+    if "--verbose" in args:
+        import traceback
+
+        traceback.print_exc()
 
 
 def one_line(error: Exception) -> str:

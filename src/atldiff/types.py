@@ -7,6 +7,7 @@ Images outside the networks are (H, W, 3) uint8 RGB; points are (x right, y down
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,13 +15,30 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from atldiff.arrays import open_arrays
+from atldiff.files import replacing
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from atldiff.arrays import Archive
 
 POINTS = 478
 """Points of the dense topology: MediaPipe Face Mesh's 468 and 10 iris points."""
 
 TRACK_FORMAT = 1
+MIN_FPS, MAX_FPS = 1, 1000
+MAX_SIDE = 100_000
+MIN_SCALE, MAX_SCALE = 0.1, 1e5
+MAX_SHAPE, MAX_TRANSLATION = 100.0, 1e6
+"""Coordinates of shapes in units, of places in pixels: far beyond any face, so that nothing made of them overflows."""
+MAX_FRAMES = 24 * 3600 * 25
+"""Frames of a track that is read: a day at 25 a second."""
+ROTATION_ERROR = 0.01
+"""By how much the product of a rotation and its transpose may differ from one."""
+POINTS_ERROR_PX, POINTS_ERROR = 0.05, 1e-4
+"""By how much a file's points may differ from those of its displacements: so much, and so much of their size."""
+_BLOCK = 1024
 
 Emotion = Literal["angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral"]
 EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
@@ -85,9 +103,12 @@ class LandmarkTrack:
     neutral: (K, 3) float32, the identity's own shape, frontal, in units of its outer-eye-corner distance.
     displacements: (T, K, 3) float32, the same units and axes; zero is the identity's shape as photographed.
     rotation: (T, 3, 3) float32; scale: (T,) float32 pixels per unit; translation: (T, 3) float32 pixels.
-    fps: frames a second. size: (height, width) of the picture the pixels belong to.
+    fps: frames a second, 1 to 1000. size: (height, width) of the picture the pixels belong to.
 
     Points in pixels are `scale * (neutral + displacement) @ rotation.T + translation`.
+
+    Raises:
+        ValueError: an array of another shape, numbers that are not finite or beyond any face, a rotation that is none.
     """
 
     neutral: NDArray[np.float32]
@@ -100,15 +121,13 @@ class LandmarkTrack:
 
     def __post_init__(self) -> None:
         frames = self.displacements.shape[0]
-        for name, array, shape in (
-            ("neutral", self.neutral, (POINTS, 3)),
-            ("displacements", self.displacements, (frames, POINTS, 3)),
-            ("rotation", self.rotation, (frames, 3, 3)),
-            ("translation", self.translation, (frames, 3)),
-            ("scale", self.scale, (frames,)),
-        ):
+        for name, shape in _track_shapes(frames).items():
+            array = getattr(self, name)
             _require(_shape_is(array, shape), f"track {name}", array.shape, str(shape))
-            _require(bool(np.isfinite(array).all()), f"track {name}", "NaN or infinity", "finite numbers")
+            _check_numbers(name, array)
+        _require(MIN_FPS <= self.fps <= MAX_FPS, "track fps", f"{float(self.fps):g}", f"{MIN_FPS} to {MAX_FPS}")
+        sides = len(self.size) == 2 and all(1 <= side <= MAX_SIDE and side == int(side) for side in self.size)
+        _require(sides, "track size", self.size, f"(height, width) of 1 to {MAX_SIDE} pixels")
 
     def __len__(self) -> int:
         return self.displacements.shape[0]
@@ -130,10 +149,12 @@ class LandmarkTrack:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the track as an .npz of plain arrays (no pickle), through a temporary name."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.partial")
-        with temporary.open("wb") as file:
+        """Write the track as an .npz of plain arrays (no pickle), whole or not at all.
+
+        Raises:
+            OSError: naming the file, where it cannot be written.
+        """
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
                 format_version=np.int64(TRACK_FORMAT),
@@ -144,9 +165,8 @@ class LandmarkTrack:
                 scale=self.scale,
                 fps=np.array([self.fps.numerator, self.fps.denominator], np.int64),
                 size=np.array(self.size, np.int64),
-                points=self.points(),  # for readers that want pixels only; ignored by `load`
+                points=self.points(),  # for readers that want pixels only; `load` refuses others than these
             )
-        temporary.replace(target)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LandmarkTrack:
@@ -156,28 +176,109 @@ class LandmarkTrack:
             ValueError: the file is not such a track.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if int(file["format_version"]) != TRACK_FORMAT:
-                    raise ValueError(f"format {int(file['format_version'])}, expected {TRACK_FORMAT}")
-                fps = file["fps"]
-                size = file["size"]
-                return cls(
-                    neutral=file["neutral"].astype(np.float32),
-                    displacements=file["displacements"].astype(np.float32),
-                    rotation=file["rotation"].astype(np.float32),
-                    translation=file["translation"].astype(np.float32),
-                    scale=file["scale"].astype(np.float32),
-                    fps=Fraction(int(fps[0]), int(fps[1])),
-                    size=(int(size[0]), int(size[1])),
-                )
+            with open_arrays(path, "format_version", "fps", "size", *_track_shapes(0), "points") as file:
+                return _read_track(file)
         except FileNotFoundError:
             raise ValueError(f"landmark track {path}: no such file; expected one from `atldiff landmarks`") from None
         except Exception as error:  # zip, key and value errors of a file that is not ours
-            if "pickle" in str(error):  # numpy advises to load it unsafely; we do not
-                error = ValueError("not an archive of plain arrays")
+            told = error.args[0] if isinstance(error, KeyError) else error
             raise ValueError(
-                f"landmark track {path}: {error}; expected an .npz written by `atldiff landmarks`"
+                f"landmark track {path}: {told}; expected an .npz written by `atldiff landmarks`"
             ) from None
+
+
+def _track_shapes(frames: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "neutral": (POINTS, 3),
+        "displacements": (frames, POINTS, 3),
+        "rotation": (frames, 3, 3),
+        "translation": (frames, 3),
+        "scale": (frames,),
+    }
+
+
+def _check_numbers(name: str, array: NDArray) -> None:
+    """Raise ValueError unless one of a track's arrays holds what can be drawn."""
+    if not array.size:
+        return
+    low, high = float(array.min()), float(array.max())  # NaN where there is any
+    _require(np.isfinite(low) and np.isfinite(high), f"track {name}", "NaN or infinity", "finite numbers")
+    least, most = {
+        "neutral": (-MAX_SHAPE, MAX_SHAPE),
+        "displacements": (-MAX_SHAPE, MAX_SHAPE),
+        "rotation": (-2.0, 2.0),
+        "translation": (-MAX_TRANSLATION, MAX_TRANSLATION),
+        "scale": (MIN_SCALE, MAX_SCALE),
+    }[name]
+    for value in (low, high):
+        _require(least <= value <= most, f"track {name}", f"{value:g}", f"numbers from {least:g} to {most:g}")
+    if name == "rotation":
+        product = np.einsum("tij,tkj->tik", array, array)
+        straight = np.abs(product - np.eye(3)).max(axis=(1, 2)) <= ROTATION_ERROR
+        upright = np.einsum("ti,ti->t", np.cross(array[:, 0], array[:, 1]), array[:, 2]) > 0
+        wrong = np.flatnonzero(~(straight & upright))
+        got = f"a matrix that is none (frame {wrong[0]})" if wrong.size else ""
+        _require(not wrong.size, "track rotation", got, "orthogonal matrices that do not mirror")
+
+
+def _read_track(file: Archive) -> LandmarkTrack:
+    """Read a track once it is known that its arrays go together and into memory."""
+    version = int(file.read("format_version"))
+    if version != TRACK_FORMAT:
+        raise ValueError(f"format {version}, expected {TRACK_FORMAT}")
+    if "displacements" not in file.stored:
+        raise KeyError("no displacements")
+    shape = file.stored["displacements"].shape
+    frames = shape[0] if shape else 0
+    _require(frames <= MAX_FRAMES, "track frames", frames, f"at most {MAX_FRAMES}")
+    wanted = {**_track_shapes(frames), "points": (frames, POINTS, 3), "fps": (2,), "size": (2,)}
+    for name, stored in file.stored.items():
+        _require(stored.shape == wanted.get(name, stored.shape), f"track {name}", stored.shape, str(wanted.get(name)))
+    needed, there = 2 * frames * POINTS * 3 * 8, _memory()
+    _require(
+        needed < there, "track frames", f"{frames}, {needed / 1e9:.1f} GB", f"less than the {there / 1e9:.1f} GB here"
+    )
+    numbers = {name: _whole_numbers(name, file.read(name)) for name in ("fps", "size")}
+    _require(numbers["fps"][1] > 0, "track fps", "/".join(map(str, numbers["fps"])), f"{MIN_FPS} to {MAX_FPS}")
+    arrays = {name: file.read(name) for name in _track_shapes(frames)}
+    for name, array in arrays.items():
+        _check_numbers(name, array)  # before they are narrowed: the largest of a wider type would become infinite
+    track = LandmarkTrack(
+        **{name: array.astype(np.float32, copy=False) for name, array in arrays.items()},
+        fps=Fraction(*numbers["fps"]),
+        size=numbers["size"],
+    )
+    if "points" in file.stored:
+        _check_points(track, file)
+    return track
+
+
+def _check_points(track: LandmarkTrack, file: Archive) -> None:
+    """Raise ValueError where somebody changed the points of a file, which are there to be read, and nothing else."""
+    start = 0
+    for block in file.blocks("points", _BLOCK):
+        points = track.slice(start, start + len(block)).points()
+        off = np.abs(block - points)
+        for frame in np.flatnonzero(~(off <= POINTS_ERROR_PX + POINTS_ERROR * np.abs(points)).all(axis=(1, 2)))[:1]:
+            raise ValueError(
+                f"points: {off[frame].max():.3g} px from those of its displacements at frame {start + frame}: "
+                "displacements, rotation, scale and translation count: change these and leave points out"
+            )
+        start += len(block)
+
+
+def _whole_numbers(name: str, array: NDArray) -> tuple[int, int]:
+    first, second = array.tolist()
+    _require(first == first // 1 and second == second // 1, f"track {name}", [first, second], "two whole numbers")
+    return int(first), int(second)
+
+
+def _memory() -> int:
+    """Return the bytes of this machine's memory, or endless ones where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

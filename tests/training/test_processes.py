@@ -339,7 +339,11 @@ class TestOneProcess:
         assert len(run(RENDERER, prepared, tmp_path)) == 2
         assert_same_weights(tmp_path, alone[0] / "renderer", atol=0)
 
-    def test_the_second_ctrl_c_is_at_once(self, prepared: Manifest, tmp_path: Path) -> None:
+    def test_the_second_ctrl_c_is_at_once(
+        self, prepared: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("atldiff.interrupt.SAME_S", 0.0)
+
         def interrupt(done: int, total: int, told: dict[str, float]) -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)

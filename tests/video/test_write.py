@@ -65,6 +65,13 @@ def packets(path: Path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size]
 
 
+def pictures(path: Path) -> list[np.ndarray]:
+    """Return the frames of a video or of a folder of PNG frames."""
+    if not path.is_dir():
+        return decode(path)[0]
+    return [np.array(Image.open(frame)) for frame in sorted(path.glob("*.png"))]
+
+
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
@@ -293,11 +300,52 @@ with VideoWriter(sys.argv[1], size=(64, 64), fps=25, audio=(tone, 16000)) as wri
     assert child.stdout.readline() == "ready\n"
     child.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
     child.communicate()
-    assert names(tmp_path) == [".out.partial.mp4"]
-    assert len(decode(tmp_path / ".out.partial.mp4")[0]) >= 75
-    assert sum(map(len, decode(tmp_path / ".out.partial.mp4", "audio")[0])) >= 16_000 * 3
-    render(tmp_path / "out.mp4")  # the next render takes the name over
+    (hidden,) = tmp_path.iterdir()
+    assert hidden.name.startswith(f".out.mp4.{child.pid}-")
+    assert names(hidden) == ["out.mp4"]
+    assert len(decode(hidden / "out.mp4")[0]) >= 75
+    assert sum(map(len, decode(hidden / "out.mp4", "audio")[0])) >= 16_000 * 3
+    render(tmp_path / "out.mp4")  # the next render of that name tidies up
     assert names(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.gif", "out/"])
+def test_the_last_to_finish_wins(tmp_path: Path, name: str) -> None:
+    """Two at once do not see one another, whoever began or gives up first."""
+    path = f"{tmp_path}/{name}"
+    first, second, third = (VideoWriter(path, size=SIZE, fps=25) for _ in range(3))
+    for index in range(40):
+        for writer, level in ((first, 40), (second, 120), (third, 200)):
+            if writer is not second or index < 30:
+                writer.write(np.full((*SIZE, 3), level, np.uint8))
+    for writer, level, frames in ((second, 120, 30), (first, 40, 40)):
+        writer.close()
+        shown = pictures(tmp_path / name)
+        assert len(shown) == frames
+        assert abs(shown[-1].mean() - level) < 6
+    third.abort()
+    kept = Path(name).stem + ".partial" + Path(name).suffix
+    assert names(tmp_path) == sorted([Path(name).name, kept])
+    assert len(pictures(tmp_path / name)) == len(pictures(tmp_path / kept)) == 40
+
+
+def test_two_parts_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    first, second = (VideoWriter(path, size=SIZE, fps=25) for _ in range(2))
+    for _ in range(30):
+        first.write(np.full((*SIZE, 3), 50, np.uint8))
+    for _ in range(60):
+        second.write(np.full((*SIZE, 3), 90, np.uint8))
+    first.abort()
+    second.abort()
+    assert names(tmp_path) == ["out.partial.mp4"]
+    assert len(decode(tmp_path / "out.partial.mp4")[0]) == 60
+
+
+def test_a_long_name(tmp_path: Path) -> None:
+    name = "ä" * 120 + ".mp4"
+    render(tmp_path / name)
+    assert names(tmp_path) == [name]
 
 
 def test_a_failing_last_step_keeps_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from atldiff.ablation.arms import PUBLISHED
 from atldiff.ablation.table import IDENTITY, WARPED, row_name
 from atldiff.errors import DataError
+from atldiff.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,10 +80,9 @@ def contact_sheet(
 
 
 def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a picture (H, W, 3) uint8 RGB as PNG under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
-    temporary.replace(path)
+    """Write a picture (H, W, 3) uint8 RGB as PNG, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
 
 
 def read_strip(path: Path) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from atldiff.commands.options import ReportOptions, optional, read
 from atldiff.commands.progress import Progress, say, write_json
 from atldiff.commands.train import SYNTHETIC, load_config
 from atldiff.errors import DataError
+from atldiff.interrupt import patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,11 @@ def run(args: list[str]) -> int:
     if str(options.data) != SYNTHETIC:
         Manifest.load(options.data)  # before torch, which the next imports bring along
 
-    from atldiff.ablation.run import DOCUMENT, SHEET, TABLE, ablate
-    from atldiff.training.processes import join_processes
+    with patience():
+        from atldiff.ablation.run import DOCUMENT, SHEET, TABLE, ablate
+        from atldiff.training.processes import join_processes
 
-    processes = join_processes(options.device)
+        processes = join_processes(options.device)
     quiet = options.report.quiet or not processes.is_main
     with _Stages(quiet=quiet) as progress:
         outcome = ablate(

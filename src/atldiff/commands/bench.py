@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import tyro
 
+from atldiff import interrupt
 from atldiff.commands import aliases, door
 from atldiff.commands.options import ModelOptions, RenderOptions, ReportOptions, closest, optional, read
 from atldiff.commands.progress import Progress, console, write_json
@@ -18,7 +19,6 @@ from atldiff.config import Preset, SampleConfig
 if TYPE_CHECKING:
     from atldiff.bench.plan import Plan, Variant
 
-INTERRUPTED = 130
 MOST_SECONDS, MOST_RUNS, MOST_JOBS = 3600, 100, 64
 SIZES = (64, 8192)
 ALIASES = aliases.Aliases(positionals=(aliases.PORTRAIT, aliases.AUDIO), options=aliases.STEPS)
@@ -60,7 +60,7 @@ class Bench:
 
 
 def run(args: list[str]) -> int:
-    """Run the sub-command; 130 when it was interrupted and shows what was measured until then."""
+    """Run the sub-command; 128 + the signal when it was interrupted and shows what was measured until then."""
     options = read(Bench, "bench", args, ALIASES)
     plan = make_plan(options)
 
@@ -86,7 +86,7 @@ def run(args: list[str]) -> int:
         from atldiff.bench.tables import show
 
         show(result, console())
-    return INTERRUPTED if results.interrupted else 0
+    return interrupt.exit_code() if results.interrupted else 0
 
 
 def make_plan(options: Bench) -> Plan:

@@ -22,16 +22,25 @@ TRACK_SUFFIX = ".npz"
 def default_output(portrait: Path, sound: Path, suffix: str, *, output: str | None, folder: Path | None) -> str:
     """Return where the result goes: `output`, or PORTRAIT_SOUND with a suffix in `folder` or the current one.
 
-    A string, because a path would lose the slash at the end that asks for a folder of PNG frames.
+    A string, because a path would lose the slash at the end that asks for a folder of PNG frames. The folder is made
+    where it is missing, with those around it.
 
     Raises:
-        ValueError: both were given.
+        ValueError: both were given. MediaError: a file is in the folder's place. OSError: it cannot be made.
     """
     if output is None:
-        return str((folder or Path()) / f"{portrait.stem}_{sound.stem}{suffix}")
+        return str(_made(folder or Path()) / f"{portrait.stem}_{sound.stem}{suffix}")
     if folder is not None:
         raise ValueError(f"output: got both --output {output} and --output-dir {folder}, expected one of them")
     return output
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise MediaError(f"output-dir {folder}: got a file in its place, expected a folder: choose another") from None
+    return folder
 
 
 def is_track(output: str) -> bool:
@@ -127,6 +136,9 @@ def check_driving(path: Path | None, controls: Controls) -> None:
     refuse_still(controls)
     if is_track(str(path)):
         check_input(path, "driving track")
+        from atldiff.types import LandmarkTrack
+
+        LandmarkTrack.load(path)
         return
     from atldiff.methods.driving import check_video
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from atldiff import interrupt
 from atldiff.commands import door
 from atldiff.commands.options import EmbedderName, LogOptions, RenderOptions, optional, read
 from atldiff.commands.progress import Progress, say
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from atldiff.evaluation.pictures import Backbones
     from atldiff.evaluation.run import Measured
 
-INTERRUPTED = 130
 PREPARED_DEFAULT = "runs/prepared"
 
 
@@ -88,7 +88,7 @@ class Evaluate:
 
 
 def run(args: list[str]) -> int:
-    """Run the sub-command; 130 when it was interrupted and reports the clips measured until then."""
+    """Run the sub-command; 128 + the signal when it was interrupted and reports the clips measured until then."""
     options = read(Evaluate, "evaluate", args)
     _check(options)
     command = shlex.join(["atldiff", "evaluate", *args])
@@ -124,7 +124,7 @@ def run(args: list[str]) -> int:
         if options.html is not None:
             _write_page(result, measured, options)
     show_evaluation(result)
-    return INTERRUPTED if measured.interrupted else 0
+    return interrupt.exit_code() if measured.interrupted else 0
 
 
 def _check(options: Evaluate) -> None:
@@ -212,10 +212,11 @@ def _measure_checkpoint(
         longest = max(measured.clips, key=lambda clip: clip["frames"])
         clip = measured.sights[longest["name"]][GROUND_TRUTH].path
         try:
-            cost |= cold_start(_weights(options), clip, videos / ".cold.mp4", options.rendering.preset, sampling.steps)
+            cost |= cold_start(_weights(options), clip, options.rendering.preset, sampling.steps)
         except DataError as error:  # the figures of the clips are worth more than that of the start
             say(f"atldiff: warning: {error}", quiet=options.report.quiet)
-        (videos / ".cold.mp4").unlink(missing_ok=True)
+        except KeyboardInterrupt:
+            measured.interrupted = True
     return measured, config, cost
 
 

@@ -21,6 +21,7 @@ from atldiff.config import (
     to_dict,
 )
 from atldiff.errors import DataError
+from atldiff.interrupt import patience
 
 if TYPE_CHECKING:
     from atldiff.config import MethodConfig
@@ -101,10 +102,11 @@ def run(args: list[str]) -> int:
         write_json({"config": asdict(config), **_sizes(config, manifest)})
         return 0
 
-    from atldiff.training.processes import join_processes
-    from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
+    with patience():
+        from atldiff.training.processes import join_processes
+        from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
 
-    processes = join_processes(options.device)
+        processes = join_processes(options.device)
     quiet = options.report.quiet or not processes.is_main
     with Progress("training", quiet=quiet) as progress:
         done = train_stage(

@@ -15,7 +15,7 @@ from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio
 from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
-from atldiff.files import write_text
+from atldiff.files import replacing, write_text
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.motion import OPEN_DB, SilenceGate
 from atldiff.landmarks.shape import mean_shape
@@ -93,7 +93,7 @@ class ClipRecord:
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
-        write_text(path, json.dumps(asdict(self)))
+        write_text(path, json.dumps(asdict(self)), tidy=False)
 
 
 def longest_run(points: list[np.ndarray | None]) -> tuple[int, int]:
@@ -166,9 +166,8 @@ def prepare_clip(
     if tensors is not None:
         from safetensors.numpy import save_file
 
-        temporary = out / f".{name}.safetensors.partial"
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary)
-        temporary.replace(out / f"{name}.safetensors")
+        with replacing(out / f"{name}.safetensors", tidy=False) as partial:  # a corpus's folder is long to list
+            save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, partial)
     record.save(out / f"{name}.json")
     return record
 

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from atldiff.errors import MediaError
+from atldiff.files import replacing
 from atldiff.timebase import FPS
 from atldiff.video.read import read_frames_at
 
@@ -112,9 +113,8 @@ def embed_clips(
         found[record.name] = kept[f"{name}/{record.name}"] = _embed(record, source, prepared, embedder)
         report(len(records) - len(missing) + index, len(records))
         if index % SAVED_EVERY == 0 or index == len(missing):
-            temporary = prepared / f".{EMBEDDINGS_FILE}.partial"
-            save_file(kept, temporary)
-            temporary.replace(path)
+            with replacing(path) as partial:
+                save_file(kept, partial)
     return found
 
 

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -25,9 +26,12 @@ from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identiti
 from atldiff.data.sources import folder as any_folder
 from atldiff.data.sources.raw import RawClip, Source
 from atldiff.errors import DataError
+from atldiff.files import clear_all
+from atldiff.interrupt import follow_parent, hidden_from_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
+    from concurrent.futures import Future
 
     from atldiff.backbones.embedder import Embedder
 
@@ -69,6 +73,11 @@ def load_record(path: Path) -> ClipRecord | None:
 
 
 _tracker = None
+
+
+def _start_process() -> None:
+    follow_parent()
+    _start_worker()
 
 
 def _start_worker() -> None:
@@ -138,6 +147,7 @@ def prepare(
     corpus = "" if source.name == any_folder.SOURCE.name else source.name
     listed = source.list_clips(folder)
     clips.mkdir(parents=True, exist_ok=True)
+    clear_all(clips)
     jobs, records = [], {}
     for clip in listed:
         job = Job(_anywhere(clip), clip_name(Path(clip.relative)), corpus, clips)
@@ -150,10 +160,14 @@ def prepare(
             )
     report = progress or (lambda done, total: None)
     report(len(records), len(listed))
-    with closing(_run(jobs, workers)) as finished:
-        for record in finished:
-            records[record.name] = record
-            report(len(records), len(listed))
+    try:
+        with closing(_run(jobs, workers)) as finished:
+            for record in finished:
+                records[record.name] = record
+                report(len(records), len(listed))
+    except BaseException:
+        clear_all(clips)
+        raise
 
     usable = [record for record in (records[name] for name in sorted(records)) if not record.reason]
     if embedder is not None:
@@ -256,13 +270,24 @@ def _one_thread_each() -> Iterator[None]:
 
 def _in_processes(jobs: list[Job], workers: int) -> Iterator[ClipRecord]:
     context = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        queue = iter(jobs)
-        running = {pool.submit(_work, job) for job in islice(queue, 4 * workers)}
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-                job = next(queue, None)
-                if job is not None:
+    resource_tracker.ensure_running()  # with the first worker it would let signals through to it
+    others = multiprocessing.active_children()
+    with _one_thread_each(), ProcessPoolExecutor(workers, mp_context=context, initializer=_start_process) as pool:
+        try:
+            queue = iter(jobs)
+            running: set[Future[ClipRecord]] = set()
+            for job in islice(queue, 4 * workers):
+                with hidden_from_children():
                     running.add(pool.submit(_work, job))
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+                    for job in islice(queue, 1):
+                        with hidden_from_children():
+                            running.add(pool.submit(_work, job))
+        except BaseException:  # they hear no signals, and clips that are begun would be waited for
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            raise

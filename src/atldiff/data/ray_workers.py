@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from atldiff.errors import DataError
+from atldiff.interrupt import answers_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -45,7 +46,8 @@ def work_on_ray(work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]) -> Gen
     started = not ray.is_initialized()
     if started:
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            with answers_kept():  # Ray would have SIGTERM end this process without a word
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             cause = " ".join(str(error).split())
             raise DataError(f"workers: Ray does not start or answer ({cause}); check RAY_ADDRESS") from None

@@ -12,6 +12,7 @@ import numpy as np
 from atldiff.audio.features import log_mel
 from atldiff.data.clip import FACE_JPEG_QUALITY, RECORD_FORMAT, ClipRecord
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
+from atldiff.files import replacing
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.shape import mean_shape
@@ -88,7 +89,8 @@ def make_synthetic(folder: Path, *, people: int = 6, clips: int = 2, frames: int
         split = {people - 1: Split.TEST, people - 2: Split.VAL}.get(person, Split.TRAIN)
         for clip in range(clips):
             record, tensors = _clip(f"person{person}-{clip}", neutral, colours, frames, random)
-            save_file(tensors, folder / "clips" / f"{record.name}.safetensors")
+            with replacing(folder / "clips" / f"{record.name}.safetensors") as partial:
+                save_file(tensors, partial)
             record.save(folder / "clips" / f"{record.name}.json")
             entries.append(ManifestEntry(record, f"person{person}", split))
     manifest = Manifest(tuple(entries), folder)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 POLL_S = 0.05
 
 
-def cold_start(weights: Sequence[str], clip: Path, out: Path, preset: str, steps: int) -> dict[str, float]:
+def cold_start(weights: Sequence[str], clip: Path, preset: str, steps: int) -> dict[str, float]:
     """Make one video in a new process and return `cold_s`, its wall time, and `peak_memory_mb`, its resident peak.
 
     weights: the options that name them, such as `--weights NAME`. clip: the video whose first face speaks its sound.
@@ -28,15 +28,19 @@ def cold_start(weights: Sequence[str], clip: Path, out: Path, preset: str, steps
     Raises:
         DataError: the process failed; its last line says why.
     """
-    command = [sys.executable, "-m", "atldiff", "generate", str(clip), str(clip), "-o", str(out)]
-    command += [*weights, "--preset", preset, "--steps", str(steps), "--quiet"]
     peak_mb = 0.0
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryDirectory(prefix="atldiff-") as folder, tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "atldiff", "generate", str(clip), str(clip), "-o", f"{folder}/cold.mp4"]
+        command += [*weights, "--preset", preset, "--steps", str(steps), "--quiet"]
         started = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said) as process:
-            while process.poll() is None:
-                peak_mb = max(peak_mb, resident_peak_mb(Path(f"/proc/{process.pid}/status")) or 0.0)
-                time.sleep(POLL_S)
+            try:
+                while process.poll() is None:
+                    peak_mb = max(peak_mb, resident_peak_mb(Path(f"/proc/{process.pid}/status")) or 0.0)
+                    time.sleep(POLL_S)
+            except BaseException:
+                process.kill()
+                raise
         seconds = time.perf_counter() - started
         if process.returncode:
             said.seek(0)

@@ -19,8 +19,9 @@ from atldiff.checkpoint import read_config
 from atldiff.errors import CheckpointError
 from atldiff.export.manifest import FORMAT_VERSION, digests, is_export, read_export
 from atldiff.export.networks import choose_window
-from atldiff.export.publish import beside, write_networks
+from atldiff.export.publish import write_networks
 from atldiff.export.runtime import is_installed, require
+from atldiff.files import Workplace
 
 if TYPE_CHECKING:
     from atldiff.export.manifest import Export
@@ -84,10 +85,15 @@ def _cached(folder: Path, runtime: Runtime, sources: dict[str, str]) -> Export:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)
-        with beside(place) as partial:
-            write_networks(folder, partial, runtime, window_frames=frames)
+        made = Workplace(place)
+        try:
+            made.make()
+            made.path.mkdir()
+            write_networks(folder, made.path, runtime, window_frames=frames)
             if not place.exists():  # another process may have been faster
-                partial.replace(place)
+                made.publish()
+        finally:
+            made.discard()
         return read_export(place, sources)
     except OSError as error:
         logger.info("the cache %s cannot be written to (%s): a temporary folder takes its place", place.parent, error)

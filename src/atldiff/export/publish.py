@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,11 +20,9 @@ from atldiff.export.manifest import Export, digests, is_export
 from atldiff.export.networks import DENOISER, choose_window, networks_of
 from atldiff.export.parity import TOLERANCES, check, measure, random_inputs
 from atldiff.export.runtime import SUFFIX, has_bfloat16, open_network, require, write_openvino
-from atldiff.files import sha256
+from atldiff.files import replacing, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from atldiff.export.networks import Network
     from atldiff.export.parity import Parity
     from atldiff.export.runtime import Runtime
@@ -50,12 +46,12 @@ def export_checkpoint(
             folder that is something else. AtlDiffError: a package is missing. ValueError: `window_frames`.
     """
     _check_target(source, folder)
-    with beside(folder) as partial:
+    with replacing(folder) as partial:
+        partial.mkdir()
         for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
             if name != CARD_FILE or (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
         export = write_networks(source, partial, runtime, int8=int8, window_frames=window_frames)
-        move_into_place(partial, folder)
     return replace(export, folder=folder)
 
 
@@ -123,27 +119,6 @@ def _publish(network: Network, folder: Path, runtime: Runtime, model: Model | No
         found[kind] = measure(network, opened, inputs, tolerance)
         check(network.name, f"int8 and {kind}" if model is not None else kind, found[kind])
     return found
-
-
-@contextmanager
-def beside(folder: Path) -> Iterator[Path]:
-    """Give an empty folder in the same place, which is gone afterwards unless it was moved."""
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    partial.chmod(0o755)
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def move_into_place(partial: Path, folder: Path) -> None:
-    """Move a whole folder to its name; what lay there before is gone only once it is there."""
-    if folder.is_dir():
-        with beside(folder) as old:
-            folder.replace(old / folder.name)
-            partial.replace(folder)
-    else:
-        partial.replace(folder)
 
 
 def _check_target(source: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from atldiff.backbones.weights import find, read_tensors
 from atldiff.checkpoint import WEIGHTS_FILE, locate, save_model
 from atldiff.config import PAPER_PRESETS
 from atldiff.errors import CheckpointError
-from atldiff.files import sha256
+from atldiff.files import replacing, sha256
 from atldiff.methods.paper import PaperModel
 from atldiff.released import kflm, speech
 from atldiff.released.names import check_tensors, rename, rename_all, reversed_table
@@ -164,16 +163,8 @@ def _complete(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[in
 
 def _write(model: PaperModel, output: Path, card: str) -> None:
     """Write a checkpoint beside its place and move it there."""
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with replacing(output) as partial:
         save_model(model, partial, card, half=False)
-        if output.is_dir():
-            output.rmdir()  # empty, as checked: a rename onto it works on some systems only
-        partial.replace(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _card(digests: Mapping[str, str], noise_kernel: int) -> str:

@@ -7,25 +7,29 @@ import itertools
 import json
 import logging
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from atldiff.errors import TrainingError
-from atldiff.interrupt import stop_wishes
+from atldiff.files import naming, replacing
+from atldiff.interrupt import Interrupted, follow_parent, held, hidden_from_children, stop_wishes
 from atldiff.training.draws import dropout_seed
 from atldiff.training.optimiser import MasterOptimiser
 from atldiff.training.processes import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from torch import nn
 
     from atldiff.config import TrainConfig
+    from atldiff.interrupt import StopWish
     from atldiff.training.processes import Processes
     from atldiff.training.task import BatchSource, Task
 
@@ -48,22 +52,30 @@ class _Parts(Dataset):
         return self.source.batch(self.steps[step], self.shares[part])
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    follow_parent()
     torch.set_num_threads(1)
 
 
-def _batches(parts: _Parts, workers: int, device: torch.device) -> Iterator[dict[str, torch.Tensor]]:
+def _batches(parts: _Parts, workers: int, device: torch.device) -> Generator[dict[str, torch.Tensor]]:
     # Batches come from another process: a thread in this one takes the interpreter from the training step.
     loader = DataLoader(
         parts,
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",  # or the copy to the device would wait for it
     )
-    return iter(loader)
+    with hidden_from_children():
+        batches = iter(loader)
+    try:
+        yield from batches
+    finally:
+        # Not left to the interpreter's end: there they are ended by a signal, and these hear none.
+        if isinstance(batches, _MultiProcessingDataLoaderIter):
+            batches._shutdown_workers()
 
 
 def train(
@@ -87,8 +99,8 @@ def train(
         TrainingError: the loss is not finite (the message names the clips), the state belongs to another run, or the
             processes do not start from the same weights.
         ValueError: the batch cannot be cut into equal parts.
-        KeyboardInterrupt: SIGINT or SIGTERM came to one of the processes; all have done the same steps, and the state
-            is saved.
+        KeyboardInterrupt: a signal asked one of the processes to stop; all have done the same steps, and the state is
+            saved. Ctrl-C pressed again, later than a signal that only came twice, leaves at once.
     """
     shares = processes.shares(config.clips_per_batch, config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,8 +116,11 @@ def train(
     started = time.monotonic()
     task.module.train()
     done, interrupted = first, False
-    with stop_wishes() as stop_wished:
-        batches = _batches(_Parts(task.source, range(first, last), shares), workers, processes.device)
+    parts_of_steps = _Parts(task.source, range(first, last), shares)
+    with (
+        stop_wishes() as stop_wished,
+        closing(_batches(parts_of_steps, workers, processes.device)) as batches,
+    ):
         for step in range(first, last):
             parts = []
             for share in shares:
@@ -133,16 +148,19 @@ def train(
                     for name, scalar in scalars.items():
                         writer.add_scalar(f"train/{name}", scalar, step)
                 if done % config.probe_every == 0 or done == config.steps:
-                    _probe(task, optimiser, done, writer, folder)
+                    _probe(task, optimiser, done, writer, folder, stop_wished)
+                    stopped = stopped or (processes.count == 1 and stop_wished())
                 if done % config.save_every == 0 or done == last or stopped:
-                    _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
-                    _save(optimiser, config, folder, done)
+                    with held():
+                        _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
+                        _save(optimiser, config, folder, done)
             if stopped:
                 break
         if writer:
             writer.close()
         processes.barrier()  # a process that left first could have the launcher end the one that still writes
-    if interrupted:
+    stop_wished.raise_it()
+    if interrupted:  # another process was asked
         raise KeyboardInterrupt
     return done
 
@@ -191,15 +209,28 @@ def _ship(task: Task, optimiser: MasterOptimiser) -> None:
     optimiser.load_masters()
 
 
-def _probe(task: Task, optimiser: MasterOptimiser, step: int, writer, folder: Path) -> None:  # noqa: ANN001
+def _probe(
+    task: Task,
+    optimiser: MasterOptimiser,
+    step: int,
+    writer,  # noqa: ANN001 - tensorboard is an extra
+    folder: Path,
+    stop_wished: StopWish,
+) -> None:
+    """Measure and show held-out figures, unless a signal asks to stop: what is trained is saved first."""
     optimiser.load_averages()
     task.module.eval()
-    with torch.no_grad():
-        probe = task.probe(task.module)
-    task.module.train()
-    optimiser.load_masters()
+    try:
+        with torch.no_grad(), stop_wished.at_once():
+            probe = task.probe(task.module)
+    except Interrupted:
+        return
+    finally:
+        task.module.train()
+        optimiser.load_masters()
     line = {"step": step, **{name: round(value, 5) for name, value in probe.scalars.items()}}
-    with (folder / "probe.jsonl").open("a") as file:
+    path = folder / "probe.jsonl"
+    with naming(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     if writer:
         for name, value in probe.scalars.items():
@@ -227,9 +258,9 @@ def _save(optimiser: MasterOptimiser, config: TrainConfig, folder: Path, step: i
     from safetensors.torch import save_file
 
     # One file holds both, so a run killed between two writes can never resume from a mixture.
-    temporary = folder / f".{STATE_FILE}.partial"
-    save_file(optimiser.tensors(), temporary, metadata={"step": str(step), "config": json.dumps(_identity(config))})
-    temporary.replace(folder / STATE_FILE)
+    metadata = {"step": str(step), "config": json.dumps(_identity(config))}
+    with replacing(folder / STATE_FILE) as partial:
+        save_file(optimiser.tensors(), partial, metadata=metadata)
 
 
 def _resume(optimiser: MasterOptimiser, config: TrainConfig, folder: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -18,6 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from PIL import Image
 
 from atldiff.errors import MediaError
+from atldiff.files import Workplace
+from atldiff.interrupt import held
 from atldiff.video.palette import Palette
 from atldiff.video.sound import LiveSound, add_sound, check_sound, write_wav
 from atldiff.video.still import reason
@@ -102,7 +103,8 @@ class VideoWriter:
     The suffix chooses the format: .mp4, .mov, .mkv (H.264 and AAC), .webm (VP9 and Opus), .gif (no sound); without a
     suffix, or ending in "/", the path is a folder of PNG frames and audio.wav. Odd sides gain one replicated row or
     column in the formats with subsampled colour. An exception in the body leaves nothing under the final name; what
-    was written stays, playable, as NAME.partial.SUFFIX if it lasts at least one second.
+    was written stays, playable, as NAME.partial.SUFFIX if it lasts at least one second. Several writers of one path do
+    not see one another; the last to finish wins, and the last to give up leaves its part.
     """
 
     def __init__(
@@ -146,18 +148,17 @@ class VideoWriter:
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
         suffix = "" if _is_folder(path) else self.path.suffix
         stem = self.path.name.removesuffix(suffix)
-        self._partial = self.path.with_name(f".{stem}.partial{suffix}")
-        self._final_parts = self.path.with_name(f".{stem}.whole{suffix}")
+        self._place = Workplace(self.path)
         self._kept = self.path.with_name(f"{stem}.partial{suffix}")
         self._format = None if _is_folder(path) else _FORMATS[suffix.lower()]
         self._sink: _Stream | _Folder
         try:
             if self._format is None:
                 _check_quality(quality, 0)
-                self._sink = _Folder(self._partial, sound, duration)
+                self._sink = _Folder(self._place.path, sound, duration)
             else:
                 _check_quality(quality, _MAX_CRF.get(self._format.video, 0))
-                self._sink = _Stream(self._partial, self._format, size, self._fps, sound, duration, quality)
+                self._sink = _Stream(self._place.path, self._format, size, self._fps, sound, duration, quality)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from None
         self._open = True
@@ -185,10 +186,13 @@ class VideoWriter:
         if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
             raise ValueError(f"frame: got {frame.shape} {frame.dtype}, expected {(*self._size, 3)} uint8")
         try:
-            self._sink.write(np.ascontiguousarray(frame), self.frames)
+            with held():  # a packet that is lost on the way would spoil the part that is kept
+                if not self.frames:
+                    self._place.make()
+                self._sink.write(np.ascontiguousarray(frame), self.frames)
+                self.frames += 1
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from None
-        self.frames += 1
 
     def close(self) -> None:
         """Finish the file and move it onto its final name. A second call does nothing.
@@ -203,16 +207,15 @@ class VideoWriter:
             self.abort()
             raise ValueError(f"output {self.path}: got no frame, expected at least one")
         try:
-            self._sink.finish()
-            if self._format is None:
-                _replace_folder(self._partial, self.path)
-            elif self._format.fragmented:
-                _copy_streams(self._partial, self._final_parts, self._format.muxer)
-                self._final_parts.replace(self.path)
-                self._partial.unlink()
-            else:
-                self._partial.replace(self.path)
-            self._open = False
+            with held():
+                self._sink.finish()
+            if self._format is not None and self._format.fragmented:
+                whole = self._place.path.with_name(f"whole{self._place.path.suffix}")
+                _copy_streams(self._place.path, whole, self._format.muxer)
+                whole.replace(self._place.path)
+            with held():
+                self._publish(self.path)
+                self._open = False
         except (FFmpegError, OSError) as error:
             self.abort()
             raise self._failure(error) from None
@@ -225,23 +228,26 @@ class VideoWriter:
         if not self._open:
             return
         self._open = False
-        try:
-            self._sink.stop()
-        except (FFmpegError, OSError) as error:
-            _log.warning("output %s: the last frames are lost (%s)", self.path, reason(error))
-        self._final_parts.unlink(missing_ok=True)
-        if not self._partial.exists():
-            return
-        if self.frames >= self._fps:
-            if self._format is None:
-                _replace_folder(self._partial, self._kept)
-            else:
-                self._partial.replace(self._kept)
-            _log.warning("output %s: not finished; %d frames are kept in %s", self.path, self.frames, self._kept)
-        elif self._partial.is_dir():
-            shutil.rmtree(self._partial)
-        else:
-            self._partial.unlink()
+        with held():
+            try:
+                self._sink.stop()
+            except (FFmpegError, OSError) as error:
+                _log.warning("output %s: the last frames are lost (%s)", self.path, reason(error))
+            try:
+                if self.frames >= self._fps:
+                    self._publish(self._kept)
+                    kept = f"{self.frames} frames are kept in {self._kept}"
+                    _log.warning("output %s: not finished; %s", self.path, kept)
+            except OSError as error:
+                _log.warning("output %s: its %d frames cannot be kept (%s)", self.path, self.frames, reason(error))
+            finally:
+                self._place.discard()
+
+    def _publish(self, path: Path) -> None:
+        """Move what was written to `path`, over an earlier one: of a folder only if it holds frames of ours."""
+        if self._format is None and path.is_dir() and not _is_own(path):
+            raise OSError(f"the folder {path} holds other files")
+        self._place.publish(path)
 
     def _failure(self, error: BaseException) -> MediaError:
         return MediaError(f"output {self.path}: cannot be written ({reason(error)}): check the disk and the frame size")
@@ -361,8 +367,6 @@ class _Folder:
 
     def write(self, frame: NDArray[np.uint8], index: int) -> None:
         if not index:
-            if self._folder.exists():  # left by a render that was killed
-                shutil.rmtree(self._folder)
             self._folder.mkdir()
         Image.fromarray(frame).save(self._folder / f"{index:06d}.png", compress_level=3)
 
@@ -386,15 +390,6 @@ def _check_quality(quality: int | None, largest: int) -> None:
     if quality is not None and not 0 <= quality <= largest:
         expected = f"0 to {largest}" if largest else "None: the format has no such setting"
         raise ValueError(f"quality: got {quality}, expected {expected}")
-
-
-def _replace_folder(source: Path, target: Path) -> None:
-    """Move `source` onto `target`, whose earlier frames of ours are removed."""
-    if target.is_dir():
-        if not _is_own(target):
-            raise OSError(f"the folder {target} holds other files")
-        shutil.rmtree(target)
-    source.replace(target)
 
 
 def _copy_streams(source: Path, target: Path, muxer: str) -> None:
