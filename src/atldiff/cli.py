@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 from atldiff import interrupt
 from atldiff.errors import AtlDiffError
@@ -43,6 +44,8 @@ def main() -> None:
     interrupt.answer_signals()
     code = run(sys.argv[1:])
     interrupt.let_signals_end()
+    if interrupt.received() is not None:
+        _leave(code)
     sys.exit(code)
 
 
@@ -69,6 +72,18 @@ def run(args: list[str]) -> int:
         sys.stderr.write(f"atldiff: error: {one_line(error)}\n")
         return USAGE_ERROR
     return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for threads: each would first finish its window, which slow renderers take long for."""
+    import atexit
+    from contextlib import suppress
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _interrupted(args: list[str], stop: BaseException | None = None) -> int:
