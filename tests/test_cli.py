@@ -119,6 +119,8 @@ def folder(tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (inputs / "face.jpg").write_bytes((examples / "portrait.jpg").read_bytes())
     (inputs / "speech.wav").write_bytes((examples / "speech.wav").read_bytes())
     make_track().save(inputs / "track.npz")
+    with np.load(inputs / "track.npz") as good:
+        np.savez(inputs / "broken.npz", **{**good, "fps": np.array([0, 1])})
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -230,7 +232,11 @@ BAD = {
     "text as portrait": (["generate", "../inputs/text.jpg", SPEECH], "text.jpg"),
     "one pixel": (["generate", "../inputs/pixel.png", SPEECH], "1x1"),
     "no output folder": (["generate", FACE, SPEECH, "-o", "none/out.mp4"], "folder none does not exist"),
-    "no result folder": (["generate", FACE, SPEECH, "--result_dir", "none"], "folder none does not exist"),
+    "file as result folder": (["generate", FACE, SPEECH, "--result_dir", FACE], "got a file in its place"),
+    "file above result folder": (["landmarks", FACE, SPEECH, "--output-dir", f"{FACE}/a/b"], "got a file in its place"),
+    "broken track": (["render", FACE, "../inputs/broken.npz"], "track fps: got 0, expected 1 to 1000"),
+    "broken driver": (["generate", FACE, "none.wav", "--driving-video", "../inputs/broken.npz"], "none.wav"),
+    "broken driver alone": (["generate", FACE, SPEECH, "--driving-video", "../inputs/broken.npz"], "track fps: got 0"),
     "unknown suffix": (["generate", FACE, SPEECH, "-o", "out.txt"], ".txt"),
     "no track folder": (["generate", FACE, SPEECH, "--landmarks", "none/t.npz"], "folder none does not exist"),
     "track suffix": (["generate", FACE, SPEECH, "--landmarks", "t.txt"], ".npz"),
@@ -426,9 +432,9 @@ def test_generate_defaults(folder: Path, head: type[FakeHead], capsys: pytest.Ca
 
 
 def test_result_dir_holds_the_default_name(folder: Path, head: type[FakeHead]) -> None:
-    (folder / "results").mkdir()
-    assert cli.run(["generate", FACE, SPEECH, "--result_dir", "results", "--quiet"]) == 0
-    assert (folder / "results" / "face_speech.mp4").exists()
+    for results in ("new/results", "new/results", "."):  # made with what is around it, as by mkdir -p; or there
+        assert cli.run(["generate", FACE, SPEECH, "--result_dir", results, "--quiet"]) == 0
+        assert (folder / results / "face_speech.mp4").exists()
 
 
 def test_generate_json(folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import io
+import re
+import tracemalloc
+import warnings
+import zipfile
 from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 from pathlib import Path
@@ -102,6 +107,57 @@ class TestTrack:
         with pytest.raises(ValueError, match=f"track {name}: got NaN or infinity"):
             replace(track, **{name: array})
 
+    WRONG = (
+        ({"fps": Fraction(0)}, "fps: got 0, expected 1 to 1000"),
+        ({"fps": Fraction(-25)}, "fps: got -25"),
+        ({"fps": Fraction(10**12)}, r"fps: got 1e\+12"),
+        ({"size": (0, 640)}, r"size: got \(0, 640\), expected \(height, width\) of 1 to 100000"),
+        ({"size": (480, 10**6)}, "size: got"),
+        ({"size": (-480, 640)}, "size: got"),
+        ({"size": (480,)}, "size: got"),
+        ({"scale": -100.0}, "scale: got -100, expected numbers from 0.1 to 100000"),
+        ({"scale": 0.0}, "scale: got 0,"),
+        ({"scale": np.inf}, "scale: got NaN or infinity"),
+        ({"scale": 1e30}, r"scale: got 1e\+30"),
+        ({"translation": 1e9}, r"translation: got 1e\+09, expected numbers from -1e\+06 to 1e\+06"),
+        ({"neutral": -1e4}, "neutral: got -10000"),
+        ({"displacements": 3e38}, r"displacements: got 3e\+38"),
+        ({"rotation": 0.0}, r"rotation: got a matrix that is none \(frame 2\), expected orthogonal"),
+        ({"rotation": np.eye(3) * 1.1}, "rotation: got a matrix that is none"),
+        ({"rotation": np.diag([1.0, 1.0, -1.0])}, "rotation: got a matrix that is none"),
+        ({"rotation": np.full((3, 3), 1e20)}, "rotation: got"),
+    )
+
+    def broken(self, track: LandmarkTrack, changes: dict) -> dict:
+        """Return the changes with arrays in place of numbers: frame 2 of 5 is wrong, the others are right."""
+        made = {}
+        for name, value in changes.items():
+            right = getattr(track, name)
+            made[name] = value
+            if isinstance(right, np.ndarray):
+                made[name] = right.copy()
+                made[name][2 if len(right) == 5 else slice(2, 3)] = value
+        return made
+
+    @pytest.mark.parametrize(("changes", "said"), WRONG, ids=str)
+    def test_numbers_beyond_any_face(self, changes: dict, said: str) -> None:
+        track = make_track()
+        with pytest.raises(ValueError, match=f"^track {said}") as caught:
+            replace(track, **self.broken(track, changes))
+        assert "\n" not in str(caught.value)
+
+    def test_numbers_at_the_edge(self) -> None:
+        track = make_track()
+        edge = replace(track, fps=Fraction(1000), size=(1, 100_000), scale=np.full(5, 0.1, np.float32))
+        assert np.isfinite(edge.points()).all()
+        slightly = track.rotation + np.float32(1e-3)
+        assert np.array_equal(replace(track, rotation=slightly).rotation, slightly)
+        far = replace(
+            track, scale=np.full(5, 1e5, np.float32), translation=np.full((5, 3), 1e6, np.float32),
+            neutral=np.full((POINTS, 3), 100, np.float32), displacements=np.full((5, POINTS, 3), -100, np.float32),
+        )  # fmt: skip
+        assert np.isfinite(far.points()).all()
+
     @pytest.mark.parametrize("frames", [0, 1, 6])
     def test_save_and_load(self, tmp_path: Path, frames: int) -> None:
         track = make_track(frames)
@@ -162,6 +218,96 @@ class TestTrack:
         assert "NaN" in self.refused(self.changed(tmp_path, scale=np.full(5, np.nan)))
         self.refused(self.changed(tmp_path, fps=np.array([25, 0])))
         self.refused(self.changed(tmp_path, fps=np.array([25])))
+
+    @pytest.mark.parametrize(("changes", "said"), WRONG, ids=str)
+    def test_numbers_beyond_any_face_in_a_file(self, tmp_path: Path, changes: dict, said: str) -> None:
+        made = self.broken(make_track(), changes)
+        if "fps" in made:
+            made["fps"] = np.array([made["fps"].numerator, made["fps"].denominator])
+        assert re.search(said, self.refused(self.changed(tmp_path, **made)))
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [({"fps": np.array([25, 0])}, "track fps: got 25/0, expected 1 to 1000"),
+         ({"fps": np.array([29.97, 1])}, "two whole numbers"),
+         ({"fps": np.array([np.nan, 1])}, "two whole numbers"),
+         ({"fps": np.array([25, 1, 1])}, r"track fps: got \(3,\), expected \(2,\)"),
+         ({"fps": np.array(["25", "1"])}, "expected plain numbers"),
+         ({"size": np.array([480.5, 640])}, "two whole numbers"),
+         ({"scale": np.full(5, 1e300)}, r"track scale: got 1e\+300"),
+         ({"scale": np.full(5, 1 + 2j)}, "scale: got complex128, expected plain numbers"),
+         ({"scale": np.zeros(5, [("a", "f4")])}, "expected plain numbers"),
+         ({"displacements": np.zeros(3)}, "track displacements: got"),
+         ({"displacements": np.float32(0)}, "track displacements: got"),
+         ({"points": np.zeros((5, 3))}, "track points: got")],
+        ids=str,
+    )  # fmt: skip
+    def test_what_a_file_may_not_hold(self, tmp_path: Path, changes: dict, said: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert re.search(said, self.refused(self.changed(tmp_path, **changes)))
+
+    def test_points_that_somebody_changed(self, tmp_path: Path) -> None:
+        """They would be ignored without a word. Those that were only rounded are not changed."""
+        track = make_track(2000)
+        points = track.points()
+        track.save(tmp_path / "good.npz")
+        with np.load(tmp_path / "good.npz") as file:
+            arrays = dict(file)
+        assert same(LandmarkTrack.load(tmp_path / "good.npz"), track)
+        for kept in (points.astype(np.float64) + 1e-3, np.asfortranarray(points), None):
+            arrays["points"] = kept
+            np.savez(tmp_path / "kept.npz", **{name: value for name, value in arrays.items() if value is not None})
+            assert same(LandmarkTrack.load(tmp_path / "kept.npz"), track)
+        for frame, order in ((1500, "C"), (3, "F")):
+            arrays["points"] = np.array(points, order=order)
+            arrays["points"][frame, 13, 1] += 2.5
+            np.savez(tmp_path / "bad.npz", **arrays)
+            message = self.refused(tmp_path / "bad.npz")
+            assert f"points: 2.5 px from those of its displacements at frame {frame}: displacements, rot" in message
+            assert "leave points out" in message
+        arrays["points"] = np.where(np.arange(2000)[:, None, None] == 7, np.nan, points)
+        np.savez(tmp_path / "bad.npz", **arrays)
+        assert "at frame 7" in self.refused(tmp_path / "bad.npz")
+
+    def claiming(self, tmp_path: Path, name: str, shape: tuple[int, ...], held: bytes = b"") -> Path:
+        """Return a track one of whose arrays claims to be larger than what the file holds."""
+        make_track().save(tmp_path / "good.npz")
+        with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+            for member in good.namelist():
+                content = good.read(member)
+                if member == f"{name}.npy":
+                    header = io.BytesIO()
+                    np.lib.format.write_array_header_1_0(
+                        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+                    )
+                    content = header.getvalue() + held
+                bad.writestr(member, content)
+        return tmp_path / "bad.npz"
+
+    @pytest.mark.parametrize(
+        ("name", "shape"),
+        [("displacements", (10**9, POINTS, 3)), ("displacements", (5, POINTS, 3)), ("points", (10**9, POINTS, 3)),
+         ("scale", (10**13,)), ("neutral", (POINTS, 3 * 10**12)), ("size", (2**62,)), ("fps", (-1,))],
+    )  # fmt: skip
+    def test_a_bomb_is_not_read(self, tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+        tracemalloc.start()
+        try:
+            message = self.refused(self.claiming(tmp_path, name, shape, b"\0" * 100))
+            assert name in message
+            assert tracemalloc.get_traced_memory()[1] < 5e6
+        finally:
+            tracemalloc.stop()
+
+    def test_more_frames_than_a_day_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_track(6).save(tmp_path / "track.npz")
+        monkeypatch.setattr("atldiff.types.MAX_FRAMES", 5)
+        assert "track frames: got 6, expected at most 5" in self.refused(tmp_path / "track.npz")
+
+    def test_more_than_there_is_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_track(600).save(tmp_path / "track.npz")
+        monkeypatch.setattr("atldiff.types._memory", lambda: 10**6)
+        assert "track frames: got 600, which take 0.0 GB" in self.refused(tmp_path / "track.npz")
 
     def test_pickled_arrays_are_not_opened(self, tmp_path: Path) -> None:
         trap = tmp_path / "ran"

@@ -235,9 +235,8 @@ def _read_track(file: Archive) -> LandmarkTrack:
     for name, stored in file.stored.items():
         _require(stored.shape == wanted.get(name, stored.shape), f"track {name}", stored.shape, str(wanted.get(name)))
     needed, there = 2 * frames * POINTS * 3 * 8, _memory()
-    _require(
-        needed < there, "track frames", f"{frames}, {needed / 1e9:.1f} GB", f"less than the {there / 1e9:.1f} GB here"
-    )
+    takes = f"{frames}, which take {needed / 1e9:.1f} GB"
+    _require(needed < there, "track frames", takes, f"less than this machine's {there / 1e9:.1f} GB")
     numbers = {name: _whole_numbers(name, file.read(name)) for name in ("fps", "size")}
     _require(numbers["fps"][1] > 0, "track fps", "/".join(map(str, numbers["fps"])), f"{MIN_FPS} to {MAX_FPS}")
     arrays = {name: file.read(name) for name in _track_shapes(frames)}
