@@ -359,10 +359,17 @@ class Video:
         """The sound's length in seconds, or the frames' where there is no sound."""
         return Fraction(len(self)) / self.fps if self._audio is None else duration_s(len(self._audio.samples))
 
-    def save(self, path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> Path:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        keep_part: bool = True,
+    ) -> Path:
         """Write the video (.mp4, .mov, .mkv, .webm, .gif, or a folder of PNG frames when `path` ends in a slash).
 
-        Frames are encoded as they are made; the file appears under its name when it is whole.
+        Frames are encoded as they are made; the file appears under its name when it is whole. keep_part: what an error
+        or an interruption leaves of it stays as NAME.partial.SUFFIX, if it lasts at least one second.
 
         Raises:
             MediaError: it cannot be written there.
@@ -375,7 +382,9 @@ class Video:
             elif self._audio.original is not None and self._audio.original_rate is not None:
                 sound = (self._audio.original, self._audio.original_rate)
         rendering, started = 0.0, time.perf_counter()
-        with VideoWriter(path, size=self.size, fps=self.fps, audio=sound, duration=self.duration) as writer:
+        with VideoWriter(
+            path, size=self.size, fps=self.fps, audio=sound, duration=self.duration, keep_part=keep_part
+        ) as writer:
             before = time.perf_counter()
             for index, frame in enumerate(self, 1):
                 rendering += time.perf_counter() - before

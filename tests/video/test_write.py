@@ -342,6 +342,15 @@ def test_two_parts_of_one_name(tmp_path: Path) -> None:
     assert len(decode(tmp_path / "out.partial.mp4")[0]) == 60
 
 
+def test_a_part_that_nobody_wants(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = VideoWriter(tmp_path / "out.mp4", size=SIZE, fps=25, keep_part=False)
+    for index in range(60):
+        writer.write(picture(index))
+    writer.abort()
+    assert names(tmp_path) == []
+    assert caplog.text == ""
+
+
 def test_a_long_name(tmp_path: Path) -> None:
     name = "ä" * 120 + ".mp4"
     render(tmp_path / name)

@@ -58,6 +58,7 @@ def render(head: TalkingHead, variant: Variant, portrait: Path, sound: Path, out
     with times.listening():
         started, cpu = time.perf_counter(), time.process_time()
         video = head(portrait, sound, sampling=variant.sampling(head), size=variant.size)
-        video.save(output, progress=note)  # every frame has reached main memory, so a GPU has nothing left to do
+        # Every frame has reached main memory, so a GPU has nothing left to do.
+        video.save(output, progress=note, keep_part=False)
         wall_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
     return Rendering(len(video), float(video.duration), wall_s, first_frame_s, cpu_s, dict(times.seconds))

@@ -84,7 +84,7 @@ def measure_threads(
 
     def render(index: int) -> int:
         video = head(opened, sound, sampling=sampling, size=variant.size)
-        video.save(folder / f"thread{index}.mp4", progress=look)
+        video.save(folder / f"thread{index}.mp4", progress=look, keep_part=False)
         return len(video)
 
     with ThreadPoolExecutor(jobs, thread_name_prefix="bench") as pool:

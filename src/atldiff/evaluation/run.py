@@ -285,7 +285,7 @@ def _render_spoken(
     """Render a clip's first face speaking its own sound; return the file and the real-time factor."""
     started = time.perf_counter()
     video = head(real, real, controls=controls, driving=driver, sampling=sampling, size=size)
-    video.save(out)
+    video.save(out, keep_part=False)
     return out, (time.perf_counter() - started) / float(video.duration)
 
 
@@ -308,5 +308,5 @@ def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: Sample
     sound = None if real.samples is None else real.samples[: len(track) * SAMPLE_RATE // FPS]
     if sound is not None and frame_count(len(sound)) < len(track):
         sound = np.pad(sound, (0, len(track) * SAMPLE_RATE // FPS - len(sound)))
-    head.render(portrait, track, audio=sound, sampling=sampling, size=size).save(out)
+    head.render(portrait, track, audio=sound, sampling=sampling, size=size).save(out, keep_part=False)
     return out

@@ -116,6 +116,7 @@ class VideoWriter:
         audio: str | os.PathLike[str] | tuple[NDArray[np.float32], int] | LiveSound | None = None,
         duration: Fraction | None = None,
         quality: int | None = None,
+        keep_part: bool = True,
     ) -> None:
         """Check everything; no file appears before the first frame.
 
@@ -126,6 +127,7 @@ class VideoWriter:
             audio: a file whose first audio track is used, copied where the codec allows, or samples (N, channels)
                 float32 in [-1, 1] and their rate, or sound that is still coming.
             duration: seconds at which encoded sound is cut or to which it is padded; its own length when None.
+            keep_part: leave what was written when it is not finished; nothing at all otherwise.
             quality: constant rate factor, lower is better: 0 to 51, 18 by default (.webm 0 to 63, 28).
 
         Raises:
@@ -148,6 +150,7 @@ class VideoWriter:
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
         suffix = "" if _is_folder(path) else self.path.suffix
         stem = self.path.name.removesuffix(suffix)
+        self._keep_part = keep_part
         self._place = Workplace(self.path)
         self._kept = self.path.with_name(f"{stem}.partial{suffix}")
         self._format = None if _is_folder(path) else _FORMATS[suffix.lower()]
@@ -234,7 +237,7 @@ class VideoWriter:
             except (FFmpegError, OSError) as error:
                 _log.warning("output %s: the last frames are lost (%s)", self.path, reason(error))
             try:
-                if self.frames >= self._fps:
+                if self._keep_part and self.frames >= self._fps:
                     self._publish(self._kept)
                     kept = f"{self.frames} frames are kept in {self._kept}"
                     _log.warning("output %s: not finished; %s", self.path, kept)
