@@ -230,6 +230,47 @@ def test_the_last_frame_lasts_as_long_as_it_states(tmp_path: Path) -> None:
     assert indices(read_frames_at(path)) == [0, *[1] * 5]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm", "avi", "ts", "mpg"])
+def test_a_part_is_the_same_as_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    codec = {"webm": "libvpx", "mpg": "mpeg2video", "avi": "mpeg4"}.get(suffix, "libx264")
+    path = tmp_path / f"a.{suffix}"
+    random = np.random.default_rng(0)
+    texture = random.integers(0, 120, (*SIZE, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(codec, rate=30, width=48, height=32, options={"g": "40"})
+        for i in range(150):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(texture, i, axis=1) + np.uint8(i % 100))))
+        container.mux(stream.encode(None))
+    whole = list(read_frames_at(path))
+    assert len(whole) in (125, 126)
+    for start, stop in ((0, 5), (10, 20), (11, 12), (37, 80), (100, None), (124, 200), (30, 30), (500, 510)):
+        part = list(read_frames_at(path, start=start, stop=stop))
+        assert len(part) == len(whole[start:stop])
+        assert all((one == other).all() for one, other in zip(part, whole[start:stop], strict=True)), (start, stop)
+    with pytest.raises(ValueError, match="start: got -1"):
+        next(iter(read_frames_at(path, start=-1)))
+
+
+def test_a_late_part_is_not_decoded_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, width=48, height=32, options={"g": "25"})
+        for i in range(500):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), i % 200, np.uint8))))
+        container.mux(stream.encode(None))
+    decoded = []
+    original = read._decoded_frames
+    monkeypatch.setattr(
+        read, "_decoded_frames", lambda *arguments: (decoded.append(1) or frame for frame in original(*arguments))
+    )
+    assert len(list(read_frames_at(path, start=450, stop=460))) == 10
+    assert len(decoded) < 70
+    decoded.clear()
+    monkeypatch.setattr(read, "_INDEXED", ())
+    assert len(list(read_frames_at(path, start=450, stop=460))) == 10
+    assert len(decoded) > 450
+
+
 def test_at_most_two_frames_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", list(range(25)))
     alive: list[weakref.ref] = []

@@ -166,7 +166,7 @@ def _measure_checkpoint(
 ) -> tuple[Measured, dict[str, Any], dict[str, float]]:
     from atldiff.checkpoint import locate_stages, read_config
     from atldiff.config import sampling_presets
-    from atldiff.data.prepare import source_of
+    from atldiff.data.manifest import source_of
     from atldiff.evaluation.cost import cold_start
     from atldiff.evaluation.protocol import GROUND_TRUTH
     from atldiff.evaluation.run import measure_checkpoint
@@ -202,6 +202,7 @@ def _measure_checkpoint(
         "data": str(options.data),
         "source": str(source),
         "split": options.split,
+        "held_out": _held_out(options),
         "preset": options.rendering.preset,
         "steps": sampling.steps,
         "co_driven": options.co_driven,
@@ -218,6 +219,17 @@ def _measure_checkpoint(
         except KeyboardInterrupt:
             measured.interrupted = True
     return measured, config, cost
+
+
+def _held_out(options: Evaluate) -> str:
+    """Return what the measured split was held out by: whole people, or clips of people who are trained on."""
+    from atldiff.data.manifest import Manifest, Split
+
+    if options.split == Split.TRAIN.value:
+        return "nothing"
+    manifest = Manifest.load(options.data)
+    trained = {entry.identity for entry in manifest.usable(Split.TRAIN)}
+    return "clips" if any(entry.identity in trained for entry in manifest.usable(Split(options.split))) else "people"
 
 
 def _weights(options: Evaluate) -> list[str]:

@@ -49,6 +49,10 @@ class Prepare:
     """How that embedder wants its faces cut."""
     train_only: Annotated[tuple[str, ...], optional("NAME")] = ()
     """First-level folders whose people are never held out."""
+    hold_out: Literal["people", "clips"] = "people"
+    """What is not trained on: a fifth of the people for testing and a twelfth for validation, whole, where there are
+    five or more; or that much of each person's clips, for footage of one person. Of a recording of 11 s or more, cut
+    into parts of about 10 s that lie a second apart, it is the end."""
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
@@ -97,6 +101,7 @@ def run(args: list[str]) -> int:
             identity_from=options.identity,
             embedder=embedder,
             train_only=options.train_only,
+            hold_out=options.hold_out,
             progress=progress,
         )
     summary = summarise(manifest)
@@ -104,7 +109,8 @@ def run(args: list[str]) -> int:
         write_json({"output": str(out), **summary})
     elif not options.report.quiet:
         _show(summary)
-        say(f"{out}: {summary['usable']} of {summary['videos']} videos usable")
+        what = "clips" if options.hold_out == "clips" else "videos"  # of a long video there are several
+        say(f"{out}: {summary['usable']} of {summary['videos']} {what} usable")
     return 0 if summary["usable"] else 1
 
 

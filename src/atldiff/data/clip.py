@@ -13,6 +13,8 @@ import numpy as np
 
 from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio
+from atldiff.data.parts import Part
+from atldiff.data.sources.raw import source_name
 from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
 from atldiff.files import replacing, write_text
@@ -83,13 +85,21 @@ class ClipRecord:
     """How strongly it is shown, in the corpus's own words; empty where it does not say."""
     corpus: str = ""
     """Name of the data source with a layout of its own that the video was listed by; empty for any other folder."""
+    part_start: int = 0
+    part_stop: int = 0
+    """The frames of the video, at 25 fps, among which the clip lies; 0 and 0 for all of them."""
     format: int = 1
     """The `RECORD_FORMAT` it was written with."""
 
     @property
     def source(self) -> str:
         """The corpus: by name, or the first folder of the path; empty for videos that lie in no sub-folder."""
-        return self.corpus or (self.path.partition("/")[0] if "/" in self.path else "")
+        return source_name(self.path, self.corpus)
+
+    @property
+    def part(self) -> Part | None:
+        """The part of the video that the clip is of; None for a whole video."""
+        return Part(self.part_start, self.part_stop) if self.part_stop else None
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
@@ -134,11 +144,12 @@ def prepare_clip(
     emotion: str = "",
     intensity: str = "",
     corpus: str = "",
+    part: Part | None = None,
 ) -> ClipRecord:
     """Prepare one video: write `NAME.safetensors` (when usable) and `NAME.json` into `out`; return the record.
 
     audio: a recording to hear where the video has no sound of its own. speaker, emotion, intensity, corpus: what the
-    record says of the clip.
+    record says of the clip. part: the frames of the video to use, instead of all.
 
     Tensors: windows (T, 96, 96, 3) uint8, matrix (T, 2, 3) picture to window, points (T, 478, 3) picture pixels;
     faces (bytes,) uint8, one JPEG a frame of the whole-face window, one after the other, face_sizes (T,) int32 their
@@ -152,6 +163,8 @@ def prepare_clip(
         emotion=emotion,
         intensity=intensity,
         corpus=corpus,
+        part_start=part.start if part else 0,
+        part_stop=part.stop if part else 0,
         format=RECORD_FORMAT,
     )
     tensors = None
@@ -179,11 +192,13 @@ def _measure(
         return replace(blank, reason=reason, yaw_deg=yaw), None
 
     tracker.reset()
-    tracked = [tracker.track(frame) for frame in read_frames_at(path, FPS)]
+    first, end = blank.part or (0, None)
+    tracked = [tracker.track(frame) for frame in read_frames_at(path, FPS, start=first, stop=end)]
     stated = probe(path)
+    stated_s = stated.duration_s if end is None else Fraction(end - first, FPS)
     decoded_s = len(tracked) / FPS
-    if stated.duration_s and decoded_s < min(WHOLE_SHARE * stated.duration_s, stated.duration_s - WHOLE_MARGIN_S):
-        return rejected(f"truncated: {decoded_s:.2f} s of {float(stated.duration_s):.2f} s decode, expected all")
+    if stated_s and decoded_s < min(WHOLE_SHARE * stated_s, stated_s - WHOLE_MARGIN_S):
+        return rejected(f"truncated: {decoded_s:.2f} s of {float(stated_s):.2f} s decode, expected all")
     start, stop = longest_run(tracked)
     if not any(points is not None for points in tracked):
         return rejected("no face found in any frame")
@@ -206,8 +221,8 @@ def _measure(
     faces = []
     looks, crowded = [frames * (look + 1) // (LOOKS + 1) for look in range(LOOKS)], 0
     tracker.reset()
-    for index, frame in enumerate(read_frames_at(path, FPS)):
-        at = index - start
+    for index, frame in enumerate(read_frames_at(path, FPS, start=first, stop=end), first):
+        at = index - first - start
         if at in looks:
             crowded += shows_other_face(frame, points[at], tracker)
             if crowded == LOOKS_AGREEING:
@@ -228,7 +243,7 @@ def _measure(
     }
 
     part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
-    heard, note = _listen(((path, stated.audio_offset_s), (audio, Fraction(0))), len(tracked), part)
+    heard, note = _listen(((path, stated.audio_offset_s), (audio, Fraction(0))), first, len(tracked), part)
     sync, lag = 0.0, 0
     if heard is not None:
         samples, mel, levels = heard
@@ -241,7 +256,7 @@ def _measure(
         blank,
         note=note,
         frames=frames,
-        start=start,
+        start=first + start,
         eye_distance_px=round(eye, 1),
         yaw_deg=round(yaw, 1),
         sync=round(sync, 3),
@@ -266,12 +281,12 @@ def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker
 
 
 def _listen(
-    recordings: tuple[tuple[Path | None, Fraction], ...], frames: int, part: slice
+    recordings: tuple[tuple[Path | None, Fraction], ...], first: int, frames: int, part: slice
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray] | None, str]:
     """Return the samples (640 F,), log-mel columns and levels of the first recording that is heard, and no note.
 
-    recordings: each with the seconds by which it starts after the first frame. part: the clip's columns. Where none is
-    heard, None and the clip's note.
+    recordings: each with the seconds by which it starts after the first frame. first: the frame from which on they
+    are heard, for F = `frames`. part: the clip's columns. Where none is heard, None and the clip's note.
     """
     note = "silent: no sound that can be read; for the renderer only"
     for path, offset_s in recordings:
@@ -279,7 +294,7 @@ def _listen(
             samples = np.zeros(0, np.float32) if path is None else load_audio(path).samples
         except AtlDiffError:
             continue
-        samples = from_first_frame(samples, offset_s)
+        samples = from_first_frame(samples, offset_s)[first * SAMPLES_PER_FRAME :]
         if not len(samples):
             continue
         wanted = frames * SAMPLES_PER_FRAME

@@ -124,12 +124,11 @@ def _embed(record: ClipRecord, source: Path, prepared: Path, embedder: Embedder)
     video = source / record.path
     if not video.is_file():
         raise MediaError(f"video {video}: gone since it was prepared, expected it for telling people apart")
-    start = record.start
-    wanted = {start + int(index): int(index) for index in np.linspace(0, len(points) - 1, EMBEDDED_FRAMES)}
+    wanted = {int(index) for index in np.linspace(0, len(points) - 1, EMBEDDED_FRAMES)}
     directions = []
-    for index, frame in enumerate(read_frames_at(video, FPS)):
+    for index, frame in enumerate(read_frames_at(video, FPS, start=record.start)):
         if index in wanted:
-            directions.append(embedder.embed(frame, points[wanted[index]]))
+            directions.append(embedder.embed(frame, points[index]))
             if len(directions) == len(wanted):
                 break
     mean = np.mean(directions, axis=0)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FILE_NAME = "manifest.jsonl"
 HELD_OUT_SHARE = {"val": 0.08, "test": 0.2}
 """Share of each source's identities kept out of training, at least one of each where a source has five or more."""
+FEWEST_PEOPLE = 5
+SOURCE_FILE = "source.json"
+"""Beside the manifest: where the raw videos were, for whoever needs more of them than was kept."""
 
 
 class Split(str, Enum):
@@ -98,6 +101,22 @@ def write_changed(path: Path, text: str) -> None:
         write_text(path, text)
 
 
+def source_of(prepared: Path) -> Path:
+    """Return the folder of raw videos that a prepared folder was made from.
+
+    Raises:
+        DataError: it does not say.
+    """
+    path = prepared / SOURCE_FILE
+    try:
+        return Path(json.loads(path.read_text(encoding="utf-8"))["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"data {prepared}: no readable {SOURCE_FILE}, so the raw videos are not known; name their folder with "
+            "--source, or run `atldiff prepare` again"
+        ) from None
+
+
 def split_speakers(identities: Iterable[str], test: Collection[str], validation: Collection[str]) -> dict[str, Split]:
     """Return the split of each identity where a corpus's held-out people are written down: all others train."""
     return {
@@ -131,7 +150,7 @@ def split_identities(
         own = [person for person, count in people.items() if count <= most and seen_in[person] == 1]
         eligible = [] if source in train_only else own
         eligible.sort(key=lambda person: hashlib.sha256(person.encode()).hexdigest())
-        at_least = 1 if len(people) >= 5 else 0
+        at_least = 1 if len(people) >= FEWEST_PEOPLE else 0
         test = max(at_least, round(HELD_OUT_SHARE["test"] * len(eligible)))
         val = max(at_least, round(HELD_OUT_SHARE["val"] * len(eligible)))
         for index, person in enumerate(eligible[: test + val]):

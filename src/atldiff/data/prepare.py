@@ -21,8 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from atldiff.data.clip import RECORD_FORMAT, ClipRecord, prepare_clip
+from atldiff.data.hold_out import split_clips, what_is_missing
 from atldiff.data.identity import assign_identities, embed_clips, identities_by_face
-from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities, split_speakers, write_changed
+from atldiff.data.manifest import (
+    SOURCE_FILE,
+    Manifest,
+    ManifestEntry,
+    Split,
+    split_identities,
+    split_speakers,
+    write_changed,
+)
+from atldiff.data.parts import in_parts
 from atldiff.data.sources import folder as any_folder
 from atldiff.data.sources.raw import RawClip, Source
 from atldiff.errors import DataError
@@ -37,9 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HOLD_OUT = ("people", "clips")
 IDENTITY_FROM = ("speaker", "appearance", "face", "folder", "file")
-SOURCE_FILE = "source.json"
-"""Beside the manifest: where the raw videos were, for whoever needs more of them than was kept."""
 NAME_BYTES = 80
 """Readable part of a clip's file name; file systems allow 255 bytes in all."""
 
@@ -58,6 +67,12 @@ def clip_name(relative: Path) -> str:
     readable = "-".join(relative.with_suffix("").parts).encode()[:NAME_BYTES].decode(errors="ignore")
     digest = hashlib.sha256(relative.as_posix().encode()).hexdigest()[:8]
     return f"{readable}-{digest}"
+
+
+def _name(clip: RawClip) -> str:
+    """Return the name of a clip's files; parts of one video sort by time."""
+    name = clip_name(Path(clip.relative))
+    return name if clip.part is None else f"{name}-{clip.part.start:06d}"
 
 
 def load_record(path: Path) -> ClipRecord | None:
@@ -106,6 +121,7 @@ def _work(job: Job) -> ClipRecord:
         emotion=clip.emotion,
         intensity=clip.intensity,
         corpus=job.corpus,
+        part=clip.part,
     )
 
 
@@ -118,6 +134,7 @@ def prepare(
     identity_from: str = "speaker",
     embedder: tuple[Embedder, str] | None = None,
     train_only: Collection[str] = (),
+    hold_out: str = "people",
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
     """Prepare every clip of `folder` into `out` and return the manifest, which is also written there.
@@ -127,17 +144,21 @@ def prepare(
     that the source names, and appearance where it names none; `appearance` groups clips of one corpus by how the
     face looks; `face` groups all clips by an embedder; `folder` takes each video's parent folder as the person; `file`
     takes each video as its own person. embedder: of `face`, and a name that tells it from others. train_only:
-    first-level folders that are never held out (their people cannot be told apart). progress: called with (done, all)
-    clips.
+    first-level folders that are never held out (their people cannot be told apart). hold_out: `people` whole, or of
+    each person some `clips`, among them the ends of long recordings, which are then cut into parts (`in_parts`);
+    what a corpus says of its speakers counts for the former alone. progress: called with (done, all) clips.
 
     Raises:
-        DataError: nothing to prepare, not the source's layout, an unknown `identity_from`, one that a source with
-            held-out speakers does not allow, or `face` without an embedder; workers that died.
+        DataError: nothing to prepare, not the source's layout, an unknown `identity_from` or `hold_out`, one that a
+            source with held-out speakers does not allow, or `face` without an embedder; workers that died.
     """
+    if hold_out not in HOLD_OUT:
+        raise DataError(f"hold_out: got {hold_out!r}, expected {' or '.join(HOLD_OUT)}")
     if identity_from not in IDENTITY_FROM:
         raise DataError(f"identity_from: got {identity_from!r}, expected {', '.join(IDENTITY_FROM)}")
     if (identity_from == "face") != (embedder is not None):
         raise DataError("identity_from: face and an embedder go together; expected both or neither")
+    by_clips = hold_out == "clips"
     if source.test_speakers and (identity_from != "speaker" or train_only):
         raise DataError(
             f"source {source.name}: names its speakers and who of them is held out; expected identity_from speaker and "
@@ -146,13 +167,15 @@ def prepare(
     clips = out.resolve() / "clips"
     corpus = "" if source.name == any_folder.SOURCE.name else source.name
     listed = source.list_clips(folder)
+    if by_clips:
+        listed = in_parts(listed, corpus)
     clips.mkdir(parents=True, exist_ok=True)
     clear_all(clips)
     jobs, records = [], {}
     for clip in listed:
-        job = Job(_anywhere(clip), clip_name(Path(clip.relative)), corpus, clips)
+        job = Job(_anywhere(clip), _name(clip), corpus, clips)
         record = load_record(clips / f"{job.name}.json")
-        if record is None:
+        if record is None or record.part != clip.part:  # the video has another length now
             jobs.append(job)
         else:  # what the source says of a clip may have been read differently then
             records[job.name] = replace(
@@ -174,11 +197,15 @@ def prepare(
         identities = identities_by_face(usable, embed_clips(usable, folder, out, *embedder, progress))
     else:
         identities = _identities(usable, clips, identity_from)
-    if source.test_speakers:
+    if by_clips:
+        splits = split_clips(usable, identities, train_only)
+    elif source.test_speakers:
         held_out = ({f"{corpus}/{s}" for s in who} for who in (source.test_speakers, source.validation_speakers))
-        splits = split_speakers(identities.values(), *held_out)
+        of_people = split_speakers(identities.values(), *held_out)
+        splits = {name: of_people[person] for name, person in identities.items()}
     else:
-        splits = split_identities(usable, identities, train_only)
+        of_people = split_identities(usable, identities, train_only)
+        splits = {name: of_people[person] for name, person in identities.items()}
     entries = []
     for name in sorted(records):
         record = records[name]
@@ -187,12 +214,15 @@ def prepare(
             ManifestEntry(
                 record=record,
                 identity=identity,
-                split=Split.NONE if record.reason else splits[identity],
+                split=Split.NONE if record.reason else splits[name],
             )
         )
     manifest = Manifest(entries=tuple(entries), folder=out)
     manifest.save()
     write_changed(out / SOURCE_FILE, json.dumps({"folder": str(folder.resolve())}) + "\n")
+    missing = what_is_missing(manifest, by_clips=by_clips)
+    if missing and not {record.source for record in usable} <= set(train_only):
+        logger.warning("%s", missing)
     return manifest
 
 
@@ -206,22 +236,6 @@ def _identities(usable: list[ClipRecord], clips: Path, identity_from: str) -> di
     unnamed = [record for record in usable if not record.speaker]
     identities = assign_identities(unnamed, clips, "appearance")
     return identities | {record.name: f"{record.source}/{record.speaker}" for record in usable if record.speaker}
-
-
-def source_of(prepared: Path) -> Path:
-    """Return the folder of raw videos that a prepared folder was made from.
-
-    Raises:
-        DataError: it does not say.
-    """
-    path = prepared / SOURCE_FILE
-    try:
-        return Path(json.loads(path.read_text(encoding="utf-8"))["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"data {prepared}: no readable {SOURCE_FILE}, so the raw videos are not known; name their folder with "
-            "--source, or run `atldiff prepare` again"
-        ) from None
 
 
 def _run(jobs: list[Job], workers: int | Literal["ray"]) -> Generator[ClipRecord]:

@@ -17,11 +17,12 @@ import numpy as np
 
 from atldiff import checkpoint as checkpoints
 from atldiff.config import SampleConfig
+from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.sources.raw import VIDEO_SUFFIXES
 from atldiff.devices import choose_device
 from atldiff.errors import AtlDiffError, DataError
-from atldiff.evaluation.footage import Footage, Sight, hold_first, watch
+from atldiff.evaluation.footage import Footage, Sight, cut_out, hold_first, watch
 from atldiff.evaluation.measure import ClipFigures, measure_clip
 from atldiff.evaluation.metrics.fid import Fid
 from atldiff.evaluation.networks import network_figures
@@ -164,7 +165,8 @@ def measure_checkpoint(
     """Render every clip of a split, self-driven, and measure it against the real one.
 
     data: prepared folder. source: folder of the raw videos it was prepared from. videos: where the rendered videos go:
-    `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`. The portrait is the clip's first frame with a face.
+    `NAME.mp4`, driven by the sound, and `NAME.real-landmarks.mp4`; of a part of a long recording also the part itself,
+    `NAME.real.mp4`. The portrait is the clip's first frame with a face.
     generator, renderer: checkpoints whose stage is measured instead of `checkpoint`'s. co_driven: head, eyes and brows
     are the real clip's; only the mouth is made from its sound (and, by generators that see landmarks, from theirs).
     size: longest side of what is rendered; the clip's own when None. most_clips: takes this many, evenly spread.
@@ -199,6 +201,8 @@ def measure_checkpoint(
                 progress(len(entries) + index, 2 * len(entries), clip)
             path = source / entry.record.path
             try:
+                if entry.record.part is not None:
+                    path = cut_out(path, entry.record.part, videos / f"{clip}.real.mp4")
                 real = watch(path, tracker)
                 driver = path if co_driven else None
                 spoken, seconds = _render_spoken(head, path, videos / f"{clip}.mp4", controls, sampling, size, driver)
@@ -233,9 +237,7 @@ def split_entries(manifest: Manifest, split: str, most_clips: int | None = None)
         raise DataError(f"split: got {split!r}, expected train, val or test")
     entries = manifest.usable(Split(split))
     if not entries:
-        raise DataError(
-            f"data {manifest.folder}: the split {split!r} has no usable clip; expected people held out by `prepare`"
-        )
+        raise DataError(f"data {manifest.folder}: the split {split!r} has no usable clip: {why_empty(manifest)}")
     if most_clips is not None and most_clips < len(entries):
         entries = [entries[i] for i in np.linspace(0, len(entries) - 1, most_clips).astype(int)]
     return entries

@@ -11,6 +11,7 @@ import torch
 
 from atldiff import checkpoint
 from atldiff.config import DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PaperConfig, method_of
+from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
@@ -88,6 +89,8 @@ def train_stage(
     out.mkdir(parents=True, exist_ok=True)
     with processes.main_first():
         manifest = open_data(data, out)
+    if processes.is_main and manifest.usable(Split.TRAIN) and not manifest.usable(Split.VAL):
+        logger.warning("no clip to validate on, so only training losses are told: %s", why_empty(manifest))
     source = None if start is None else checkpoint.locate(start)
     config = replace(config, model=_architecture(config, manifest, source))
     torch.manual_seed(config.seed)

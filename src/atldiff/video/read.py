@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from numpy.typing import NDArray
 
+    _Clocked = tuple[Fraction, Fraction, av.VideoFrame]
+
 _log = logging.getLogger(__name__)
 
 _LOCAL_ONLY = {"protocol_whitelist": "file"}
@@ -39,6 +44,12 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 _HELD_S = Fraction(1, 2)
 """A frame that is shown for longer is a picture held on purpose, not a video of few frames a second."""
+
+_INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""FFmpeg's names for the containers whose index leads to a moment; others are read from their beginning."""
+
+_SEEK_MARGIN_S = Fraction(1, 2)
+"""How long before the wanted moment decoding begins, at least."""
 
 _RESTART_S = 1
 """Timestamps that fall back by more have started again; by less, they are broken."""
@@ -132,58 +143,99 @@ def read_rgba_frames(
         raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
 
 
-def read_frames_at(path: str | os.PathLike[str], fps: Fraction | int = FPS) -> Iterator[NDArray[np.uint8]]:
+def read_frames_at(
+    path: str | os.PathLike[str], fps: Fraction | int = FPS, *, start: int = 0, stop: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of a video resampled to `fps` on its own timestamps.
 
     Frame i is the one nearest in time to i / fps seconds after the first frame, of two equally near ones the earlier;
     ceil(duration * fps) of them come. What stands for more than half a second is a held picture, which stays until
     half a mean frame interval before the next one.
 
+    start, stop: the frames from `start` up to `stop`, or to the end, are yielded: the same as of the whole video.
+
     Raises:
         MediaError: as `read_frames`.
-        ValueError: `fps` is not positive.
+        ValueError: `fps` is not positive, or `start` is below 0.
     """
     fps = Fraction(fps)
     if fps <= 0:
         raise ValueError(f"fps: got {fps}, expected a positive number of frames a second")
+    if start < 0:
+        raise ValueError(f"start: got {start}, expected 0 or more")
     path = Path(path)
-    with _opened(path) as (container, stream):
+    most = sys.maxsize if stop is None else stop
+    with _clocked(path, start / fps) as (stream, frames):
         own_s = 1 / _frame_rate(stream)
         shown: av.VideoFrame | None = None
         time = length = Fraction(0)  # seconds: when `shown` is shown, and for how long if it is the last
-        sent = 0
-        for following, its_length, frame in _on_clock(_decoded_frames(container, stream), own_s):
+        sent = start
+        for following, its_length, frame in frames:
             if shown is not None:
                 gap = following - time
                 until = following - (gap if gap <= _HELD_S else min(gap, own_s)) / 2
-                if sent <= until * fps:
+                due = min(floor(until * fps) + 1, most)
+                if sent < due:
                     picture = _shown(shown, stream)
-                    while sent <= until * fps:
+                    for _ in range(sent, due):
                         yield picture
-                        sent += 1
+                    sent = due
+                if sent >= most:
+                    return
             shown, time, length = frame, following, its_length
         if shown is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
-        if sent < (time + length) * fps:
+        due = min(ceil((time + length) * fps), most)
+        if sent < due:
             picture = _shown(shown, stream)
-            while sent < (time + length) * fps:
+            for _ in range(sent, due):
                 yield picture
-                sent += 1
 
 
-def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction) -> Iterator[tuple[Fraction, Fraction, av.VideoFrame]]:
+@contextmanager
+def _clocked(path: Path, start_s: Fraction) -> Iterator[tuple[av.VideoStream, Iterator[_Clocked]]]:
+    """Open a video for the length of a `with`; give its stream and its frames on the clock, from `start_s` or before.
+
+    A file with an index is read from the key frame before, unless the index leads elsewhere.
+    """
+    if start_s > _SEEK_MARGIN_S:
+        with _opened(path) as (container, stream):
+            frames = _sought(container, stream, start_s)
+            if frames is not None:
+                yield stream, frames
+                return
+    with _opened(path) as (container, stream):
+        yield stream, _on_clock(_decoded_frames(container, stream), 1 / _frame_rate(stream))
+
+
+def _sought(container: InputContainer, stream: av.VideoStream, start_s: Fraction) -> Iterator[_Clocked] | None:
+    first = next(_decoded_frames(container, stream), None)
+    if container.format.name not in _INDEXED or first is None or first.pts is None or not first.time_base:
+        return None
+    origin = first.pts * first.time_base
+    try:
+        container.seek(floor((origin + start_s - _SEEK_MARGIN_S) / first.time_base), stream=stream)
+    except FFmpegError:
+        return None
+    frames = _on_clock(_decoded_frames(container, stream), 1 / _frame_rate(stream), origin)
+    landed = next(frames, None)
+    return None if landed is None or landed[0] > start_s else chain([landed], frames)
+
+
+def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction | None = None) -> Iterator[_Clocked]:
     """Yield decoded frames with the seconds from the first one to each, growing, and the seconds that each states.
 
     A frame without a timestamp comes `own_s`, the mean interval, after the one before it. One that would be shown for
-    no time is left out. Where timestamps start again, as in recordings glued together, time goes on.
+    no time is left out. Where timestamps start again, as in recordings glued together, time goes on. origin: the
+    timestamp at time 0, that of the first frame unless given.
     """
-    origin: Fraction | None = None  # the timestamp at time 0, as soon as one is known
     time: Fraction | None = None
     length = own_s
     for frame in frames:
         stamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
         if time is None:
-            origin, now = stamp, Fraction(0)
+            origin = stamp if origin is None else origin
+            now = Fraction(0) if stamp is None or origin is None else stamp - origin
         elif stamp is None:
             now = time + own_s
         else:

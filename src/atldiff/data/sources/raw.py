@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from atldiff.data.parts import Part
+
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m4v", ".flv"})
@@ -19,7 +21,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawClip:
-    """One video of a corpus as it was downloaded."""
+    """One video of a corpus as it was downloaded, or a part of one."""
 
     path: Path
     relative: str
@@ -32,6 +34,8 @@ class RawClip:
     """How strongly it is shown, in the corpus's own words; empty where it does not say."""
     audio: Path | None = None
     """A recording beside the video, heard where the video has no sound of its own; both start together."""
+    part: Part | None = None
+    """The frames of the video that are meant; None for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,11 @@ class Source:
     list_clips: Callable[[Path], list[RawClip]]
     test_speakers: tuple[str, ...] = ()
     validation_speakers: tuple[str, ...] = ()
+
+
+def source_name(relative: str, corpus: str = "") -> str:
+    """Return the corpus of a video: by name, or the first folder of its path; empty where it lies in no sub-folder."""
+    return corpus or (relative.partition("/")[0] if "/" in relative else "")
 
 
 def find_videos(folder: Path) -> list[Path]:
