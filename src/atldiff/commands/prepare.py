@@ -28,7 +28,7 @@ def cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Turn a corpus or any folder of videos into training clips and a split by people. The same command resumes.
+    """Turn a corpus or any folder of videos into training clips, some held out. The same command resumes.
 
     SOURCE is whose layout the folder has: mead, crema-d, grid or hdtf; folder, any tree of videos whose first level is
     taken as the corpora, when left out.
@@ -50,9 +50,8 @@ class Prepare:
     train_only: Annotated[tuple[str, ...], optional("NAME")] = ()
     """First-level folders whose people are never held out."""
     hold_out: Literal["people", "clips"] = "people"
-    """What is not trained on: a fifth of the people for testing and a twelfth for validation, whole, where there are
-    five or more; or that much of each person's clips, for footage of one person. Of a recording of 11 s or more, cut
-    into parts of about 10 s that lie a second apart, it is the end."""
+    """What tests (a fifth) and validates (a twelfth): whole people, of five or more; or some of each person's clips,
+    for footage of one person, and of a long recording, which is cut into parts of about 10 s, its end."""
     report: ReportOptions = field(default_factory=ReportOptions)
 
 

@@ -44,7 +44,7 @@ MIN_EYE_DISTANCE_PX = 20.0
 MAX_MEDIAN_YAW_DEG = 50.0
 THUMBNAIL = 64
 FACE_JPEG_QUALITY = 95
-RECORD_FORMAT = 2
+RECORD_FORMAT = 3
 """Raised when prepared clips hold something new: older ones are then prepared again."""
 OTHER_FACE_SHARE = 0.4
 """Width of a second face, as a share of the first one's, from which a clip shows several people."""

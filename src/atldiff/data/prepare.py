@@ -232,10 +232,13 @@ def _anywhere(clip: RawClip) -> RawClip:
 
 def _identities(usable: list[ClipRecord], clips: Path, identity_from: str) -> dict[str, str]:
     if identity_from != "speaker":
-        return assign_identities(usable, clips, identity_from)
-    unnamed = [record for record in usable if not record.speaker]
-    identities = assign_identities(unnamed, clips, "appearance")
-    return identities | {record.name: f"{record.source}/{record.speaker}" for record in usable if record.speaker}
+        identities = assign_identities(usable, clips, identity_from)
+    else:
+        unnamed = [record for record in usable if not record.speaker]
+        identities = assign_identities(unnamed, clips, "appearance")
+        identities |= {record.name: f"{record.source}/{record.speaker}" for record in usable if record.speaker}
+    first: dict[str, str] = {}  # by video: its parts show one person, however the light changes
+    return {record.name: first.setdefault(record.path, identities[record.name]) for record in usable}
 
 
 def _run(jobs: list[Job], workers: int | Literal["ray"]) -> Generator[ClipRecord]:
