@@ -65,7 +65,7 @@ def test_is_video(tmp_path: Path) -> None:
     Image.fromarray(corners()).save(gif)
     moving = tmp_path / "moving.gif"
     other = Image.fromarray(corners()[::-1])
-    Image.fromarray(corners()).save(moving, save_all=True, append_images=[other, other.rotate(180)])
+    Image.fromarray(corners()).save(moving, save_all=True, append_images=[other, other.rotate(180)], duration=40)
     text = tmp_path / "text.txt"
     text.write_text("hello\n" * 100)
     jpeg = tmp_path / "still.jpg"
