@@ -45,10 +45,11 @@ MAY_IMPORT = {
     "released": UP_TO_PIPELINE | {"backbones"},  # the authors' files
     "serve": UP_TO_PIPELINE,
     "bench": UP_TO_PIPELINE,
-    "doctor": UP_TO_PIPELINE,
+    "doctor": UP_TO_PIPELINE | {"packages"},
+    "packages": set(),  # standard library only: it has to run where a package is missing
     "commands": UP_TO_PIPELINE
     | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "bench", "doctor"},
-    "cli": {"errors", "interrupt", "commands"},
+    "cli": {"errors", "interrupt", "commands", "packages"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use
 }

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from fractions import Fraction
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -345,6 +346,48 @@ def test_verbose_shows_the_traceback(folder: Path, head: type[FakeHead], capsys:
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.endswith("atldiff: error: checkpoint x: bad key\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AttributeError("ACCURATE_RND"),
+        TypeError("reformat() got an unexpected keyword argument 'threads'"),
+        ImportError("cannot import name 'ColorTrc'", name="av.video.reformatter"),
+    ],
+)
+def test_a_too_old_package_is_one_line(
+    error: Exception,
+    folder: Path,
+    head: type[FakeHead],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = metadata.version
+    head.error = error
+    if not isinstance(error, ImportError):
+        with pytest.raises(type(error)):  # all packages are as they should be: a fault of ours
+            cli.run(["generate", FACE, SPEECH])
+    monkeypatch.setattr(metadata, "version", lambda name: "16.1.0" if name == "av" else known(name))
+    assert cli.run(["generate", FACE, SPEECH]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("atldiff: error: av: got 16.1.0, expected 17.1 or newer: run ")
+    assert err.count("\n") == 1
+
+
+def test_a_missing_package_is_one_line(
+    folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    head.error = ModuleNotFoundError("No module named 'scipy'", name="scipy.signal")
+    assert cli.run(["generate", FACE, SPEECH]) == 2
+    assert "error: scipy: not installed: run " in capsys.readouterr().err
+    head.error = ModuleNotFoundError("No module named 'ray'", name="ray")
+    assert cli.run(["generate", FACE, SPEECH]) == 2
+    assert "No module named 'ray': run `atldiff doctor`" in capsys.readouterr().err
 
 
 def test_output_never_replaces_the_portrait(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from atldiff import doctor
+from atldiff import doctor, packages
 
 
 def weights_folder(folder: Path) -> Path:
@@ -82,6 +83,49 @@ def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
     problem = checks(doctor._packages())["safetensors"].problem
     assert problem is not None
     assert "pip install 'safetensors'" in problem
+
+
+def pretend_old(monkeypatch: pytest.MonkeyPatch, distribution: str, release: str) -> None:
+    known = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: release if name == distribution else known(name))
+
+
+@pytest.mark.parametrize(
+    ("release", "too_old"), [("16.1.0", True), ("17.0.1", True), ("17.1.0", False), ("101.0", False)]
+)
+def test_too_old_package_names_the_command(release: str, too_old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_old(monkeypatch, "av", release)
+    problem = checks(doctor._packages())["av"].problem or ""
+    assert problem.startswith(f"av: got {release}, expected 17.1 or newer: run ") == too_old
+    assert problem.endswith("-m pip install 'av>=17.1'") == too_old
+
+
+def test_oldest_releases_are_those_of_pyproject() -> None:
+    pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    bounds = dict(re.findall(r'^    "([\w-]+)>=([\d.]+)', pyproject.read_text(encoding="utf-8"), re.MULTILINE))
+    assert {name: bounds.get(name) for name in packages.REQUIRED} == {
+        name: package.oldest for name, package in packages.REQUIRED.items()
+    }
+
+
+def test_the_main_job_is_tried(report: doctor.Report) -> None:
+    (check,) = (c for c in report.checks if c.section == "main job")
+    assert check.problem is None
+    assert check.value.startswith("a short video")
+
+
+def test_a_main_job_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("module 'av' has no\nattribute 'new'")
+
+    monkeypatch.setattr("atldiff.video.write.av.open", fail)
+    (check,) = doctor._main_job()
+    assert check.value == "failed"
+    assert "AttributeError: module 'av' has no attribute 'new'" in (check.problem or "")
+    assert "reinstall atldiff" in (check.problem or "")
+    pretend_old(monkeypatch, "av", "16.1.0")
+    (check,) = doctor._main_job()
+    assert (check.problem or "").endswith("mend what is named above")
 
 
 def test_missing_libgl_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,14 @@ def run(args: list[str]) -> int:
         _show_traceback(args)
         sys.stderr.write(f"atldiff: error: {one_line(error)}\n")
         return USAGE_ERROR
+    except Exception as error:  # such as a name or an argument that a package does not know yet
+        from atldiff.packages import blame
+
+        line = blame(error)
+        if line is None or "--verbose" in args:
+            raise
+        sys.stderr.write(f"atldiff: error: {line}\n")
+        return USAGE_ERROR
     return code
 
 
@@ -106,7 +114,9 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     elif isinstance(error, ImportError):
-        text = f"{error}: run `atldiff doctor`, which says what to install"
+        from atldiff.packages import blame
+
+        text = blame(error) or f"{error}: run `atldiff doctor`, which says what to install"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())

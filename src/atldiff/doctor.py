@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json as json_module
 import os
 import platform
@@ -13,34 +13,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import atldiff
-
-PACKAGES = {
-    "torch": "torch",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "safetensors": "safetensors",
-    "pillow": "PIL",
-    "pillow-heif": "pillow_heif",
-    "av": "av",
-    "mediapipe": "mediapipe",
-    "opencv-contrib-python": "cv2",
-    "tyro": "tyro",
-    "rich": "rich",
-    "huggingface_hub": "huggingface_hub",
-}
-"""Required distributions and the module each provides."""
-
-OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "onnxruntime": "export", "openvino": "export"}
-"""Optional distributions and the extra that brings them."""
+from atldiff.packages import OPTIONAL, REQUIRED, blame, broken, installed, lacking
 
 REFERENCE_GFLOPS = 2800.0
 """Speed of the same convolution, in bf16, on 2 quiet cores of a Xeon with AMX: fast for a CPU."""
 
 MIN_FREE_BYTES = 500 * 2**20
+
+SAMPLES = 6400
+"""Length of the recording that the main job is tried with: 0.4 s, one window."""
 
 _ROOT = Path(__file__).resolve().parent
 
@@ -100,45 +84,23 @@ def _machine() -> Iterator[Check]:
     yield Check("machine", "CPU flags", " ".join(fast) or "none known")
 
 
-def _importable(distribution: str, module: str) -> Check:
-    try:
-        version = metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        if distribution == "mediapipe" and sys.version_info >= (3, 13):
-            advice = "it has no Face Mesh for Python 3.13: use Python 3.10 to 3.12 to find faces"
-        else:
-            advice = f"run {sys.executable} -m pip install {distribution!r} or reinstall atldiff"
-        return Check("packages", distribution, "missing", f"{distribution}: not installed: {advice}")
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # a broken wheel may raise anything while it is imported
-        cause = " ".join(str(error).split()) or type(error).__name__
-        if "libGL.so" in cause or "libgthread" in cause:
-            advice = "on Debian and Ubuntu run apt-get install libgl1 libglib2.0-0"
-        else:
-            advice = f"run {sys.executable} -m pip install --force-reinstall {distribution}"
-        return Check("packages", distribution, version, f"{distribution}: cannot be imported ({cause}): {advice}")
-    return Check("packages", distribution, version)
-
-
 def _packages() -> Iterator[Check]:
-    for distribution, module in PACKAGES.items():
-        yield _importable(distribution, module)
+    for distribution in REQUIRED:
+        version, problem = installed(distribution), lacking(distribution)
+        if version is not None:
+            problem = problem or broken(distribution)
+        yield Check("packages", distribution, version or "missing", problem)
     yield from _opencv_twins()
     for distribution, extra in OPTIONAL.items():
-        try:
-            value = metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            value = f"not installed (optional: pip install 'atldiff[{extra}]')"
+        value = installed(distribution) or f"not installed (optional: pip install 'atldiff[{extra}]')"
         yield Check("packages", distribution, value)
 
 
 def _opencv_twins() -> Iterator[Check]:
     """Report other distributions that write into OpenCV's folder."""
     for twin in ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless"):
-        try:
-            version = metadata.version(twin)
-        except metadata.PackageNotFoundError:
+        version = installed(twin)
+        if version is None:
             continue
         problem = (
             f"{twin}: shares its cv2 folder with opencv-contrib-python: run {sys.executable} -m pip uninstall -y "
@@ -223,6 +185,37 @@ def _detection() -> Iterator[Check]:
     else:
         seconds = time.perf_counter() - started
         yield Check("face detection", "demo portrait", f"{len(points)} landmarks in {seconds:.1f} s")
+
+
+def _main_job() -> Iterator[Check]:
+    """Make a video as `atldiff generate` does: what it needs of a package may fail although the import went well."""
+    from atldiff.files import demo_portrait
+
+    path = demo_portrait()
+    if path is None or importlib.util.find_spec("mediapipe") is None:  # reported above
+        return
+    started = time.perf_counter()
+    try:
+        import numpy as np
+
+        from atldiff.audio.load import load_audio
+        from atldiff.pipeline import TalkingHead
+        from atldiff.video.read import probe
+
+        hum = 0.1 * np.sin(np.arange(SAMPLES) * 0.1, dtype=np.float32)
+        with tempfile.TemporaryDirectory() as folder:
+            video = Path(folder, "video.mp4")
+            TalkingHead.from_pretrained("atl-diff")(path, hum).save(video)
+            size, heard = probe(video), len(load_audio(video).samples)
+        if not heard or not size.has_audio:
+            raise RuntimeError("the video has no sound")
+    except Exception as error:  # whatever stops it is what the reader must see
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        line = blame(error)
+        advice = "mend what is named above" if line else "reinstall atldiff, or report this"
+        yield Check("main job", "generate", "failed", f"generate: failed on the demo portrait ({cause}): {advice}")
+    else:
+        yield Check("main job", "generate", f"a short video in {time.perf_counter() - started:.1f} s")
 
 
 def check_weights(folder: Path) -> str:
@@ -332,7 +325,17 @@ def collect(probe_s: float = 2.0) -> Report:
 
     probe_s: seconds spent on measuring the CPU's speed.
     """
-    parts = (_machine(), _packages(), _codecs(), _detection(), _weights(), _disk(), _torch(), _speed(probe_s))
+    parts = (
+        _machine(),
+        _packages(),
+        _codecs(),
+        _detection(),
+        _weights(),
+        _disk(),
+        _main_job(),
+        _torch(),
+        _speed(probe_s),
+    )
     return Report(tuple(check for part in parts for check in part))
 
 

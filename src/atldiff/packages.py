@@ -1,0 +1,90 @@
+"""The packages that the main job needs: which release at least, what is wrong with them here, and what mends it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from importlib import metadata
+from typing import NamedTuple
+
+
+class Package(NamedTuple):
+    """The module that a distribution provides, and its oldest release that will do."""
+
+    module: str
+    oldest: str
+
+
+REQUIRED = {
+    "torch": Package("torch", "2.9"),
+    "numpy": Package("numpy", "2.0"),
+    "scipy": Package("scipy", "1.13"),
+    "safetensors": Package("safetensors", "0.4.3"),
+    "pillow": Package("PIL", "11.3"),
+    "pillow-heif": Package("pillow_heif", "1.6"),
+    "av": Package("av", "17.1"),
+    "mediapipe": Package("mediapipe", "0.10.14"),
+    "opencv-contrib-python": Package("cv2", "4.10.0.84"),
+    "tyro": Package("tyro", "1.0"),
+    "rich": Package("rich", "13"),
+    "huggingface_hub": Package("huggingface_hub", "0.23.2"),
+}
+"""Required distributions; the releases are the lower bounds of pyproject.toml."""
+
+OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "onnxruntime": "export", "openvino": "export"}
+"""Optional distributions and the extra that brings them."""
+
+
+def installed(distribution: str) -> str | None:
+    """Return the release that is installed, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def lacking(distribution: str) -> str | None:
+    """Return in one line that a required distribution is missing or too old, and the command that mends it."""
+    version, oldest = installed(distribution), REQUIRED[distribution].oldest
+    if version is None:
+        if distribution == "mediapipe" and sys.version_info >= (3, 13):
+            return "mediapipe: no Face Mesh for Python 3.13: use Python 3.10 to 3.12 to find faces"
+        advice = f"run {sys.executable} -m pip install {distribution!r} or reinstall atldiff"
+        return f"{distribution}: not installed: {advice}"
+    if _numbers(version) < _numbers(oldest):
+        advice = f"run {sys.executable} -m pip install '{distribution}>={oldest}'"
+        return f"{distribution}: got {version}, expected {oldest} or newer: {advice}"
+    return None
+
+
+def broken(distribution: str) -> str | None:
+    """Return in one line why a required distribution cannot be imported, and the command that mends it."""
+    try:
+        importlib.import_module(REQUIRED[distribution].module)
+    except Exception as error:  # a broken wheel may raise anything while it is imported
+        cause = " ".join(str(error).split()) or type(error).__name__
+        if "libGL.so" in cause or "libgthread" in cause:
+            advice = "on Debian and Ubuntu run apt-get install libgl1 libglib2.0-0"
+        else:
+            advice = f"run {sys.executable} -m pip install --force-reinstall {distribution}"
+        return f"{distribution}: cannot be imported ({cause}): {advice}"
+    return None
+
+
+def blame(error: Exception) -> str | None:
+    """Return in one line which missing or too old package an error came from; None where all are as they should be."""
+    lines = {name: line for name in REQUIRED if (line := lacking(name))}
+    module = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    for name, line in lines.items():
+        if REQUIRED[name].module == module:
+            return line
+    if isinstance(error, ModuleNotFoundError) and module not in {package.module for package in REQUIRED.values()}:
+        return None  # of an extra
+    return next((line for name, line in lines.items() if installed(name)), None)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers a release begins with: 2.13.0+cpu is (2, 13, 0)."""
+    start = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in start[0].split(".")) if start else ()
