@@ -66,17 +66,11 @@ def run(args: list[str]) -> int:
     except Exception as error:
         if interrupt.received() is not None:  # what a library makes of it, in the middle of an import for instance
             return _interrupted(args)
-        if not isinstance(error, AtlDiffError | ValueError | OSError | ImportError):
+        if isinstance(error, AtlDiffError | ValueError | OSError | ImportError):
+            line = one_line(error)
+        elif (line := _blamed(error)) is None:
             raise
         _show_traceback(args)
-        sys.stderr.write(f"atldiff: error: {one_line(error)}\n")
-        return USAGE_ERROR
-    except Exception as error:  # such as a name or an argument that a package does not know yet
-        from atldiff.packages import blame
-
-        line = blame(error)
-        if line is None or "--verbose" in args:
-            raise
         sys.stderr.write(f"atldiff: error: {line}\n")
         return USAGE_ERROR
     return code
@@ -114,12 +108,17 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     elif isinstance(error, ImportError):
-        from atldiff.packages import blame
-
-        text = blame(error) or f"{error}: run `atldiff doctor`, which says what to install"
+        text = _blamed(error) or f"{error}: run `atldiff doctor`, which says what to install"
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def _blamed(error: Exception) -> str | None:
+    """Return the package behind an error, such as one that does not know a name yet, or None where all are right."""
+    from atldiff.packages import blame
+
+    return blame(error)
 
 
 def _dispatch(args: list[str]) -> int:
