@@ -132,6 +132,20 @@ def test_same_seed_same_frames_other_seed_others(head, portrait, speech) -> None
     assert (first != other).any()
 
 
+def test_grey_and_toned_portraits_keep_their_tone(head, portrait, speech) -> None:
+    grey = np.repeat(portrait.image[..., 1:2], 3, axis=2)
+    frames = frames_of(head(Portrait(grey, portrait.landmarks), speech[:RATE]))
+    assert np.ptp(frames, axis=3).max() == 0
+    assert (frames != frames[:1]).any()
+    tones = np.stack(
+        [np.interp(np.arange(256), (0, 128, 255), c) for c in ((9, 140, 250), (6, 126, 248), (0, 97, 230))]
+    )
+    frames = frames_of(head(Portrait(tones.T[grey[..., 0]].astype(np.uint8), portrait.landmarks), speech[:RATE]))
+    luma = frames @ [0.299, 0.587, 0.114]
+    wanted = np.stack([np.interp(luma, tones.T @ [0.299, 0.587, 0.114], c) for c in tones], axis=-1)
+    assert np.percentile(np.abs(frames - wanted), 99) <= 12  # nothing in it is of another colour
+
+
 def test_every_condition_matters(head, portrait, speech) -> None:
     still = Controls(still=True)
     base = frames_of(head(portrait, speech, controls=still))

@@ -18,6 +18,7 @@ from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
+from atldiff.video.tone import tone_of
 from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import apply, extract, fit_window, outline
 
@@ -80,6 +81,7 @@ class FrameStream:
         self._geometry = renderer.geometry
         points = portrait.landmarks[None]
         self._portrait, self._landmarks = portrait.image, portrait.landmarks[:, :2]
+        self._tone = tone_of(portrait.image, self._landmarks)
         matrix = fit_window(points, self._geometry)[0]
         identity = extract(portrait.image, matrix, self._geometry.side).astype(np.float32) / 127.5 - 1
         self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None]
@@ -110,6 +112,8 @@ class FrameStream:
         noise = self._renderer.window_noise(self._seed, first, len(points))
         frames, base = self._renderer.render_window(self._identity, self._source, target[None], noise, self._steps)
         sampled, priors = ((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5 for x in (frames, base))
+        if self._tone is not None:
+            sampled, priors = self._tone.of(sampled), self._tone.of(priors)
 
         def finish(index: int, picture: np.ndarray) -> np.ndarray:
             return self._frame(points[index], WindowResult(picture, priors[index], cavities[index], matrices[index]))

@@ -12,6 +12,7 @@ from atldiff.methods.paper_inputs import NEEDED, build_start
 from atldiff.stages import stage
 from atldiff.types import emotion_label
 from atldiff.video.paste import paste
+from atldiff.video.tone import tone_of
 from atldiff.video.window import apply, extract, face_window, fit_still_window
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PaperFrameStream:
         self._side = renderer.config.side
         device = renderer.device
         self._portrait = portrait.image
+        self._tone = tone_of(portrait.image, portrait.landmarks[:, :2])
         self._matrix = fit_still_window(portrait.landmarks[None], face_window(self._side))
         identity = extract(portrait.image, self._matrix, self._side).astype(np.float32) / 255
         self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None].to(device)
@@ -72,6 +74,8 @@ class PaperFrameStream:
             with stage("denoise"):
                 frames = self._renderer.render(prior, mask, self._tokens, self._emotion, noise, self._steps)
                 pictures = frames[0].permute(1, 2, 3, 0).float().cpu().numpy() * 255  # (T, S, S, 3)
+        if self._tone is not None:
+            pictures = self._tone.of(pictures)
         return pictures, self._finish
 
     def _finish(self, index: int, picture: np.ndarray) -> np.ndarray:
