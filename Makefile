@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 demo: $(VENV)/.base-installed
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 13) and "make demo: MediaPipe, which finds the face, has no Face Mesh for Python 3.13: install Python 3.12 and run  make clean demo PYTHON=python3.12")'
 	@mkdir -p out
-	$(BIN)/atldiff generate examples/portrait.jpg examples/speech.wav -o out/demo.mp4 $(if $(METHOD),--method $(METHOD))
+	$(BIN)/atldiff generate examples/portrait.jpg examples/speech.wav -o out/demo.mp4 --framing head $(if $(METHOD),--method $(METHOD))
 	@echo "The video: $(CURDIR)/out/demo.mp4"
 
 test: lint

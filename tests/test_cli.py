@@ -438,7 +438,7 @@ def test_generate_passes_the_options_on(folder: Path, head: type[FakeHead], caps
     args = ["generate", "--source_image", FACE, "--driven_audio", SPEECH, "--still", "--seed", "7", "--steps", "3"]
     args += ["--expression_scale", "1.5", "--blink-rate", "0.5", "--smoothing", "1", "--head-motion", "0.5"]
     args += ["--fps", "30000/1001", "--size", "256", "--preset", "best", "--face", "1", "--weights", "w"]
-    args += ["--generator", "g", "--renderer", "r"]
+    args += ["--generator", "g", "--renderer", "r", "--framing", "head"]
     assert cli.run([*args, "--device", "cpu", "--dtype", "float32", "--quiet", "-o", "out.mp4"]) == 0
     assert [name for name, _ in head.calls] == ["load", "open", "call"]
     assert called(head, "load") == {
@@ -453,6 +453,7 @@ def test_generate_passes_the_options_on(folder: Path, head: type[FakeHead], caps
     assert options["sampling"].steps == 3
     assert options["fps"] == Fraction(30000, 1001)
     assert options["size"] == 256
+    assert options["framing"] == "head"
     assert (folder / "out.mp4").read_bytes() == b"video"
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
@@ -513,16 +514,18 @@ def test_a_frame_is_chosen_by_the_pipeline(folder: Path, head: type[FakeHead]) -
 
 
 def test_landmarks(folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["landmarks", FACE, SPEECH, "--fps", "50", "--json"]) == 0
+    assert cli.run(["landmarks", FACE, SPEECH, "--fps", "50", "--framing", "head", "--json"]) == 0
     assert called(head, "landmarks")["fps"] == 50
+    assert called(head, "landmarks")["framing"] == "head"
     assert json.loads(capsys.readouterr().out)["output"] == "face_speech.npz"
     assert [path.name for path in folder.iterdir()] == ["face_speech.npz"]
 
 
 def test_render_changes_the_track(folder: Path, head: type[FakeHead]) -> None:
     args = ["render", FACE, TRACK, "--expression-scale", "0.5", "--fps", "50", "--seed", "9", "--audio", SPEECH]
-    assert cli.run([*args, "--quiet"]) == 0
+    assert cli.run([*args, "--framing", "head", "--quiet"]) == 0
     options = called(head, "render")
+    assert options["framing"] == "head"
     assert options["seed"] == 9
     assert len(options["audio"].samples) > 16_000
     assert options["track"].fps == 50

@@ -29,13 +29,14 @@ from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
+from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.pair import Pair
 from atldiff.methods.paper import PaperRenderer
 from atldiff.methods.portrait import open_portrait, resized
 from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
-from atldiff.types import Controls, LandmarkTrack, Portrait, emotion_label
+from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.write import VideoWriter, check_output
 from atldiff.workers import Workers
 
@@ -169,6 +170,7 @@ class TalkingHead:
         *,
         face: int | None = None,
         frame: int | None = None,
+        framing: Framing = "full",
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
         fps: Fraction | float | None = None,
@@ -176,14 +178,16 @@ class TalkingHead:
     ) -> LandmarkTrack:
         """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`.
 
-        driving: a video, or a landmark track, whose face moves head, eyes and brows; played forth and back where it is
-        shorter than the sound. None leaves them to `controls`.
+        framing: what is shown of the portrait, and so what the track's pixels are counted in: `full`, all of it, or
+        `head`, the square of head and shoulders. driving: a video, or a landmark track, whose face moves head, eyes and
+        brows; played forth and back where it is shorter than the sound. None leaves them to `controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         rate = _rate(fps)
-        opened = self.open_portrait(portrait, face=face, frame=frame)
+        check_framing(framing)
+        opened = framed(self.open_portrait(portrait, face=face, frame=frame), framing)
         recording = _heard(audio, sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         stream = TrackStream(self.model.generator, opened, controls, driver)
@@ -204,6 +208,7 @@ class TalkingHead:
         audio: AudioSource | None = None,
         face: int | None = None,
         frame: int | None = None,
+        framing: Framing = "full",
         sampling: SampleConfig | Preset = "balanced",
         seed: int = 0,
         size: int | None = None,
@@ -212,17 +217,21 @@ class TalkingHead:
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
-        size: longest side of the output in pixels; None keeps the portrait's. audio: the sound of the saved file.
-        emotion: as in `Controls`.
+        framing: as for `landmarks`; a track of this portrait in the other framing is moved along. size: longest side of
+        the output in pixels; None keeps that of what is shown. audio: the sound of the saved file. emotion: as in
+        `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         emotion_label(emotion)
         self._check_emotion(emotion)
-        opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        check_framing(framing)
+        whole = self.open_portrait(portrait, face=face, frame=frame)
+        opened = resized(framed(whole, framing), size)
+        fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate)
-        return Video(self, opened, self._fitted(track, opened), recording, self.sampling(sampling), seed, emotion)
+        return Video(self, opened, fitted, recording, self.sampling(sampling), seed, emotion)
 
     def __call__(
         self,
@@ -231,6 +240,7 @@ class TalkingHead:
         *,
         face: int | None = None,
         frame: int | None = None,
+        framing: Framing = "full",
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
@@ -240,16 +250,17 @@ class TalkingHead:
     ) -> Video:
         """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
 
-        fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels.
-        driving: as for `landmarks`.
+        fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels; None
+        keeps that of what is shown. framing, driving: as for `landmarks`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         chosen = self.sampling(sampling)
         self._check_pair(controls.emotion)
+        check_framing(framing)
         recording = _heard(audio, sample_rate)
-        opened = resized(self.open_portrait(portrait, face=face, frame=frame), size)
+        opened = resized(framed(self.open_portrait(portrait, face=face, frame=frame), framing), size)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion)
 
@@ -260,6 +271,7 @@ class TalkingHead:
         *,
         sample_rate: int = SAMPLE_RATE,
         face: int | None = None,
+        framing: Framing = "full",
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
@@ -272,10 +284,11 @@ class TalkingHead:
         atl-diff-paper's after two seconds. Smoothing adds three of its sigmas. `atldiff.live.continuous` makes
         chunks of a live source and lets the face idle while nothing comes.
 
-        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. driving: as for `landmarks`.
+        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. framing, driving: as for `landmarks`.
         """
         self._check_pair(controls.emotion)
-        opened = resized(self.open_portrait(portrait, face=face), size)
+        check_framing(framing)
+        opened = resized(framed(self.open_portrait(portrait, face=face), framing), size)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.model.generator, opened, controls, driver)

@@ -45,6 +45,10 @@ EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
 """Emotion labels in the order of the released ATL-Diff; a label's number is its place here."""
 
 
+Framing = Literal["full", "head"]
+"""What is shown of a photograph: all of it, or a square of head and shoulders."""
+
+
 def emotion_label(emotion: str | None, known: int = len(EMOTIONS)) -> int:
     """Return an emotion's number; None and the empty word, of clips and users that name none, are the one after all.
 

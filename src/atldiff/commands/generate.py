@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
     options.render.check()
     fps = parse_fps(options.fps)
     check_sound_source(options)
-    sound, driving = options.audio or Path("stdin"), options.driving.driving_video
+    sound, driving, framing = options.audio or Path("stdin"), options.driving.driving_video, options.face.framing
     output = door.default_output(options.portrait, sound, ".mp4", output=options.output, folder=options.output_dir)
     if output == live.STDOUT:
         live.check_stdout(json=options.report.json)
@@ -109,11 +109,13 @@ def run(args: list[str]) -> int:
 
     with waiting("Making the landmarks", quiet=quiet):
         if door.is_track(output):
-            video, track = None, head.landmarks(opened, audio, controls=options.controls, driving=driver, fps=fps)
+            video = None
+            track = head.landmarks(opened, audio, framing=framing, controls=options.controls, driving=driver, fps=fps)
         else:
             video = head(
                 opened,
                 audio,
+                framing=framing,
                 controls=options.controls,
                 driving=driver,
                 sampling=options.render.sampling(head.sampling),
@@ -183,6 +185,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
         controls=options.controls,
         driving=driver,
         sampling=options.render.sampling(head.sampling),
+        framing=options.face.framing,
         size=options.render.size,
         quiet=quiet,
     )

@@ -82,6 +82,7 @@ def run(args: list[str]) -> int:
             audio,
             face=options.face.face,
             frame=options.face.frame,
+            framing=options.face.framing,
             controls=options.controls,
             driving=driver,
             fps=fps,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from atldiff.commands.progress import Stopwatch
     from atldiff.config import SampleConfig
     from atldiff.pipeline import TalkingHead
-    from atldiff.types import Controls, LandmarkTrack, Portrait
+    from atldiff.types import Controls, Framing, LandmarkTrack, Portrait
 
 STDOUT = "-"
 """The output that stands for standard output."""
@@ -126,6 +126,7 @@ def generate_live(
     controls: Controls,
     driving: LandmarkTrack | None,
     sampling: SampleConfig,
+    framing: Framing,
     size: int | None,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -139,11 +140,12 @@ def generate_live(
     """
     from atldiff.interrupt import stop_wishes
     from atldiff.live import continuous
+    from atldiff.methods.framing import framed
     from atldiff.methods.portrait import resized
     from atldiff.video.sound import LiveSound
     from atldiff.video.write import VideoWriter
 
-    portrait = resized(portrait, size)
+    portrait = resized(framed(portrait, framing), size)
     shape = (portrait.image.shape[0], portrait.image.shape[1])
     to_stdout = output == STDOUT
     heard = Heard(sample_rate, keep=not to_stdout and not output.lower().endswith(".gif"))

@@ -14,6 +14,7 @@ import tyro
 
 from atldiff.commands.aliases import Aliases, rewrite
 from atldiff.config import Method, Preset, SampleConfig
+from atldiff.types import Framing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,12 +30,14 @@ def optional(metavar: str, *aliases: str) -> object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceOptions:
-    """Which face is animated."""
+    """Which face is animated, and what is shown around it."""
 
     face: Annotated[int | None, optional("N")] = None
     """Of several faces the one to take: 0 is the largest, 1 the next. The largest when left out."""
     frame: Annotated[int | None, optional("N")] = None
     """Of a video as portrait the frame to take, from 0. The first that shows a face when left out."""
+    framing: Framing = "full"
+    """What is shown: all of the portrait, or a square of head and shoulders cut from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ class RenderOptions:
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     size: Annotated[int | None, optional("PIXELS")] = None
-    """Longest side of the output. The portrait's own when left out."""
+    """Longest side of the output. The portrait's own, or that of the square cut from it, when left out."""
 
     def check(self) -> None:
         """Raise ValueError for a number of steps that no method takes, before anything is loaded."""

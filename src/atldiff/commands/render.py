@@ -102,6 +102,7 @@ def run(args: list[str]) -> int:
         audio=audio,
         face=options.face.face,
         frame=options.face.frame,
+        framing=options.face.framing,
         sampling=options.render.sampling(head.sampling),
         seed=options.seed,
         size=options.render.size,
