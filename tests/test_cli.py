@@ -27,6 +27,7 @@ from atldiff.config import (
 )
 from atldiff.errors import CheckpointError, FaceNotFound
 from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
+from atldiff.video.write import Written
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 FRAMES, FPS = 5, Fraction(25)
@@ -60,6 +61,7 @@ class FakeVideo:
     def __init__(self, track: LandmarkTrack) -> None:
         self.track = track
         self.seconds: dict[str, float] = {}
+        self.written = Written((66, 50), track.fps, len(track))  # of odd sides, say
 
     def save(self, path, *, progress=None) -> Path:
         for done in range(FRAMES):
@@ -472,7 +474,7 @@ def test_generate_defaults(folder: Path, head: type[FakeHead], capsys: pytest.Ca
     assert [path.name for path in folder.iterdir()] == ["face_speech.mp4"]
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "face_speech.mp4" in captured.err
+    assert "face_speech.mp4: 0.2 s, 5 frames of 50x66 at 25 fps, made in" in captured.err
 
 
 def test_result_dir_holds_the_default_name(folder: Path, head: type[FakeHead]) -> None:
@@ -491,8 +493,8 @@ def test_generate_json(folder: Path, head: type[FakeHead], capsys: pytest.Captur
         "output": "out.mp4",
         "frames": FRAMES,
         "fps": 25.0,
-        "width": 48,
-        "height": 64,
+        "width": 50,
+        "height": 66,
         "duration_s": 0.2,
         "landmarks": "t.npz",
     }

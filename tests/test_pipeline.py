@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -325,6 +326,37 @@ def test_an_unknown_emotion_is_refused_before_any_work(head, portrait, speech) -
     track = head.landmarks(portrait, speech[:6400])
     with pytest.raises(ValueError, match="emotion: got 'merry'"):
         head.render(portrait, track, emotion="merry")
+
+
+def test_a_gif_is_smaller_unless_a_size_is_asked_for(atl_head, portrait, speech, tmp_path, caplog) -> None:
+    video = atl_head(portrait, speech[:6400])
+    path = video.save(tmp_path / "out.gif")
+    assert "made smaller than the portrait's 512x512" in caplog.text
+    assert video.written == ((480, 480), 25, 10)
+    assert video.size == (512, 512)
+    with av.open(str(path)) as container:
+        shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    expected = np.stack([cv2.resize(frame, (480, 480), interpolation=cv2.INTER_AREA) for frame in video])
+    assert np.abs(shown.astype(float) - expected).mean() < 8
+    small = video._shown_in(path)
+    ratio = 480 / 512
+    assert np.abs(small.track.points() - ratio * video.track.points()).max() < 0.01
+    caplog.clear()
+    chosen = atl_head(portrait, speech[:640], size=500)
+    chosen.save(path)
+    assert chosen.written.size == (500, 500)
+    assert caplog.text == ""
+
+
+def test_odd_sides_are_told_as_the_file_has_them(atl_head, portrait, speech, tmp_path) -> None:
+    image = np.ascontiguousarray(portrait.image[:301, :333])
+    video = atl_head(Portrait(image, portrait.landmarks), speech[:640])
+    video.save(tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert video.written.size == (stream.height, stream.width) == (302, 334)
+    video.save(f"{tmp_path}/frames/")
+    assert video.written.size == video.size == (301, 333)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

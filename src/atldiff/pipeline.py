@@ -24,7 +24,7 @@ from atldiff.devices import choose_device, choose_dtype
 from atldiff.errors import MediaError
 from atldiff.export.attach import attach, check_window, fit_window_frames
 from atldiff.export.choose import find_export
-from atldiff.landmarks.edit import at_fps, retarget
+from atldiff.landmarks.edit import at_fps, resized_track, retarget
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_frames
@@ -37,7 +37,8 @@ from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
-from atldiff.video.write import VideoWriter, check_output
+from atldiff.video.gif import capped_side
+from atldiff.video.write import VideoWriter, Written, check_output
 from atldiff.workers import Workers
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class TalkingHead:
         opened = resized(framed(whole, framing), size)
         fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate)
-        return Video(self, opened, fitted, recording, self.sampling(sampling), seed, emotion)
+        return Video(self, opened, fitted, recording, self.sampling(sampling), seed, emotion, sized=size is not None)
 
     def __call__(
         self,
@@ -262,7 +263,7 @@ class TalkingHead:
         recording = _heard(audio, sample_rate)
         opened = resized(framed(self.open_portrait(portrait, face=face, frame=frame), framing), size)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
-        return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion)
+        return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion, sized=size is not None)
 
     def stream(
         self,
@@ -337,6 +338,7 @@ class Video:
     """A talking video that is rendered as it is read: iterate for frames (H, W, 3) uint8, or `save` a file.
 
     fps: Fraction. size: (height, width). track: the landmarks. seconds: wall time a stage took, after a rendering.
+    written: size, frames a second and frames of the file that `save` wrote, which may differ from those rendered.
     """
 
     def __init__(
@@ -348,13 +350,17 @@ class Video:
         sampling: SampleConfig,
         seed: int,
         emotion: str | None = None,
+        *,
+        sized: bool = False,
     ) -> None:
+        """sized: the size was asked for, and not merely the portrait's."""
         self._head, self._portrait, self._audio = head, portrait, audio
-        self._sampling, self._seed, self._emotion = sampling, seed, emotion
+        self._sampling, self._seed, self._emotion, self._sized = sampling, seed, emotion, sized
         self.track = track
         self.fps = track.fps
         self.size = (portrait.image.shape[0], portrait.image.shape[1])
         self.seconds: dict[str, float] = {}
+        self.written = Written(self.size, self.fps, 0)
 
     def __len__(self) -> int:
         return len(self.track)
@@ -366,6 +372,16 @@ class Video:
             part = self.track.slice(start, min(start + SLICE_FRAMES, len(self.track)))
             yield from stream.push(part.points(), more=True)
         yield from stream.flush()
+
+    def _shown_in(self, path: str | os.PathLike[str]) -> Video:
+        """Return the video as it goes into a file: smaller for a GIF, where nobody asked for a size."""
+        side = None if self._sized else capped_side(path, self.size)
+        if side is None:
+            return self
+        portrait = resized(self._portrait, side)
+        size = (portrait.image.shape[0], portrait.image.shape[1])
+        track = resized_track(self.track, size)
+        return Video(self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, sized=True)
 
     @property
     def duration(self) -> Fraction:
@@ -381,6 +397,7 @@ class Video:
     ) -> Path:
         """Write the video (.mp4, .mov, .mkv, .webm, .gif, or a folder of PNG frames when `path` ends in a slash).
 
+        A GIF is at most 480 pixels a side unless a size was asked for, and at most 50 frames a second.
         Frames are encoded as they are made; the file appears under its name when it is whole. keep_part: what an error
         or an interruption leaves of it stays as NAME.partial.SUFFIX, if it lasts at least one second.
 
@@ -395,11 +412,12 @@ class Video:
             elif self._audio.original is not None and self._audio.original_rate is not None:
                 sound = (self._audio.original, self._audio.original_rate)
         rendering, started = 0.0, time.perf_counter()
+        shown = self._shown_in(path)
         with VideoWriter(
-            path, size=self.size, fps=self.fps, audio=sound, duration=self.duration, keep_part=keep_part
+            path, size=shown.size, fps=self.fps, audio=sound, duration=self.duration, keep_part=keep_part
         ) as writer:
             before = time.perf_counter()
-            for index, frame in enumerate(self, 1):
+            for index, frame in enumerate(shown, 1):
                 rendering += time.perf_counter() - before
                 with stage("encode"):
                     writer.write(frame)
@@ -408,6 +426,7 @@ class Video:
                 before = time.perf_counter()
         total = time.perf_counter() - started
         self.seconds = {"render": rendering, "write": total - rendering}
+        self.written = writer.written
         if not Path(path).exists():
             raise MediaError(f"output {path}: the file vanished after it was written")
         return Path(path)

@@ -25,6 +25,7 @@ from atldiff.types import Controls
 if TYPE_CHECKING:
     from atldiff.pipeline import Video
     from atldiff.types import LandmarkTrack
+    from atldiff.video.write import Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +133,8 @@ def run(args: list[str]) -> int:
         watch.lap("render")
     elif video is not None:
         save_video(video, output, watch, quiet=quiet)
-    finish(output, track, watch, options.report, landmarks=options.landmarks)
+    written = None if video is None or output == live.STDOUT else video.written
+    finish(output, track, watch, options.report, written, landmarks=options.landmarks)
     return 0
 
 
@@ -207,17 +209,26 @@ def save_video(video: Video, output: str, watch: Stopwatch, *, quiet: bool) -> N
 
 
 def finish(
-    output: str, track: LandmarkTrack, watch: Stopwatch, report: ReportOptions, *, landmarks: Path | None = None
+    output: str,
+    track: LandmarkTrack,
+    watch: Stopwatch,
+    report: ReportOptions,
+    written: Written | None = None,
+    *,
+    landmarks: Path | None = None,
 ) -> None:
-    """Say what was made and how long it took: as JSON on stdout, or as a line on stderr."""
-    height, width = track.size
+    """Say what was made and how long it took: as JSON on stdout, or as a line on stderr.
+
+    written: what the file holds, where it is a video; otherwise it is as the track says.
+    """
+    (height, width), fps, frames = written or (track.size, track.fps, len(track))
     duration_s = len(track) / float(track.fps)
     total = watch.total
     if report.json:
         result: dict[str, Any] = {
             "output": output,
-            "frames": len(track),
-            "fps": float(track.fps),
+            "frames": frames,
+            "fps": float(fps),
             "width": width,
             "height": height,
             "duration_s": round(duration_s, 3),
@@ -229,7 +240,7 @@ def finish(
         write_json(result)
         return
     say(
-        f"{output}: {duration_s:.1f} s, {len(track)} frames of {width}x{height} at {float(track.fps):g} fps, "
+        f"{output}: {duration_s:.1f} s, {frames} frames of {width}x{height} at {float(fps):g} fps, "
         f"made in {total:.1f} s",
         quiet=report.quiet,
     )

@@ -142,10 +142,12 @@ def generate_live(
     from atldiff.live import continuous
     from atldiff.methods.framing import framed
     from atldiff.methods.portrait import resized
+    from atldiff.video.gif import capped_side
     from atldiff.video.sound import LiveSound
     from atldiff.video.write import VideoWriter
 
-    portrait = resized(framed(portrait, framing), size)
+    portrait = framed(portrait, framing)
+    portrait = resized(portrait, size or capped_side(output, portrait.image.shape[:2]))
     shape = (portrait.image.shape[0], portrait.image.shape[1])
     to_stdout = output == STDOUT
     heard = Heard(sample_rate, keep=not to_stdout and not output.lower().endswith(".gif"))

@@ -110,5 +110,5 @@ def run(args: list[str]) -> int:
     )
     watch.lap("landmarks")
     save_video(video, output, watch, quiet=quiet)
-    finish(output, video.track, watch, options.report)
+    finish(output, video.track, watch, options.report, video.written)
     return 0

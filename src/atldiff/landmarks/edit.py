@@ -91,6 +91,18 @@ def retarget(
     )
 
 
+def resized_track(track: LandmarkTrack, size: tuple[int, int]) -> LandmarkTrack:
+    """Return the track of a picture as that of the same picture scaled to `size` (height, width)."""
+    down, across = (new / old for new, old in zip(size, track.size, strict=True))
+    factor = math.sqrt(down * across)  # sides are whole pixels, so the two differ a little
+    return replace(
+        track,
+        scale=track.scale * np.float32(factor),
+        translation=track.translation * np.array([across, down, factor], np.float32),
+        size=size,
+    )
+
+
 def at_fps(track: LandmarkTrack, fps: Fraction) -> LandmarkTrack:
     """Return the track at another frame rate: frame i shows time i / fps, for as long as the track lasts.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 from fractions import Fraction
@@ -19,7 +20,7 @@ from PIL import Image
 from atldiff.errors import MediaError
 from atldiff.files import Workplace
 from atldiff.interrupt import held
-from atldiff.video.palette import Palette
+from atldiff.video.gif import MOST_FPS, GifStream
 from atldiff.video.sound import LiveSound, add_sound, check_sound, write_wav
 from atldiff.video.still import reason
 
@@ -57,7 +58,6 @@ _FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_p
 _ENCODER_OPTIONS = {
     "libx264": {"preset": "veryfast"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
-    "gif": {},
 }
 _MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
 _EXACT = 0x40000 | 0x4000  # swscale's ACCURATE_RND and FULL_CHR_H_INP, which PyAV names only from 18 on
@@ -97,14 +97,23 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise MediaError(f"output {target}: got a device or pipe, expected a regular file: choose another -o")
 
 
+class Written(NamedTuple):
+    """What a file holds: pictures of size (height, width), frames a second, and how many so far."""
+
+    size: tuple[int, int]
+    fps: Fraction
+    frames: int
+
+
 class VideoWriter:
     """Write frames and sound; use it as a context manager.
 
     The suffix chooses the format: .mp4, .mov, .mkv (H.264 and AAC), .webm (VP9 and Opus), .gif (no sound); without a
     suffix, or ending in "/", the path is a folder of PNG frames and audio.wav. Odd sides gain one replicated row or
-    column in the formats with subsampled colour. An exception in the body leaves nothing under the final name; what
-    was written stays, playable, as NAME.partial.SUFFIX if it lasts at least one second. Several writers of one path do
-    not see one another; the last to finish wins, and the last to give up leaves its part.
+    column in the formats with subsampled colour, and a GIF has at most 50 frames a second (`written`). An exception in
+    the body leaves nothing under the final name; what was written stays, playable, as NAME.partial.SUFFIX if it lasts
+    at least one second. Several writers of one path do not see one another; the last to finish wins, and the last to
+    give up leaves its part.
     """
 
     def __init__(
@@ -154,17 +163,32 @@ class VideoWriter:
         self._place = Workplace(self.path)
         self._kept = self.path.with_name(f"{stem}.partial{suffix}")
         self._format = None if _is_folder(path) else _FORMATS[suffix.lower()]
-        self._sink: _Stream | _Folder
+        self._sink: _Stream | _Folder | GifStream
+        self._file_size, self._file_fps = size, self._fps
         try:
             if self._format is None:
                 _check_quality(quality, 0)
                 self._sink = _Folder(self._place.path, sound, duration)
+            elif self._format.video == "gif":
+                _check_quality(quality, 0)
+                if sound is not None:
+                    _log.info("output %s: a GIF has no sound track; the audio is left out", path)
+                if self._fps > MOST_FPS:
+                    self._file_fps = Fraction(MOST_FPS)
+                    _log.warning("output %s: at %d fps, not %g, which no GIF can have", path, MOST_FPS, self._fps)
+                self._sink = GifStream(self._place.path, size, self._fps)
             else:
-                _check_quality(quality, _MAX_CRF.get(self._format.video, 0))
+                _check_quality(quality, _MAX_CRF[self._format.video])
+                self._file_size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
                 self._sink = _Stream(self._place.path, self._format, size, self._fps, sound, duration, quality)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from None
         self._open = True
+
+    @property
+    def written(self) -> Written:
+        """What is in the file so far: its pictures may be of another size than the frames, and fewer."""
+        return Written(self._file_size, self._file_fps, math.ceil(self.frames * self._file_fps / self._fps))
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -273,37 +297,30 @@ class _Stream:
         self._container = av.open(
             os.path.abspath(path), "w", format=form.muxer, container_options=_FRAGMENTS if form.fragmented else {}
         )
-        self._palette = Palette(size, fps) if form.video == "gif" else None
-        even = 1 if self._palette else 2
-        self._padding = (-size[0] % even, -size[1] % even)
+        self._padding = (size[0] % 2, size[1] % 2)
         options = dict(_ENCODER_OPTIONS[form.video])
         if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
             options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
-        if not self._palette:
-            options["crf"] = str(form.crf if quality is None else quality)
+        options["crf"] = str(form.crf if quality is None else quality)
         video = cast("av.VideoStream", self._container.add_stream(form.video, rate=fps, options=options))
         video.height, video.width = size[0] + self._padding[0], size[1] + self._padding[1]
-        video.pix_fmt = "pal8" if self._palette else "yuv420p"
+        video.pix_fmt = "yuv420p"
         context = video.codec_context
         context.time_base = 1 / fps
-        if not self._palette:
-            context.gop_size = max(1, round(fps))  # a killed render loses at most the last second or so
-            context.thread_count = _THREADS
-            context.color_primaries = context.color_trc = context.colorspace = _BT709
-            context.color_range = ColorRange.MPEG
+        context.gop_size = max(1, round(fps))  # a killed render loses at most the last second or so
+        context.thread_count = _THREADS
+        context.color_primaries = context.color_trc = context.colorspace = _BT709
+        context.color_range = ColorRange.MPEG
         self._video = video
         self._reformatter = VideoReformatter()
         self._packets: Iterator[av.Packet | None] = iter(())
-        if sound is not None and form.audio is None:
-            _log.info("output %s: a GIF has no sound track; the audio is left out", path)
-        elif sound is not None and form.audio is not None:
+        if sound is not None and form.audio is not None:
             self._packets = add_sound(self._container, sound, form.audio, duration)
         self._next_packet: av.Packet | None = None
         self._sound_over = self._stopped = False
 
     def write(self, frame: NDArray[np.uint8], index: int) -> None:
-        for picture in self._pictures(frame, index):
-            self._container.mux(self._video.encode(picture))
+        self._container.mux(self._video.encode(self._picture(frame, index)))
         self._mux_sound(Fraction(index + 1) / self._fps)
 
     def finish(self) -> None:
@@ -317,30 +334,26 @@ class _Stream:
             return
         self._stopped = True
         try:
-            for picture in self._palette.flush() if self._palette else ():
-                self._container.mux(self._video.encode(picture))
             if self._video.codec_context.is_open:
                 self._container.mux(self._video.encode(None))
         finally:
             self._container.close()
 
-    def _pictures(self, frame: NDArray[np.uint8], index: int) -> list[av.VideoFrame]:
+    def _picture(self, frame: NDArray[np.uint8], index: int) -> av.VideoFrame:
         if any(self._padding):
             frame = np.pad(frame, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        if not self._palette:
-            picture = self._reformatter.reformat(
-                picture,
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-                interpolation=Interpolation.BICUBIC | _EXACT,
-                threads=1,
-            )
-            picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(frame, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.BICUBIC | _EXACT,
+            threads=1,
+        )
+        picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
         picture.pts, picture.time_base, picture.duration = index, 1 / self._fps, 1
-        return self._palette.reduce(picture) if self._palette else [picture]
+        return picture
 
     def _mux_sound(self, until_s: Fraction | None) -> None:
         """Write the sound that starts before `until_s` seconds, so that neither stream waits for the other."""
