@@ -336,7 +336,7 @@ class TestOneProcess:
         with pytest.raises(KeyboardInterrupt):
             train_stage(RENDERER, prepared.folder, tmp_path, workers=0, progress=interrupt)
         assert signal.getsignal(number) is before
-        assert len(run(RENDERER, prepared, tmp_path)) == 2
+        assert len(run(RENDERER, prepared, tmp_path)) == 3  # the second step was not begun
         assert_same_weights(tmp_path, alone[0] / "renderer", atol=0)
 
     def test_the_second_ctrl_c_is_at_once(

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -99,8 +99,8 @@ def train(
         TrainingError: the loss is not finite (the message names the clips), the state belongs to another run, or the
             processes do not start from the same weights.
         ValueError: the batch cannot be cut into equal parts.
-        KeyboardInterrupt: a signal asked one of the processes to stop; all have done the same steps, and the state is
-            saved. Ctrl-C pressed again, later than a signal that only came twice, leaves at once.
+        KeyboardInterrupt: a signal asked one of the processes to stop; all have done the same steps, at least one, and
+            the state is saved. Ctrl-C pressed again, later than a signal that only came twice, leaves at once.
     """
     shares = processes.shares(config.clips_per_batch, config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,15 @@ def train(
     writer = _scalar_writer(folder) if processes.is_main else None
     started = time.monotonic()
     task.module.train()
-    done, interrupted = first, False
+    done, saved, interrupted = first, first, False
+
+    def save() -> None:
+        nonlocal saved
+        with held():
+            _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
+            _save(optimiser, config, folder, done)
+        saved = done
+
     parts_of_steps = _Parts(task.source, range(first, last), shares)
     with (
         stop_wishes() as stop_wished,
@@ -123,9 +131,19 @@ def train(
     ):
         for step in range(first, last):
             parts = []
-            for share in shares:
-                torch.manual_seed(dropout_seed(config.seed, step, share.start))
-                parts.append(_add_gradients(task, optimiser, next(batches), len(shares), processes.device))
+            # A step that is half done is left, and made again from the same batch; several would wait for one another.
+            leave_it = stop_wished.at_once() if processes.count == 1 and done > first else nullcontext()
+            try:
+                with leave_it:
+                    for share in shares:
+                        torch.manual_seed(dropout_seed(config.seed, step, share.start))
+                        parts.append(_add_gradients(task, optimiser, next(batches), len(shares), processes.device))
+            except Interrupted:
+                if processes.count > 1:  # Ctrl-C once more: others would be waited for
+                    raise
+                if saved < done:
+                    save()
+                break
             out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
             losses = torch.stack([part.losses for part in parts])  # (micro-batches, losses)
             failed = ~losses[:, parts[0].names.index("loss")].isfinite()
@@ -149,11 +167,8 @@ def train(
                         writer.add_scalar(f"train/{name}", scalar, step)
                 if done % config.probe_every == 0 or done == config.steps:
                     _probe(task, optimiser, done, writer, folder, stop_wished)
-                    stopped = stopped or (processes.count == 1 and stop_wished())
                 if done % config.save_every == 0 or done == last or stopped:
-                    with held():
-                        _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
-                        _save(optimiser, config, folder, done)
+                    save()
             if stopped:
                 break
         if writer:
