@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -213,6 +214,12 @@ class TestFullDisk:
         with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "a.npz"):
             raise error
         assert one_line(caught.value) == f"{tmp_path / 'a.npz'}: No space left on device"
+
+    def test_a_copy_does_not_name_its_source(self, small: Path, tmp_path: Path) -> None:
+        (tmp_path / "source").write_bytes(bytes(10**6))
+        with pytest.raises(OSError, match="No space left") as caught, replacing(small / "copy") as partial:
+            shutil.copyfile(tmp_path / "source", partial)
+        assert one_line(caught.value) == f"{small / 'copy'}: No space left on device"
 
     def test_other_files_and_other_errors_keep_their_names(self, tmp_path: Path) -> None:
         with pytest.raises(OSError, match="b.txt"), replacing(tmp_path / "a.txt"):

@@ -56,7 +56,7 @@ def run(args: list[str]) -> int:
             code = _dispatch(args)
         except SystemExit as stop:  # tyro's way to end after --help or a usage error
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else USAGE_ERROR
-        sys.stdout.flush()  # here, where a reader that went away can still be answered
+        _flush()  # here, where a reader that went away can still be answered
     except BrokenPipeError:
         # Whatever is left in the buffer goes nowhere, or the interpreter complains about it on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,6 +74,15 @@ def run(args: list[str]) -> int:
         sys.stderr.write(f"atldiff: error: {line}\n")
         return USAGE_ERROR
     return code
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _leave(code: int) -> NoReturn:

@@ -173,7 +173,8 @@ def naming(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or (error.filename is not None and not _is_ours(error.filename, target)):
+        named = [name for name in (error.filename, error.filename2) if name is not None]  # a copy names its source, too
+        if error.errno is None or (named and not any(_is_ours(name, target) for name in named)):
             raise
         raise OSError(error.errno, error.strerror, str(target)) from None
     except Exception as error:
