@@ -435,10 +435,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
 def test_standard_output_that_is_full() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "atldiff", "--help"], stdout=full, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(SOURCE)}, timeout=60,
+            env={**environment, "PYTHONPATH": str(SOURCE)}, timeout=60,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "atldiff: error: standard output: No space left on device\n")
 

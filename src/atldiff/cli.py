@@ -58,8 +58,7 @@ def run(args: list[str]) -> int:
             code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else USAGE_ERROR
         _flush()  # here, where a reader that went away can still be answered
     except BrokenPipeError:
-        # Whatever is left in the buffer goes nowhere, or the interpreter complains about it on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return BROKEN_PIPE
     except KeyboardInterrupt as stop:
         return _interrupted(args, stop)
@@ -82,7 +81,13 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        _give_up_output()
         raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _give_up_output() -> None:
+    """Have what is left in the buffer go nowhere, or the interpreter complains about it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(code: int) -> NoReturn:
@@ -116,6 +121,8 @@ def one_line(error: Exception) -> str:
     """Return an error as one line that says what to do."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
     elif isinstance(error, ImportError):
         text = _blamed(error) or f"{error}: run `atldiff doctor`, which says what to install"
     else:
