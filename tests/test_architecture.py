@@ -23,6 +23,7 @@ BASE = {
     "workers",
     "interrupt",
     "live",
+    "media",
     "devices",
     "machine",
 }

@@ -181,6 +181,46 @@ def test_aliases_lead_to_options_that_exist() -> None:
             assert target in text, (name, target)
 
 
+# Sound
+
+
+def write_two_tracks(path: Path) -> Path:
+    import av
+
+    with av.open(str(path), "w") as container:
+        for language in ("ger", "eng"):
+            stream = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+            stream.metadata["language"] = language
+        for stream in container.streams.audio:
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 16_000), np.int16), format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            container.mux(stream.encode(frame))
+    return path
+
+
+@pytest.mark.parametrize(("given", "taken"), [("1", "1 (eng"), ("de", "0 (ger"), ("eng", "1 (eng")])
+@pytest.mark.parametrize("command", ["generate", "landmarks", "render"])
+def test_an_audio_track_is_chosen(
+    head: type[FakeHead], folder: Path, capsys: pytest.CaptureFixture[str], command: str, given: str, taken: str
+) -> None:
+    two = str(write_two_tracks(folder / "two.mkv"))
+    inputs = [FACE, TRACK, "--audio", two] if command == "render" else [FACE, two]
+    assert cli.run([command, *inputs, "--audio-track", given]) == 0
+    said = capsys.readouterr().err
+    assert f"atldiff: warning: audio {two}: 2 audio tracks, taking {taken}" in said
+    assert cli.run([command, *inputs, "--audio-track", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "got audio track 2, expected a number or a language of 0 (ger, pcm_s16le" in said
+    assert said.count("\n") == 1
+
+
+def test_an_audio_track_of_nothing(head: type[FakeHead], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["render", FACE, TRACK, "--audio-track", "1"]) == 2
+    assert "audio_track: got 1 without --audio" in capsys.readouterr().err
+    assert cli.run(["generate", FACE, "--stdin", "--audio-track", "eng"]) == 2
+    assert "audio_track: got eng with --stdin" in capsys.readouterr().err
+
+
 # Help
 
 

@@ -38,6 +38,7 @@ from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.gif import capped_side
+from atldiff.video.sound import SoundFile
 from atldiff.video.write import VideoWriter, Written, check_output
 from atldiff.workers import Workers
 
@@ -176,12 +177,14 @@ class TalkingHead:
         driving: DrivingSource | None = None,
         fps: Fraction | float | None = None,
         sample_rate: int | None = None,
+        audio_track: int | str | None = None,
     ) -> LandmarkTrack:
         """Return the landmark track of a portrait speaking a recording: ceil(N / 640) frames at 25 fps, or at `fps`.
 
         framing: what is shown of the portrait, and so what the track's pixels are counted in: `full`, all of it, or
         `head`, the square of head and shoulders. driving: a video, or a landmark track, whose face moves head, eyes and
         brows; played forth and back where it is shorter than the sound. None leaves them to `controls`.
+        audio_track: as for `load_audio`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -189,7 +192,7 @@ class TalkingHead:
         rate = _rate(fps)
         check_framing(framing)
         opened = framed(self.open_portrait(portrait, face=face, frame=frame), framing)
-        recording = _heard(audio, sample_rate)
+        recording = _heard(audio, sample_rate, audio_track)
         driver = None if driving is None else open_driving(driving, controls)
         stream = TrackStream(self.model.generator, opened, controls, driver)
         pieces = []
@@ -214,13 +217,14 @@ class TalkingHead:
         seed: int = 0,
         size: int | None = None,
         sample_rate: int | None = None,
+        audio_track: int | str | None = None,
         emotion: str | None = None,
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
         framing: as for `landmarks`; a track of this portrait in the other framing is moved along. size: longest side of
-        the output in pixels; None keeps that of what is shown. audio: the sound of the saved file. emotion: as in
-        `Controls`.
+        the output in pixels; None keeps that of what is shown. audio: the sound of the saved file. audio_track:
+        as for `load_audio`. emotion: as in `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -231,7 +235,7 @@ class TalkingHead:
         whole = self.open_portrait(portrait, face=face, frame=frame)
         opened = resized(framed(whole, framing), size)
         fitted = self._fitted(reframe(track, whole, framing), opened)
-        recording = None if audio is None else _heard(audio, sample_rate)
+        recording = None if audio is None else _heard(audio, sample_rate, audio_track)
         return Video(self, opened, fitted, recording, self.sampling(sampling), seed, emotion, sized=size is not None)
 
     def __call__(
@@ -248,11 +252,12 @@ class TalkingHead:
         fps: Fraction | float | None = None,
         size: int | None = None,
         sample_rate: int | None = None,
+        audio_track: int | str | None = None,
     ) -> Video:
         """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
 
         fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels; None
-        keeps that of what is shown. framing, driving: as for `landmarks`.
+        keeps that of what is shown. framing, driving: as for `landmarks`. audio_track: as for `load_audio`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -260,7 +265,7 @@ class TalkingHead:
         chosen = self.sampling(sampling)
         self._check_pair(controls.emotion)
         check_framing(framing)
-        recording = _heard(audio, sample_rate)
+        recording = _heard(audio, sample_rate, audio_track)
         opened = resized(framed(self.open_portrait(portrait, face=face, frame=frame), framing), size)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion, sized=size is not None)
@@ -322,9 +327,9 @@ class TalkingHead:
         return retarget(track, shape.astype(np.float32), rotation, float(scale), translation, size)
 
 
-def _heard(audio: AudioSource, sample_rate: int | None) -> Audio:
+def _heard(audio: AudioSource, sample_rate: int | None, audio_track: int | str | None) -> Audio:
     with stage("audio"):
-        return load_audio(audio, sample_rate=sample_rate)
+        return load_audio(audio, sample_rate=sample_rate, audio_track=audio_track)
 
 
 def _rate(fps: Fraction | float | None) -> Fraction:
@@ -408,7 +413,7 @@ class Video:
         sound = None
         if self._audio is not None:
             if self._audio.origin is not None:
-                sound = self._audio.origin
+                sound = SoundFile(self._audio.origin, self._audio.track, self._audio.intact)
             elif self._audio.original is not None and self._audio.original_rate is not None:
                 sound = (self._audio.original, self._audio.original_rate)
         rendering, started = 0.0, time.perf_counter()

@@ -166,6 +166,7 @@ def open_inputs(
     model: ModelOptions,
     watch: Stopwatch,
     *,
+    audio_track: int | str | None,
     driving: Path | None,
     controls: Controls,
     quiet: bool,
@@ -179,7 +180,7 @@ def open_inputs(
 
     from atldiff.audio.load import load_audio
 
-    recording = load_audio(audio)
+    recording = load_audio(audio, audio_track=audio_track)
     watch.lap("audio")
     driver = None if driving is None else track_driver(driving, controls, watch, quiet=quiet)
     head = load_head(model, quiet=quiet)

@@ -15,6 +15,7 @@ from atldiff.commands.options import (
     ModelOptions,
     RenderOptions,
     ReportOptions,
+    SoundOptions,
     optional,
     parse_fps,
     read,
@@ -63,6 +64,7 @@ class Generate:
     """Save the landmark track here as well."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    sound: SoundOptions = field(default_factory=SoundOptions)
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
@@ -101,6 +103,7 @@ def run(args: list[str]) -> int:
         options.face,
         options.model,
         watch,
+        audio_track=options.sound.track,
         driving=driving,
         controls=options.controls,
         quiet=quiet,
@@ -152,6 +155,8 @@ def check_sound_source(options: Generate) -> None:
         if options.live.live:
             raise ValueError("live: got --live with a file, expected it with --stdin")
         return
+    if options.sound.audio_track is not None:
+        raise ValueError(f"audio_track: got {options.sound.audio_track} with --stdin, expected it with a file")
     tracked = options.landmarks is not None or (options.output is not None and door.is_track(options.output))
     for name, given in (("--fps", options.fps), ("--landmarks or .npz", tracked or None)):
         if given is not None:

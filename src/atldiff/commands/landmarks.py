@@ -15,6 +15,7 @@ from atldiff.commands.options import (
     FaceOptions,
     ModelOptions,
     ReportOptions,
+    SoundOptions,
     optional,
     parse_fps,
     read,
@@ -42,6 +43,7 @@ class Landmarks:
     """Folder for that default name."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    sound: SoundOptions = field(default_factory=SoundOptions)
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
@@ -72,6 +74,7 @@ def run(args: list[str]) -> int:
         options.face,
         options.model,
         watch,
+        audio_track=options.sound.track,
         driving=driving,
         controls=options.controls,
         quiet=quiet,

@@ -41,6 +41,21 @@ class FaceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SoundOptions:
+    """Which sound of a file is heard."""
+
+    audio_track: Annotated[str | None, optional("N|LANG")] = None
+    """Of several audio tracks the one to hear: its number from 0, or its language such as eng. The one marked as
+    default when left out, or else the first."""
+
+    @property
+    def track(self) -> int | str | None:
+        """The number or the language."""
+        text = self.audio_track
+        return int(text) if text is not None and text.isdecimal() else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrivingOptions:
     """What moves head and eyes."""
 

@@ -10,7 +10,16 @@ import tyro
 
 from atldiff.commands import aliases, door
 from atldiff.commands.generate import finish, save_video
-from atldiff.commands.options import FaceOptions, ModelOptions, RenderOptions, ReportOptions, optional, parse_fps, read
+from atldiff.commands.options import (
+    FaceOptions,
+    ModelOptions,
+    RenderOptions,
+    ReportOptions,
+    SoundOptions,
+    optional,
+    parse_fps,
+    read,
+)
 from atldiff.commands.progress import Stopwatch
 from atldiff.types import Emotion
 
@@ -50,6 +59,7 @@ class Render:
     """Seed of the noise. Range 0 to 2**32 - 1."""
     emotion: Annotated[Emotion | None, optional("EMOTION")] = None
     """Emotion to show, with methods that were trained with labels."""
+    sound: SoundOptions = field(default_factory=SoundOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
     render: RenderOptions = field(default_factory=RenderOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -86,11 +96,13 @@ def run(args: list[str]) -> int:
     if fps is not None:
         track = at_fps(track, fps)
     audio = None
+    if options.audio is None and options.sound.audio_track is not None:
+        raise ValueError(f"audio_track: got {options.sound.audio_track} without --audio, expected a file that has it")
     if options.audio is not None:
         from atldiff.audio.load import load_audio
 
         door.check_input(options.audio, "audio")
-        audio = load_audio(options.audio)
+        audio = load_audio(options.audio, audio_track=options.sound.track)
     watch.lap("audio")
     portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
     watch.lap("portrait")

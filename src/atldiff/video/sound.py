@@ -7,6 +7,7 @@ import os
 import wave
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -14,14 +15,16 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from atldiff.errors import MediaError
-from atldiff.video.still import check_file, reason
+from atldiff.media.packets import decoded, reason
+from atldiff.media.tracks import open_audio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from av.container import InputContainer, OutputContainer
+    from av.container import OutputContainer
     from numpy.typing import NDArray
+
+    from atldiff.media.tracks import OpenedAudio
 
 _log = logging.getLogger(__name__)
 
@@ -39,23 +42,36 @@ class LiveSound:
     channels: int
 
 
-Sound: TypeAlias = "Path | tuple[NDArray[np.float32], int] | LiveSound"
-"""A file with an audio track, samples (N, channels) in [-1, 1] and their rate in Hz, or samples still to come."""
+@dataclass(frozen=True, slots=True)
+class SoundFile:
+    """An audio track of a file: its number among them, from 0; None for the default one.
+
+    intact: whether all of it decodes; one that does not is never copied, so that no more is heard than was before.
+    """
+
+    path: Path
+    track: int | None = None
+    intact: bool = True
+
+
+Sound: TypeAlias = "SoundFile | tuple[NDArray[np.float32], int] | LiveSound"
+"""A file's audio track, samples (N, channels) in [-1, 1] and their rate in Hz, or samples still to come."""
 
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _OPUS_RATE = 48_000
 _BIT_RATE = 160_000
 
-_LARGEST_JITTER_S = Fraction(1, 20)
-"""A packet further than this from the end of the one before leaves a gap, which is closed."""
+_AAC_PACKETS = (960, 1024, 1920, 2048)
+"""Samples a packet of AAC may have."""
+_PACKETS_LOOKED_AT = 9
+"""Packets that show how many it has: the first one may state another length."""
 
 _ARRAY_BLOCK = 16_384
-_LOCAL_ONLY = {"protocol_whitelist": "file"}
 
 
-def check_sound(audio: str | os.PathLike[str] | tuple[np.ndarray, int] | LiveSound) -> Sound:
-    """Return what to play, in one form: a path, (N, channels) float32 samples and their rate, or sound as it is.
+def check_sound(audio: str | os.PathLike[str] | SoundFile | tuple[np.ndarray, int] | LiveSound) -> Sound:
+    """Return what to play, in one form: a file, (N, channels) float32 samples and their rate, or sound as it is.
 
     Raises:
         MediaError: the file is missing, empty, not media or without an audio track.
@@ -72,9 +88,9 @@ def check_sound(audio: str | os.PathLike[str] | tuple[np.ndarray, int] | LiveSou
         if rate <= 0 or int(rate) != rate:
             raise ValueError(f"audio of the video: got a rate of {rate}, expected a whole number of Hz above 0")
         return columns.astype(np.float32, copy=False), int(rate)
-    path = Path(audio)
-    with _opened(path):
-        return path
+    file = audio if isinstance(audio, SoundFile) else SoundFile(Path(audio))
+    with open_audio(file.path, file.track).container:
+        return file
 
 
 def add_sound(
@@ -87,13 +103,12 @@ def add_sound(
     An AAC track that goes into an AAC container is copied, whole packets up to `duration` seconds; anything else is
     encoded, cut or padded with silence to exactly `duration` seconds. codec: "aac" or "libopus".
     """
-    if isinstance(audio, Path):
-        source = _opened(audio)
-        context = source.streams.audio[0].codec_context
-        if codec == "aac" and context.name == "aac" and context.extradata:  # raw ADTS packets do not fit as they are
-            out = container.add_stream_from_template(source.streams.audio[0])
-            return _copied(source, out, duration)
-        source.close()
+    if isinstance(audio, SoundFile) and codec == "aac" and audio.intact:
+        source = open_audio(audio.path, audio.track)
+        context = source.stream.codec_context
+        if context.name == "aac" and context.extradata:  # raw ADTS packets do not fit as they are
+            return _copied(source, container.add_stream_from_template(source.stream), duration)
+        source.container.close()
     rate, channels = sound_format(audio)
     if codec == "libopus":
         rate, channels = _OPUS_RATE, min(channels, 2)
@@ -107,9 +122,10 @@ def add_sound(
 
 def sound_format(audio: Sound) -> tuple[int, int]:
     """Return the sample rate and the number of channels to write `audio` with, without resampling if possible."""
-    if isinstance(audio, Path):
-        with _opened(audio) as source:
-            context = source.streams.audio[0].codec_context
+    if isinstance(audio, SoundFile):
+        source = open_audio(audio.path, audio.track)
+        with source.container:
+            context = source.stream.codec_context
             rate, channels = context.sample_rate, context.channels
     elif isinstance(audio, LiveSound):
         rate, channels = audio.rate, audio.channels
@@ -122,7 +138,7 @@ def sound_blocks(audio: Sound, rate: int, channels: int, duration: Fraction | No
     """Yield `audio` as (channels, n) float32 blocks at `rate` Hz, round(duration * rate) samples in all if given."""
     left = None if duration is None else round(duration * rate)
     frames: Iterator[av.AudioFrame | None]
-    if isinstance(audio, Path):
+    if isinstance(audio, SoundFile):
         frames = _file_frames(audio)
     elif isinstance(audio, LiveSound):
         frames = (_array_frame(block, audio.rate) if block.size else None for block in audio.blocks)
@@ -154,47 +170,48 @@ def write_wav(path: Path, audio: Sound, duration: Fraction | None) -> None:
             file.writeframes(np.ascontiguousarray(levels).tobytes())
 
 
-def _opened(path: Path) -> InputContainer:
-    check_file(path, "audio")
-    try:
-        container = av.open(os.path.abspath(path), options=_LOCAL_ONLY)
-    except (FFmpegError, OSError) as error:
-        raise MediaError(f"audio {path}: cannot be read ({reason(error)}), expected an audio or video file") from None
-    if not container.streams.audio:
-        container.close()
-        raise MediaError(f"audio {path}: got a file without an audio track, expected speech: choose another")
-    return container
+def _copied(source: OpenedAudio, out: av.AudioStream, duration: Fraction | None) -> Iterator[av.Packet]:
+    """Yield a track's packets, shifted so that its first audible sample is at 0 and one follows upon the other.
 
-
-def _copied(source: InputContainer, out: av.AudioStream, duration: Fraction | None) -> Iterator[av.Packet]:
-    """Yield a track's packets, shifted so that its first audible sample is at 0 and without gaps between them.
-
-    Gaps are closed because the frames were made from the decoded samples, which know of none.
+    Gaps are closed, however small, because the frames were made from the decoded samples, which know of none. For the
+    same reason packets that a player leaves out are left out.
     """
-    stream = source.streams.audio[0]
-    tick = stream.time_base or Fraction(1, stream.codec_context.sample_rate)
-    shift = stream.start_time
-    expected: int | None = None
-    with source:
+    stream = source.stream
+    rate = stream.codec_context.sample_rate
+    tick = Fraction(stream.time_base or Fraction(1, rate))
+    position: Fraction | None = None
+    with source.container:
         try:
-            for packet in source.demux(stream):
-                if not packet.size or packet.pts is None:
+            packets = (packet for packet in source.container.demux(stream) if packet.size and packet.pts is not None)
+            first = list(islice(packets, _PACKETS_LOOKED_AT))
+            whole = _packet_length(first, tick, rate)
+            for packet in chain(first, packets):
+                if position is None:
+                    start = packet.pts if stream.start_time is None else stream.start_time
+                    skipped = ((packet.pts or 0) - (start or 0)) * tick
+                    position = round(skipped / whole) * whole
+                    position = position if abs(position - skipped) < tick else skipped  # as exactly as can be known
+                if packet.is_discard and position >= 0:
                     continue
-                shift = packet.pts if shift is None else shift
-                if expected is not None and abs(packet.pts - shift - expected) * tick > _LARGEST_JITTER_S:
-                    shift = packet.pts - expected
-                start, length = packet.pts - shift, packet.duration or 0
-                expected = start + length if length else None
+                length = whole
                 if duration is not None:
-                    end = round(duration / tick)
-                    if start >= end:
+                    if position >= duration:
                         return
-                    packet.duration = min(length, end - start)
-                packet.pts = packet.dts = start
+                    length = min(length, duration - position)
+                packet.pts = packet.dts = round(position * rate)
+                packet.duration, packet.time_base = round(length * rate), Fraction(1, rate)
+                position += length
                 packet.stream = out
                 yield packet
         except (FFmpegError, OSError) as error:
-            _log.warning("audio %s: damaged (%s); the sound track ends early", source.name, reason(error))
+            _log.warning("audio %s: damaged (%s); the sound track ends early", source.container.name, reason(error))
+
+
+def _packet_length(packets: list[av.Packet], tick: Fraction, rate: int) -> Fraction:
+    """Return how long each packet of an AAC track lasts, from what most of its first ones state, perhaps rounded."""
+    stated = sorted((packet.duration or 0) * tick * rate for packet in packets)
+    usual = stated[len(stated) // 2] if stated else 0
+    return Fraction(min(_AAC_PACKETS, key=lambda samples: abs(samples - usual)) if usual else _AAC_PACKETS[1], rate)
 
 
 def _encoded(track: av.AudioStream, blocks: Iterator[NDArray[np.float32]]) -> Iterator[av.Packet | None]:
@@ -224,12 +241,24 @@ def _array_frame(samples: NDArray[np.float32], rate: int) -> av.AudioFrame:
     return frame
 
 
-def _file_frames(path: Path) -> Iterator[av.AudioFrame]:
-    with _opened(path) as source:
+def _file_frames(file: SoundFile) -> Iterator[av.AudioFrame]:
+    source = open_audio(file.path, file.track)
+    with source.container:
         try:
-            yield from source.decode(source.streams.audio[0])
+            for frame in decoded(source.container, source.stream):
+                yield _placed(frame)
         except (FFmpegError, OSError) as error:
-            _log.warning("audio %s: damaged (%s); silence follows", path, reason(error))
+            _log.warning("audio %s: damaged (%s); silence follows", file.path, reason(error))
+
+
+def _placed(frame: av.AudioFrame) -> av.AudioFrame:
+    """Return a frame of channels without places, such as those of most WAV files, as one that keeps them all."""
+    channels = frame.layout.channels
+    if not 3 <= len(channels) <= 6 or any(channel.name != "NONE" for channel in channels):
+        return frame
+    known = av.AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_LAYOUTS[len(channels)])
+    known.sample_rate = frame.sample_rate
+    return known
 
 
 def _converted(frames: Iterator[av.AudioFrame | None], layout: str, rate: int) -> Iterator[NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from atldiff.errors import MediaError
 from atldiff.files import Workplace
 from atldiff.interrupt import held
 from atldiff.video.gif import MOST_FPS, GifStream
-from atldiff.video.sound import LiveSound, add_sound, check_sound, write_wav
+from atldiff.video.sound import LiveSound, SoundFile, add_sound, check_sound, write_wav
 from atldiff.video.still import reason
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class VideoWriter:
         *,
         size: tuple[int, int],
         fps: Fraction | int,
-        audio: str | os.PathLike[str] | tuple[NDArray[np.float32], int] | LiveSound | None = None,
+        audio: str | os.PathLike[str] | SoundFile | tuple[NDArray[np.float32], int] | LiveSound | None = None,
         duration: Fraction | None = None,
         quality: int | None = None,
         keep_part: bool = True,
@@ -133,8 +133,8 @@ class VideoWriter:
             path: the final name.
             size: (height, width) of the frames.
             fps: frames a second, exact.
-            audio: a file whose first audio track is used, copied where the codec allows, or samples (N, channels)
-                float32 in [-1, 1] and their rate, or sound that is still coming.
+            audio: a file whose default audio track is used, or a `SoundFile` for another one, copied where the codec
+                allows, or samples (N, channels) float32 in [-1, 1] and their rate, or sound that is still coming.
             duration: seconds at which encoded sound is cut or to which it is padded; its own length when None.
             keep_part: leave what was written when it is not finished; nothing at all otherwise.
             quality: constant rate factor, lower is better: 0 to 51, 18 by default (.webm 0 to 63, 28).
@@ -155,7 +155,7 @@ class VideoWriter:
         if duration is not None and duration <= 0:
             raise ValueError(f"duration: got {duration} s, expected a positive number of seconds")
         sound = None if audio is None else check_sound(audio)
-        if isinstance(sound, Path) and self.path.exists() and self.path.samefile(sound):
+        if isinstance(sound, SoundFile) and self.path.exists() and self.path.samefile(sound.path):
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
         suffix = "" if _is_folder(path) else self.path.suffix
         stem = self.path.name.removesuffix(suffix)
