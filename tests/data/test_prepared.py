@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from atldiff.data.clip import MIN_FRAMES, ClipRecord, from_first_frame, longest_run, prepare_clip, thumbnail_matrix
+from atldiff.data.clip import MIN_FRAMES, ClipRecord, longest_run, prepare_clip, thumbnail_matrix
 from atldiff.data.identity import EMBEDDINGS_FILE, assign_identities, describe, embed_clips, group, identities_by_face
 from atldiff.data.manifest import Manifest, ManifestEntry, Split, split_identities
 from atldiff.data.prepare import Job, clip_name, prepare
@@ -301,14 +301,6 @@ class TestLongestRun:
                     if whole and stop - start > best[1] - best[0]:
                         best = (start, stop)
             assert longest_run(points) == best
-
-
-def test_sound_starts_with_the_first_frame() -> None:
-    samples = np.arange(1, 33, dtype=np.float32)
-    assert np.array_equal(from_first_frame(samples, Fraction(0)), samples)
-    later = from_first_frame(samples, Fraction(2, 16_000))  # the sound starts two samples after the picture
-    assert np.array_equal(later, [0, 0, *samples])
-    assert np.array_equal(from_first_frame(samples, Fraction(-3, 16_000)), samples[3:])
 
 
 class TestNames:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.audio.features import log_mel
-from atldiff.audio.load import load_audio
+from atldiff.audio.load import load_audio, load_soundtrack
 from atldiff.data.parts import Part
 from atldiff.data.sources.raw import source_name
 from atldiff.data.sync import speech_level, sync_peak
@@ -22,7 +22,7 @@ from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.motion import OPEN_DB, SilenceGate
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import MESH_POINTS, OUTER_EYE_CORNERS, lip_opening
-from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME
 from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import (
     STORED_FACE_SIDE,
@@ -243,7 +243,7 @@ def _measure(
     }
 
     part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
-    heard, note = _listen(((path, stated.audio_offset_s), (audio, Fraction(0))), first, len(tracked), part)
+    heard, note = _listen(path, stated.start_s, audio, first, len(tracked), part)
     sync, lag = 0.0, 0
     if heard is not None:
         samples, mel, levels = heard
@@ -281,20 +281,24 @@ def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker
 
 
 def _listen(
-    recordings: tuple[tuple[Path | None, Fraction], ...], first: int, frames: int, part: slice
+    path: Path, start_s: Fraction, audio: Path | None, first: int, frames: int, part: slice
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray] | None, str]:
-    """Return the samples (640 F,), log-mel columns and levels of the first recording that is heard, and no note.
+    """Return the samples (640 F,), log-mel columns and levels of what is heard in a video, and no note.
 
-    recordings: each with the seconds by which it starts after the first frame. first: the frame from which on they
-    are heard, for F = `frames`. part: the clip's columns. Where none is heard, None and the clip's note.
+    start_s: the first frame's time in the video. audio: a recording to hear where the video has no sound; it starts
+    with the first frame. first: the frame from which on they are heard, for F = `frames`. part: the clip's columns.
+    Where nothing is heard, None and the clip's note.
     """
     note = "silent: no sound that can be read; for the renderer only"
-    for path, offset_s in recordings:
+    for own in (True, False):
         try:
-            samples = np.zeros(0, np.float32) if path is None else load_audio(path).samples
+            if own:
+                samples = load_soundtrack(path, start_s + Fraction(first, FPS), longest_s=Fraction(frames, FPS))
+            else:
+                samples = np.zeros(0, np.float32) if audio is None else load_audio(audio).samples
+                samples = samples[first * SAMPLES_PER_FRAME :]
         except AtlDiffError:
             continue
-        samples = from_first_frame(samples, offset_s)[first * SAMPLES_PER_FRAME :]
         if not len(samples):
             continue
         wanted = frames * SAMPLES_PER_FRAME
@@ -319,9 +323,3 @@ def _jpeg(image: np.ndarray) -> np.ndarray:
     quality = [cv2.IMWRITE_JPEG_QUALITY, FACE_JPEG_QUALITY]
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     return cv2.imencode(".jpg", image[..., ::-1], quality + sampling)[1].ravel()
-
-
-def from_first_frame(samples: np.ndarray, offset_s: Fraction) -> np.ndarray:
-    """Return samples that start with the first frame: sound that starts `offset_s` later is preceded by silence."""
-    shift = round(offset_s * SAMPLE_RATE)
-    return np.pad(samples, (shift, 0)) if shift >= 0 else samples[-shift:]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from atldiff.audio.load import load_audio
-from atldiff.data.clip import from_first_frame
+from atldiff.audio.load import load_soundtrack
 from atldiff.errors import DataError, MediaError
 from atldiff.evaluation.protocol import CROP, CROP_REACH, TOLERATED_FRAMES
 from atldiff.landmarks.geometry import fill_gaps, to_canonical_in_parts
@@ -36,6 +35,8 @@ MIN_FRAMES = 16
 """Fewest frames with a face; a shorter clip has no time course to speak of."""
 SAME_ASPECT = 0.02
 """Sizes whose aspect ratios differ by less than this share show the same picture, only scaled."""
+LONGEST_EXCESS_S = 60
+"""Seconds by which sound may be longer than the picture; what comes later is not read."""
 FITTED_FRAMES = 100
 """Frames, spread over the clip, that a similarity is fitted to."""
 CUT_QUALITY = 4
@@ -147,12 +148,12 @@ def watch(path: Path, tracker: FaceTracker) -> Footage:
     samples, sound_s = None, None
     if info.has_audio:
         try:
-            heard = load_audio(path).samples
+            longest_s = Fraction(len(points), FPS) + LONGEST_EXCESS_S
+            heard = load_soundtrack(path, info.start_s, longest_s=longest_s)
         except MediaError:  # a sound track of zero length, or one that does not decode
-            heard = None
-        if heard is not None:
-            samples = from_first_frame(heard, info.audio_offset_s)
-            sound_s = len(heard) / SAMPLE_RATE + float(info.audio_offset_s)
+            heard = np.zeros(0, np.float32)
+        if len(heard):
+            samples, sound_s = heard, len(heard) / SAMPLE_RATE
     footage = Footage(
         path=path,
         size=size,
@@ -191,12 +192,14 @@ def cut_out(path: Path, part: Part, out: Path) -> Path:
 
 def _sound(path: Path, part: Part) -> NDArray[np.float32] | None:
     info = probe(path)
+    if not info.has_audio:
+        return None
+    start_s, longest_s = info.start_s + Fraction(part.start, FPS), Fraction(part.stop - part.start, FPS)
     try:
-        samples = from_first_frame(load_audio(path).samples, info.audio_offset_s) if info.has_audio else np.zeros(0)
+        samples = load_soundtrack(path, start_s, longest_s=longest_s)
     except MediaError:
         return None
-    samples = samples[part.start * SAMPLES_PER_FRAME : part.stop * SAMPLES_PER_FRAME]
-    return samples.astype(np.float32) if len(samples) else None
+    return samples if len(samples) else None
 
 
 def hold_first(real: Footage) -> Footage:

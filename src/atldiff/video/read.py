@@ -20,6 +20,7 @@ from atldiff.errors import MediaError
 from atldiff.timebase import FPS
 from atldiff.video.frame import deinterlaced, displayed_size, to_rgb
 from atldiff.video.heif import is_still
+from atldiff.video.stamps import demuxed
 from atldiff.video.still import check_file, on_grey, reason
 
 if TYPE_CHECKING:
@@ -54,13 +55,18 @@ _SEEK_MARGIN_S = Fraction(1, 2)
 _RESTART_S = 1
 """Timestamps that fall back by more have started again; by less, they are broken."""
 
+_NO_DISPLAY_TIMES = "avi"
+"""FFmpeg's name for the container that counts pictures as they are stored. Where some are stored out of their order,
+FFmpeg shows all of them one frame later; what wrote the file may have delayed the sound by that frame or not. With
+half of it neither is off by more than the other half."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video file states about itself.
 
     width, height: pixels as displayed, square and upright. fps: mean frames a second. duration_s: seconds, if known.
-    audio_offset_s: seconds by which the first audio track starts after the first frame (0 without audio).
+    start_s: timestamp in seconds of the first frame that decodes, on the clock that the file's sound is on as well.
     """
 
     width: int
@@ -68,7 +74,7 @@ class VideoInfo:
     fps: Fraction
     duration_s: Fraction | None
     has_audio: bool
-    audio_offset_s: Fraction = Fraction(0)
+    start_s: Fraction = Fraction(0)
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
@@ -107,9 +113,10 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             duration = stream.duration * stream.time_base
         elif container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
-        audio = container.streams.audio[0] if container.streams.audio else None
-        offset = Fraction(0) if audio is None else _start_s(audio) - _start_s(stream)
-        return VideoInfo(width, height, _frame_rate(stream), duration, audio is not None, offset)
+        start = _time_s(frame) or Fraction(0)
+        if container.format.name == _NO_DISPLAY_TIMES and stream.codec_context.has_b_frames:
+            start -= 1 / _frame_rate(stream) / 2
+        return VideoInfo(width, height, _frame_rate(stream), duration, bool(container.streams.audio), start)
 
 
 def read_frames(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -232,7 +239,7 @@ def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction
     time: Fraction | None = None
     length = own_s
     for frame in frames:
-        stamp = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+        stamp = _time_s(frame)
         if time is None:
             origin = stamp if origin is None else origin
             now = Fraction(0) if stamp is None or origin is None else stamp - origin
@@ -282,7 +289,7 @@ def _decoded_frames(container: InputContainer, stream: av.VideoStream) -> Iterat
 def _coded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     damaged = 0
     decode = _decoder(stream)
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         try:
             yield from decode(packet)
         except InvalidDataError:
@@ -309,7 +316,5 @@ def _frame_rate(stream: av.VideoStream) -> Fraction:
     return Fraction(rate) if rate else Fraction(FPS)
 
 
-def _start_s(stream: av.VideoStream | av.AudioStream) -> Fraction:
-    if stream.start_time is None or stream.time_base is None:
-        return Fraction(0)
-    return stream.start_time * stream.time_base
+def _time_s(frame: av.VideoFrame) -> Fraction | None:
+    return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
