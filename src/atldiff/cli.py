@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "portrait + recording -> talking video (or its landmarks)",
     "landmarks": "portrait + recording -> landmark track, to look at or to edit",
     "render": "portrait + landmark track -> video",
+    "faces": "list the faces of a picture with their numbers, and draw them",
     "prepare": "folder of videos -> training clips, manifest and a split by people",
     "align": "measure the lag between sound and lips of prepared clips",
     "train": "train the landmark generator or the renderer; the same command resumes",

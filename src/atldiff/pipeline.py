@@ -157,8 +157,9 @@ class TalkingHead:
     def open_portrait(self, source: PortraitSource, *, face: int | None = None, frame: int | None = None) -> Portrait:
         """Return a portrait with its landmarks.
 
-        source: an image or video path, an array (H, W, 3), a Pillow image, or a `Portrait` as it is. face: 0 is the
-        largest face, 1 the next. frame: which frame of a video; None takes the first that shows a face.
+        source: an image or video path, an array (H, W, 3), a Pillow image, or a `Portrait` as it is. face: which of
+        several, counted row by row from left to right, from 0; None takes the largest. frame: which frame of a video;
+        None takes the first that shows a face.
 
         Raises:
             FaceNotFound: no face, or no face of that number. MediaError: not a picture.

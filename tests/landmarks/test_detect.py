@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from atldiff.errors import FaceNotFound
 pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
 
 from atldiff.landmarks.detect import MIN_FACE_PX, FaceTracker, detect, detect_faces  # noqa: E402
+from atldiff.landmarks.search import find_faces  # noqa: E402
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LIPS_INNER  # noqa: E402
 
 MESH = slice(0, 468)
@@ -83,7 +85,9 @@ def test_a_face_larger_than_the_detector_s_crop(portrait: np.ndarray, landmarks:
     assert np.linalg.norm(points[:, :2] / 10 + low - landmarks[:, :2], axis=1).max() < 0.03 * face_width(landmarks)
 
 
-def test_two_faces_largest_first(portrait: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_faces_from_left_to_right_and_the_largest_taken(
+    portrait: np.ndarray, landmarks: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     small = resized(portrait, 0.8)
     both = np.full((portrait.shape[0], small.shape[1] + portrait.shape[1], 3), 128, np.uint8)
     both[: small.shape[0], : small.shape[1]] = small  # the smaller stands first in the picture
@@ -91,14 +95,70 @@ def test_two_faces_largest_first(portrait: np.ndarray, caplog: pytest.LogCapture
     faces = detect_faces(both)
     assert len(faces) == 2
     first, second = faces
-    assert face_width(second) == pytest.approx(0.8 * face_width(first), rel=0.05)
-    assert first[:, 0].min() > small.shape[1] > second[:, 0].max()
-    assert np.array_equal(detect(both, face=1), second)
-    with caplog.at_level("WARNING"):
-        assert np.array_equal(detect(both), first)
-    assert "2 faces" in caplog.text
+    assert face_width(first) == pytest.approx(0.8 * face_width(second), rel=0.05)
+    assert second[:, 0].min() > small.shape[1] > first[:, 0].max()
+    assert np.array_equal(detect(both, face=0), first)
+    assert caplog.records == []
+    assert np.array_equal(detect(both), second)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "2 faces found, taking number 1, the largest" in caplog.text
     with pytest.raises(FaceNotFound, match=r"got --face 2, expected 0 to 1 \(2 faces found"):
         detect(both, face=2)
+
+
+@pytest.mark.parametrize("turn_deg", [90, 120, 160, 180, 200, 240, 270])
+def test_a_turned_face_is_measured_the_right_way_up(
+    portrait: np.ndarray, landmarks: np.ndarray, caplog: pytest.LogCaptureFixture, turn_deg: int
+) -> None:
+    middle = landmarks[MESH, :2].mean(axis=0)
+    matrix = cv2.getRotationMatrix2D(middle.tolist(), -turn_deg, 1.0)  # OpenCV turns anticlockwise
+    matrix[:, 2] += 200 - middle
+    picture = cv2.warpAffine(portrait, matrix, (400, 400), borderMode=cv2.BORDER_REPLICATE)
+    wanted = landmarks[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    points = detect(picture)
+    assert np.linalg.norm(points[:, :2] - wanted, axis=1).mean() < 0.05 * np.ptp(landmarks[MESH, 0])
+    (record,) = caplog.records
+    told = re.match(r"the face is turned by (\d+) degrees, .* turn the picture by (.*) for an", record.getMessage())
+    assert told is not None
+    assert int(told[1]) == pytest.approx(min(turn_deg, 360 - turn_deg), abs=5)
+    quarter = round(turn_deg / 90)
+    assert told[2] == {1: "90 degrees anticlockwise", 2: "180 degrees", 3: "90 degrees clockwise"}[quarter]
+
+
+def test_a_face_that_is_seen_only_in_the_turned_picture(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    class Upright:
+        """A detector that sees nothing but one upright face, known by its place in the turned picture."""
+
+        def boxes(self, picture: np.ndarray) -> list[tuple[float, float, float, float]]:
+            return [(*centre, 0.2, 0.2)] if np.array_equal(picture, portrait) else []
+
+        def mesh(self, picture: np.ndarray) -> np.ndarray:
+            low, high = landmarks[MESH, :2].min(0), landmarks[MESH, :2].max(0)
+            side = max(high - low)
+            reach = 2.0 * 0.2 * portrait.shape[0] if not self.measured else 1.6 * side
+            self.measured = True
+            step = reach / picture.shape[0]
+            local = landmarks.copy()
+            local[:, :2] = (landmarks[:, :2] - (low + high) / 2) / step + picture.shape[0] / 2
+            return local
+
+        def look(self, picture: np.ndarray) -> list[tuple[float, np.ndarray]]:
+            first, second = np.array([[33, 362, 1, 13, 234, 454], [133, 263, 1, 14, 234, 454]])
+            points = (landmarks[first, :2] + landmarks[second, :2]) / 2
+            side = 2.0 * max(landmarks[MESH, :2].max(0) - landmarks[MESH, :2].min(0))
+            middle = (landmarks[MESH, :2].min(0) + landmarks[MESH, :2].max(0)) / 2
+            return [(0.95, (points - middle) / side * picture.shape[0] + picture.shape[0] / 2)]
+
+        measured = False
+
+    low, high = landmarks[MESH, :2].min(0), landmarks[MESH, :2].max(0)
+    centre = tuple(float(value) for value in (low + high) / 2 / portrait.shape[0])
+    for quarters in (0, 1, 2, 3):
+        (face,) = find_faces(np.rot90(portrait, -quarters), Upright())
+        turned = face.points[:, :2]
+        for _ in range(quarters):  # back: a quarter anticlockwise
+            turned = np.stack([turned[:, 1], portrait.shape[0] - 1 - turned[:, 0]], axis=1)
+        assert np.abs(turned - landmarks[:, :2]).max() < 2
 
 
 @pytest.mark.parametrize("face", [1, -1])
@@ -122,7 +182,10 @@ def test_tiny_pictures_have_no_face(size: tuple[int, int]) -> None:
 
 def test_a_face_too_small_to_use(portrait: np.ndarray, landmarks: np.ndarray) -> None:
     ratio = 0.5 * MIN_FACE_PX / face_width(landmarks)
-    assert detect_faces(resized(portrait, ratio)) == []
+    small = resized(portrait, ratio)
+    assert detect_faces(small) == []
+    with pytest.raises(FaceNotFound, match=rf"no face found|got a face \d+ px wide .* at least {MIN_FACE_PX} px"):
+        detect(small)
 
 
 def test_tracker_follows_a_moving_face(portrait: np.ndarray, landmarks: np.ndarray) -> None:
@@ -139,6 +202,20 @@ def test_tracker_follows_a_moving_face(portrait: np.ndarray, landmarks: np.ndarr
         assert again is not None
         centre = portrait.shape[1] - landmarks[MESH, 0].mean()
         assert again[MESH, 0].mean() == pytest.approx(centre, abs=0.05 * face_width(landmarks))
+
+
+def test_a_tracker_does_not_see_a_face_that_stands_on_its_head(portrait: np.ndarray, landmarks: np.ndarray) -> None:
+    low = np.maximum(landmarks[MESH, :2].min(0) - 60, 0).astype(int)
+    high = (landmarks[MESH, :2].max(0) + 60).astype(int)
+    upright = resized(portrait[low[1] : high[1], low[0] : high[0]], 2)
+    with FaceTracker() as tracker:
+        assert all(tracker.track(np.ascontiguousarray(upright[::-1, ::-1])) is None for _ in range(3))
+        # It turns round under the tracker, which has no cut to tell it.
+        seen = [tracker.track(upright) is not None for _ in range(30)]
+        assert seen[-1]
+        assert seen == sorted(seen)
+        tracker.reset()
+        assert tracker.track(upright) is not None
 
 
 def test_nothing_is_written_to_stderr(portrait: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:

@@ -75,14 +75,14 @@ def refuse_replacing(output: str | Path, *inputs: Path | None) -> None:
             raise MediaError(f"output {output}: would replace the input {path}: choose another -o")
 
 
-def check_file_target(path: Path, suffix: str) -> None:
-    """Raise unless a file with a suffix can be written to `path`.
+def check_file_target(path: Path, *suffixes: str) -> None:
+    """Raise unless a file with one of some suffixes can be written to `path`.
 
     Raises:
         MediaError: another suffix, a folder in its place, or a folder around it that is missing or read-only.
     """
-    if path.suffix.lower() != suffix:
-        raise MediaError(f"output {path}: got suffix {path.suffix!r}, expected {suffix}")
+    if path.suffix.lower() not in suffixes:
+        raise MediaError(f"output {path}: got suffix {path.suffix!r}, expected {' or '.join(suffixes)}")
     if path.is_dir():
         raise MediaError(f"output {path}: got a folder, expected a file name")
     if not path.parent.is_dir():

@@ -33,7 +33,8 @@ class FaceOptions:
     """Which face is animated, and what is shown around it."""
 
     face: Annotated[int | None, optional("N")] = None
-    """Of several faces the one to take: 0 is the largest, 1 the next. The largest when left out."""
+    """Of several faces the one to take, counted row by row from left to right, from 0; `atldiff faces` shows them. The
+    largest when left out."""
     frame: Annotated[int | None, optional("N")] = None
     """Of a video as portrait the frame to take, from 0. The first that shows a face when left out."""
     framing: Framing = "full"

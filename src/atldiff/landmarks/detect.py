@@ -16,11 +16,12 @@ import numpy as np
 
 from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.landmarks import search
+from atldiff.landmarks.condition import conditions
 from atldiff.landmarks.plausible import judge
-from atldiff.landmarks.search import MIN_FACE_PX, face_width, largest_of
+from atldiff.landmarks.search import MIN_FACE_PX, default_of, face_width
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from atldiff.landmarks.search import FoundFace
@@ -228,19 +229,13 @@ def detect(image: np.ndarray, face: int | None = None) -> np.ndarray:
     Raises:
         FaceNotFound: no face, or no face of that number.
     """
-    faces = detect_faces(image)
-    height, width = image.shape[:2]
-    if not faces:
-        raise FaceNotFound(
-            f"portrait: no face found in the {width}x{height} picture; expected one face, upright, eyes and mouth "
-            f"visible and at least {MIN_FACE_PX} px wide: try a closer or better lit picture"
-        )
+    faces = usable_of(image, find_faces(image))
     if face is not None and not 0 <= face < len(faces):
         raise FaceNotFound(
             f"portrait: got --face {face}, expected 0 to {len(faces) - 1} "
             f"({len(faces)} face{'s' if len(faces) > 1 else ''} found, numbered row by row from left to right)"
         )
-    chosen = largest_of(faces) if face is None else face
+    chosen = default_of(faces) if face is None else face
     if face is None and len(faces) > 1:
         logger.warning(
             "%d faces found, taking number %d, the largest; choose another with --face N: they are numbered row by "
@@ -248,4 +243,29 @@ def detect(image: np.ndarray, face: int | None = None) -> np.ndarray:
             len(faces),
             chosen,
         )
-    return faces[chosen]
+    points = faces[chosen].points
+    for condition in conditions(image, points):
+        logger.warning("%s", condition.advice)
+    return points
+
+
+def usable_of(image: np.ndarray, found: Sequence[FoundFace]) -> list[FoundFace]:
+    """Return those of the faces found in a picture (H, W, 3) that are large enough to use, at least one.
+
+    Raises:
+        FaceNotFound: none is.
+    """
+    height, width = image.shape[:2]
+    usable = [face for face in found if face_width(face.points) >= MIN_FACE_PX]
+    if not found:
+        raise FaceNotFound(
+            f"portrait: no face found in the {width}x{height} picture; expected one face, upright, eyes and mouth "
+            f"visible and at least {MIN_FACE_PX} px wide: try a closer or better lit picture"
+        )
+    if not usable:
+        widest = max(face_width(face.points) for face in found)
+        raise FaceNotFound(
+            f"portrait: got a face {widest:.0f} px wide in the {width}x{height} picture, expected at least "
+            f"{MIN_FACE_PX} px: take a larger or closer picture"
+        )
+    return usable

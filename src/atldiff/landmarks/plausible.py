@@ -32,8 +32,8 @@ LOST = 0.3
 """Distance from which the mesh is on another face, or askew, where the detector sees one."""
 CLEARLY = 0.05
 """By how much another turn's mean score is better where the mesh is wrong: by 0.1 at least. Right: it is worse."""
-LEAST_SCORE, CERTAIN_MEAN = 0.7, 0.8
-"""Mean scores from which another turn counts, and from which the mesh's own one is certain if none is better."""
+LEAST_SCORE = 0.7
+"""Mean score from which another turn counts, and the mesh's own is certain if none is better."""
 
 TURNS_DEG = (0.0, 180.0, 90.0, 270.0)
 REACHES = (2.0, 1.6, 2.6)
@@ -83,7 +83,7 @@ def judge(image: np.ndarray, points: np.ndarray, look: Look) -> tuple[bool, floa
     lost = min(sight.apart for sight in turns[0]) > LOST and scores[0] >= LEAST_SCORE
     if best or lost:
         return False, max(turns[best], key=lambda sight: sight.score).roll
-    return scores[0] >= CERTAIN_MEAN, None
+    return scores[0] >= LEAST_SCORE, None
 
 
 @dataclass(frozen=True, slots=True)

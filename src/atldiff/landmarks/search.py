@@ -56,7 +56,7 @@ class Detector(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
     """One face of a picture: its landmarks (478, 3) in pixels, and whether they certainly lie the right way up."""
 
@@ -90,7 +90,7 @@ def _candidate_boxes(
 
     boxes: list[tuple[float, float, float]] = []
     last_side = None
-    for x, y, width, height in _tiles(*image.shape[:2], shares):
+    for x, y, width, height in _tiles(image.shape[0], image.shape[1], shares):
         if width != last_side and boxes:
             break
         last_side = width
@@ -193,10 +193,10 @@ def face_width(points: np.ndarray) -> float:
     return float(np.ptp((points[:MESH_POINTS, :2] @ turn)[:, 0]))
 
 
-def largest_of(faces: Sequence[np.ndarray]) -> int:
-    """Return which of several faces (478, 3) covers the largest part of the picture."""
-    areas = [float(np.prod(np.ptp(points[:MESH_POINTS, :2], axis=0))) for points in faces]
-    return areas.index(max(areas))
+def default_of(faces: Sequence[FoundFace]) -> int:
+    """Return which of several faces is taken where none is chosen: the largest, of those that certainly are faces."""
+    areas = [float(np.prod(np.ptp(face.points[:MESH_POINTS, :2], axis=0))) for face in faces]
+    return max(range(len(faces)), key=lambda index: (faces[index].sure, areas[index]))
 
 
 def find_faces(image: np.ndarray, detector: Detector) -> list[FoundFace]:
@@ -207,15 +207,14 @@ def find_faces(image: np.ndarray, detector: Detector) -> list[FoundFace]:
     or one lies on its side or head, the picture is turned and looked at again.
     """
     faces = _search(image, detector, TILE_SHARES)
-    certain = [face.points for face in faces if face.sure]
-    if not certain:
+    if not any(face.sure for face in faces):
         for quarters in (2, 1, 3):
             turned = _search_turned(image, detector, quarters, TURNED_TILE_SHARES)
             if turned:
                 faces = [next((face for face in faces if _same(face, other)), other) for other in turned]
                 break
     else:
-        roll = roll_deg(certain[largest_of(certain)])
+        roll = roll_deg(faces[default_of(faces)].points)
         if abs(roll) > LYING_DEG:
             for face in _search_turned(image, detector, round(roll / 90) % 4, TILE_SHARES):
                 if all(_overlap(face.points, other.points) < SAME_FACE for other in faces):

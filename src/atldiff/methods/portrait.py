@@ -16,6 +16,7 @@ from atldiff.video.still import read_image
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     from PIL import Image
 
@@ -59,21 +60,34 @@ def resized(portrait: Portrait, size: int | None) -> Portrait:
     return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32))
 
 
-def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
+def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and picture of the frames of a video that are searched for a face: one, or the first 50.
+
+    Raises:
+        MediaError: not a video. ValueError: it has no such frame.
+    """
     if frame is not None and frame < 0:
         raise ValueError(f"frame: got {frame}, expected 0 or more")
     index = -1
     for index, image in enumerate(read_frames(path)):
-        if frame is not None and index < frame:
-            continue
-        try:
-            return _detected(image, face)
-        except FaceNotFound:
-            if frame is not None or index >= FIRST_FRAMES:
-                raise
+        if frame is None or index == frame:
+            yield index, image
+        if index == (FIRST_FRAMES - 1 if frame is None else frame):
+            return
     if frame is not None:
         raise ValueError(f"frame: got {frame}, but {path} has {index + 1} frames")
-    raise FaceNotFound(f"portrait {path}: no face found in its first {index + 1} frames; expected one, eyes open")
+
+
+def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
+    missing, searched = FaceNotFound(f"portrait {path}: no frame"), 0
+    for _, image in searched_frames(path, frame):
+        try:
+            return _detected(image, face)
+        except FaceNotFound as error:
+            missing, searched = error, searched + 1
+    if frame is None and face is None:
+        raise FaceNotFound(f"portrait {path}: no face found in its first {searched} frames; expected one, eyes open")
+    raise missing
 
 
 def _detected(image: np.ndarray, face: int | None) -> Portrait:
