@@ -403,3 +403,38 @@ def test_training_says_that_nothing_validates(tmp_path: Path, caplog: pytest.Log
         train_stage(config, manifest.folder, tmp_path / "alone", workers=0)
     (said,) = [message for message in caplog.messages if "validate" in message]
     assert said.startswith("no clip to validate on, so only training losses are told: one person; run `atldiff prepare")
+
+
+@pytest.mark.slow
+def test_the_whole_way(
+    random_model, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One recording of one person: prepared by several processes as by one, trained on, and measured."""
+    import copy
+
+    from atldiff.evaluation import report
+    from atldiff.pipeline import TalkingHead
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    head = TalkingHead(copy.deepcopy(random_model), device="cpu", dtype="float32")
+    head(examples / "portrait.jpg", examples / "speech.wav", size=256).save(tmp_path / "raw" / "talk.mp4")
+    for workers, out in ((2, "prepared"), (0, "alone")):
+        assert cli.run(["prepare", "raw", "-o", out, "--hold-out", "clips", "--workers", str(workers)]) == 0
+    assert Path("prepared/manifest.jsonl").read_bytes() == Path("alone/manifest.jsonl").read_bytes()
+    model = {"generator": {"width": 16, "blocks": 1}, "renderer": {"widths": [16, 32], "blocks": [1, 1]}}
+    Path("tiny.json").write_text(json.dumps({"preset": "debug", "steps": 2, "model": model}))
+    capsys.readouterr()
+    assert cli.run(["train", "tiny.json", "--data", "prepared", "--out", "run", "--workers", "0"]) == 0
+    assert "no clip to validate on" not in capsys.readouterr().err
+    command = ["evaluate", "--checkpoint", "run/checkpoint", "--data", "prepared", "--preset", "fast"]
+    assert cli.run([*command, "--json", "e.json", "--html", "e.html", "--videos", "videos"]) == 0
+    result = report.load("e.json")
+    (clip,) = result["clips"]
+    (entry,) = Manifest.load(Path("prepared")).usable(Split.TEST)
+    assert (clip["name"], clip["frames"]) == (entry.record.name, entry.record.frames)
+    assert clip["values"]["ground truth"]["psnr"] == "inf"
+    assert clip["values"]["real landmarks"]["missing_frames"] == clip["values"]["checkpoint"]["missing_frames"] == 0
+    assert result["config"]["held_out"] == "clips"
+    names = {path.name.removeprefix(entry.record.name) for path in Path("videos").iterdir()}
+    assert names == {".mp4", ".real-landmarks.mp4", ".real.mp4"}

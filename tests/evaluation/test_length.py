@@ -167,6 +167,24 @@ def test_a_length_that_the_file_misstates(cut: Callable[[int], Footage]) -> None
     assert missing_frames(cut(40 - TOLERATED_FRAMES), real) == 0
 
 
+def test_a_copy_at_another_rate_is_in_step(talking: Path, tracker: FaceTracker, tmp_path: Path) -> None:
+    """Every frame of a copy at 30 fps is the real one nearest in time; so is what is measured of it."""
+    pictures = [np.roll(frame, 2 * index, axis=1) for index, frame in enumerate(read_frames_at(talking))]
+    rows = {}
+    for rate in (25, 30):
+        path = tmp_path / f"{rate}.mp4"
+        size, duration = pictures[0].shape[:2], Fraction(FRAMES, 25)
+        with VideoWriter(path, size=size, fps=rate, audio=talking, duration=duration, quality=4) as writer:
+            for index in range(FRAMES * rate // 25):
+                writer.write(pictures[min((index * 25 + rate // 2) // rate, FRAMES - 1)])
+        rows[str(rate)] = watch(path, tracker)
+    copy = measure_clip(rows["25"], rows, Backbones(), {}).values["30"]
+    assert copy["fps"] == 30
+    assert copy["missing_frames"] == copy["surplus_frames"] == 0
+    assert copy["psnr"] > 38  # of the frames on display it is 27
+    assert copy["lip_lag_ms"] == 0
+
+
 def test_networks_see_a_video_as_it_was_left(cut: Callable[[int], Footage]) -> None:
     class Brightness(torch.nn.Module):
         num_features = 1
