@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from atldiff import cli
 from atldiff.commands.evaluate import _held_out
+from atldiff.data import clip
 from atldiff.data import prepare as prepare_module
 from atldiff.data.clip import ClipRecord
 from atldiff.data.hold_out import split_clips, why_empty
@@ -219,9 +220,18 @@ class TestOneRecording:
         return tmp_path / "raw"
 
     def test_its_end_is_held_out(
-        self, raw: Path, tmp_path: Path, drawn: None, caplog: pytest.LogCaptureFixture
+        self,
+        raw: Path,
+        tmp_path: Path,
+        drawn: None,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        read = []
+        original = clip.load_soundtrack
+        monkeypatch.setattr(clip, "load_soundtrack", lambda *a, **more: read.append(1) or original(*a, **more))
         manifest = prepare(raw, tmp_path / "out", workers=0, hold_out="clips")
+        assert len(read) == 1  # for all parts
         found = sides(manifest)
         assert [len(found[side]) for side in ("train", "val", "test")] == [4, 1, 1]
         ordered = found["train"] + found["val"] + found["test"]

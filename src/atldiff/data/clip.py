@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -243,7 +244,10 @@ def _measure(
     }
 
     part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
-    heard, note = _listen(path, stated.start_s, audio, first, len(tracked), part)
+    longest_s = (
+        Fraction(len(tracked), FPS) if end is None else max(stated.duration_s or Fraction(0), Fraction(end, FPS))
+    )
+    heard, note = _listen(path, stated.start_s, longest_s, audio, first, len(tracked), part)
     sync, lag = 0.0, 0
     if heard is not None:
         samples, mel, levels = heard
@@ -281,24 +285,24 @@ def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker
 
 
 def _listen(
-    path: Path, start_s: Fraction, audio: Path | None, first: int, frames: int, part: slice
+    path: Path, start_s: Fraction, longest_s: Fraction, audio: Path | None, first: int, frames: int, part: slice
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray] | None, str]:
     """Return the samples (640 F,), log-mel columns and levels of what is heard in a video, and no note.
 
-    start_s: the first frame's time in the video. audio: a recording to hear where the video has no sound; it starts
-    with the first frame. first: the frame from which on they are heard, for F = `frames`. part: the clip's columns.
-    Where nothing is heard, None and the clip's note.
+    start_s, longest_s: the first frame's time in the video, and how long it is listened to. audio: a recording to hear
+    where the video has no sound; it starts with the first frame. first: the frame from which on they are heard, for
+    F = `frames`. part: the clip's columns. Where nothing is heard, None and the clip's note.
     """
     note = "silent: no sound that can be read; for the renderer only"
     for own in (True, False):
         try:
             if own:
-                samples = load_soundtrack(path, start_s + Fraction(first, FPS), longest_s=Fraction(frames, FPS))
+                samples = _soundtrack(path, path.stat().st_mtime_ns, start_s, longest_s)
             else:
                 samples = np.zeros(0, np.float32) if audio is None else load_audio(audio).samples
-                samples = samples[first * SAMPLES_PER_FRAME :]
         except AtlDiffError:
             continue
+        samples = samples[first * SAMPLES_PER_FRAME :]
         if not len(samples):
             continue
         wanted = frames * SAMPLES_PER_FRAME
@@ -308,6 +312,14 @@ def _listen(
             return (samples, mel, levels), ""
         note = f"silent: never above {OPEN_DB[0]:.0f} dB of full scale; for the renderer only"
     return None, note
+
+
+@lru_cache(maxsize=1)
+def _soundtrack(path: Path, changed_ns: int, start_s: Fraction, longest_s: Fraction) -> np.ndarray:
+    """Return a video's whole sound, the last one's from memory (4 MB a minute): it has as many readers as parts."""
+    samples = load_soundtrack(path, start_s, longest_s=longest_s)
+    samples.flags.writeable = False
+    return samples
 
 
 def is_heard(levels: np.ndarray) -> bool:
