@@ -19,9 +19,10 @@ import torch
 
 from atldiff import cli
 from atldiff.checkpoint import save_model
-from atldiff.commands.live import Heard, pcm_packets
+from atldiff.commands.live import Heard
 from atldiff.errors import MediaError
 from atldiff.live import END, PATIENCE_S, continuous, filled
+from atldiff.media.piped import pcm_packets
 from atldiff.pipeline import TalkingHead
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class TestPackets:
             list(pcm_packets(io.BytesIO(b""), RATE))
 
     def test_what_was_heard_is_the_sound_of_the_file(self) -> None:
-        heard = Heard(RATE, keep=True)
+        heard = Heard(keep=True)
         chunks = heard.passing([np.array([16384, -32768], np.int16), np.array([0.25], np.float32)])
         blocks = heard.blocks()
         assert next(blocks).size == 0  # nothing yet
@@ -189,6 +190,17 @@ def pcm() -> bytes:
     with wave.open(str(EXAMPLES / "speech.wav")) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
         return file.readframes(2 * RATE + 137)
+
+
+def in_wav(pcm: bytes, *, rate: int = RATE, channels: int = 1, size: int | None = None) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((channels, 2, rate, 0, "NONE", ""))
+        file.writeframes(pcm)
+    data = bytearray(out.getvalue())
+    if size is not None:
+        data[40:44] = size.to_bytes(4, "little")
+    return bytes(data)
 
 
 def give(monkeypatch: pytest.MonkeyPatch, data: bytes, *, terminal: bool = False) -> None:
@@ -260,6 +272,97 @@ class TestCommand:
         assert said["samples"] > RATE  # silence went in after the second of sound
         assert said["samples"] % FRAME == 0
         assert said["frames"] == said["samples"] // FRAME
+
+    def test_a_wav_gives_the_frames_of_its_samples(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any
+    ) -> None:
+        streamed = []
+        for data in (pcm, in_wav(pcm), in_wav(pcm, size=0xFFFF_FFFF)):
+            give(monkeypatch, data)
+            assert generate(weights, "--stdin", "-o", "-") == 0
+            got = capsysbinary.readouterr()
+            assert (b"stdin: a WAV of 16000 Hz, 1 channel, 16 bits" in got.err) == (data is not pcm)
+            streamed.append(got.out)
+        assert streamed[0] == streamed[1] == streamed[2]
+
+    def test_a_wav_states_its_rate_and_channels(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+    ) -> None:
+        time = np.arange(round(1.5 * 44_100)) / 44_100
+        left = np.rint(9000 * np.sin(2 * np.pi * 300 * time)).astype("<i2")
+        data = in_wav(np.stack([left, 0 * left], 1).tobytes(), rate=44_100, channels=2)
+        for options in ((), ("--sample-rate", "44100")):
+            give(monkeypatch, data)
+            assert generate(weights, "--stdin", "-o", str(tmp_path / "out.mp4"), "--json", *options) == 0
+            said = capsys.readouterr()
+            assert "stdin: a WAV of 44100 Hz, 2 channels, 16 bits" in said.err
+            made = json.loads(said.out)
+            assert (made["frames"], made["samples"], made["duration_s"]) == (38, len(time), 1.5)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            track = container.streams.audio[0]
+            assert (track.codec_context.sample_rate, track.codec_context.channels) == (44_100, 2)
+            blocks = [frame.to_ndarray() for frame in container.decode(track)]
+        both = np.concatenate(blocks, axis=1)
+        assert np.abs(both[0]).max() > 0.25
+        assert np.abs(both[1]).max() < 0.02
+        assert both.shape[1] / 44_100 == pytest.approx(1.5, abs=0.05)
+
+    def test_a_wav_of_surround_sound_is_the_file(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any, tmp_path: Path
+    ) -> None:
+        rows = np.zeros((len(pcm) // 2, 6), "<i2")
+        rows[:, 2] = np.frombuffer(pcm, "<i2")  # the centre
+        data = in_wav(rows.tobytes(), channels=6)
+        give(monkeypatch, data)
+        assert generate(weights, "--stdin", "-o", "-") == 0
+        streamed = capsysbinary.readouterr().out
+        (tmp_path / "surround.wav").write_bytes(data)
+        assert generate(weights, str(tmp_path / "surround.wav"), "-o", "-") == 0
+        assert capsysbinary.readouterr().out == streamed
+
+    @pytest.mark.parametrize(
+        ("data", "options", "said"),
+        [
+            (b"OggS\0\2" + b"\0" * 100, (), "stdin: got Ogg, expected 16-bit PCM or WAV: convert it on the way"),
+            (b"fLaC" + b"\0" * 100, ("--live",), "-ar 16000 -"),
+            (b"\0\0\0\x18ftypM4A " + b"\0" * 100, ("--sample-rate", "8000"), "stdin: got MP4, expected"),
+            (None, ("--sample-rate", "22050"), "sample_rate: got 22050 for a WAV of 16000 Hz, expected the same"),
+        ],
+    )  # fmt: skip
+    def test_what_is_not_taken(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path,
+        data: bytes | None, options: tuple[str, ...], said: str,
+    ) -> None:  # fmt: skip
+        give(monkeypatch, in_wav(pcm) if data is None else data)
+        assert generate(weights, "--stdin", "-o", str(tmp_path / "out.mp4"), *options) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+    def test_a_wav_that_begins_late_while_the_face_idles(
+        self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, rate: int
+    ) -> None:
+        waited = threading.Event()
+
+        class Late(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if not waited.is_set():
+                    waited.wait(2)
+                    waited.set()
+                return super().read(size)
+
+        stdin = SimpleNamespace(buffer=Late(in_wav(pcm, rate=rate)), closed=False, isatty=lambda: False)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        made = generate(weights, "--stdin", "--live", "-o", str(tmp_path / "out.mp4"), "--json")
+        said = capsys.readouterr()
+        if rate == RATE:
+            assert made == 0
+            assert json.loads(said.out)["samples"] > len(pcm) // 2
+        else:
+            assert made == 2
+            assert "got a WAV of 32000 Hz, 1 channels after the face had begun to idle" in said.err
 
     @pytest.mark.parametrize(
         ("options", "said"),

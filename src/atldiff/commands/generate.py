@@ -34,9 +34,9 @@ class LiveOptions:
     """Sound from standard input, rendered while it comes."""
 
     stdin: bool = False
-    """Read mono 16-bit little-endian PCM from standard input instead of AUDIO."""
-    sample_rate: Annotated[int, tyro.conf.arg(metavar="HZ")] = 16_000
-    """Its sample rate."""
+    """Read a WAV, or mono 16-bit little-endian PCM, from standard input instead of AUDIO."""
+    sample_rate: Annotated[int | None, optional("HZ")] = None
+    """Sample rate of the PCM, 16000 when left out; a WAV states its own."""
     live: bool = False
     """Keep to the clock: the face idles while no sound comes. Ctrl-C ends the sound and finishes the file."""
 
@@ -163,20 +163,23 @@ def check_sound_source(options: Generate) -> None:
             raise ValueError(
                 f"stdin: got {name} with --stdin; a stream is rendered as it comes, at 25 fps: leave it out"
             )
-    from atldiff.audio.load import MAX_RATE, MIN_RATE
+    from atldiff.audio.resampling import MAX_RATE, MIN_RATE
 
-    if not MIN_RATE <= options.live.sample_rate <= MAX_RATE:
+    if options.live.sample_rate is not None and not MIN_RATE <= options.live.sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
 def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
     """Render standard input."""
-    source = live.check_stdin()
+    from atldiff.media.piped import Pipe
+
+    pipe = Pipe(live.check_stdin())
     quiet, driving = options.report.quiet, options.driving.driving_video
     door.check_input(options.portrait, "portrait")
     door.check_driving(driving, options.controls)
     found = door.look_for_face(options.portrait, options.face, quiet=quiet)
     watch.lap("portrait")
+    pipe.refuse_others(options.live.sample_rate or live.DEFAULT_RATE, live.LOOK_S)
     driver = None if driving is None else door.track_driver(driving, options.controls, watch, quiet=quiet)
     head = door.load_head(options.model, quiet=quiet)
     opened = head.open_portrait(found, face=options.face.face, frame=options.face.frame)
@@ -184,7 +187,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
     made = live.generate_live(
         head,
         opened,
-        source,
+        pipe,
         output,
         watch,
         sample_rate=options.live.sample_rate,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 PCM, FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 """Format codes; the extensible one is followed by the real one."""
 
-_KINDS = (b"RIFF", b"RF64", b"BW64")
+KINDS = (b"RIFF", b"RF64", b"BW64")
 _NO_LENGTH = 0x7FFF_0000
 """Sizes from here on, and 0, are what programs write that cannot know the length: to a pipe, or until they are stopped.
 A file that is really as long holds what it states."""
@@ -28,11 +28,12 @@ _SEARCHED = 1 << 20
 class WavFormat:
     """How a recording's bytes are to be read.
 
-    code: 1 for integers, 3 for floats, others are compressed. rate: Hz. block: bytes of one sample of all channels.
-    raw: the chunk itself.
+    code: 1 for integers, 3 for floats, others are compressed. tag: the code that the chunk begins with, which may say
+    that the real one stands further down. rate: Hz. block: bytes of one sample of all channels. raw: the chunk itself.
     """
 
     code: int
+    tag: int
     channels: int
     rate: int
     bits: int
@@ -98,7 +99,7 @@ def read_header(read: Callable[[int], bytes]) -> WavHeader | None:
     read: returns so many bytes, fewer at the end only.
     """
     kind = read(12)
-    if kind[:4] not in _KINDS or kind[8:] != b"WAVE":
+    if kind[:4] not in KINDS or kind[8:] != b"WAVE":
         return None
     length, found, long_size = 12, None, 0
     while len(head := read(8)) == 8:
@@ -125,16 +126,15 @@ def read_header(read: Callable[[int], bytes]) -> WavHeader | None:
 def _format(chunk: bytes) -> WavFormat | None:
     if len(chunk) < 16:
         return None
-    code, channels = int.from_bytes(chunk[:2], "little"), int.from_bytes(chunk[2:4], "little")
+    tag, channels = int.from_bytes(chunk[:2], "little"), int.from_bytes(chunk[2:4], "little")
     rate, bytes_per_s = int.from_bytes(chunk[4:8], "little"), int.from_bytes(chunk[8:12], "little")
     block, bits = int.from_bytes(chunk[12:14], "little"), int.from_bytes(chunk[14:16], "little")
-    if code == _EXTENSIBLE and len(chunk) >= 26:
-        code = int.from_bytes(chunk[24:26], "little")
+    code = int.from_bytes(chunk[24:26], "little") if tag == _EXTENSIBLE and len(chunk) >= 26 else tag
     if not channels or not rate or not block:
         return None
     if code in (PCM, FLOAT):
         bytes_per_s = rate * block
-    return WavFormat(code, channels, rate, bits, block, bytes_per_s, chunk)
+    return WavFormat(code, tag, channels, rate, bits, block, bytes_per_s, chunk)
 
 
 def examine(path: Path) -> WavFile | None:
@@ -188,16 +188,19 @@ def _measured(file: BinaryIO, header: WavHeader, start: int, total: int) -> tupl
 def _is_recording(file: BinaryIO, at: int) -> bool:
     file.seek(at)
     head = file.read(12)
-    return head[:4] in _KINDS and head[8:] == b"WAVE"
+    return head[:4] in KINDS and head[8:] == b"WAVE"
 
 
 def _is_chunk(file: BinaryIO, at: int, total: int) -> bool:
     """Return whether a chunk other than sound may begin here: a name in letters, and a size that the file holds."""
     file.seek(at)
     head = file.read(8)
-    if len(head) < 8 or not all(32 <= byte < 127 for byte in head[:4]) or not head[:4].strip():
-        return False
-    return at + 8 + int.from_bytes(head[4:], "little") <= total
+    return looks_like_chunk(head) and at + 8 + int.from_bytes(head[4:], "little") <= total
+
+
+def looks_like_chunk(head: bytes) -> bool:
+    """Return whether the name in the first of these eight bytes or more is in letters."""
+    return len(head) >= 8 and all(32 <= byte < 127 for byte in head[:4]) and bool(head[:4].strip())
 
 
 def _is_tag(file: BinaryIO, at: int, total: int) -> bool:
@@ -218,7 +221,7 @@ def _next_recording(file: BinaryIO, start: int, total: int) -> int | None:
         block = file.read(_SEARCHED + 15)
         found = block.find(b"WAVEfmt ", 8)
         while found >= 0:
-            if block[found - 8 : found - 4] in _KINDS:
+            if block[found - 8 : found - 4] in KINDS:
                 return at + found - 8
             found = block.find(b"WAVEfmt ", found + 1)
         at += _SEARCHED
