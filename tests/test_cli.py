@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -430,6 +431,24 @@ def test_a_missing_package_is_one_line(
     head.error = ModuleNotFoundError("No module named 'ray'", name="ray")
     assert cli.run(["generate", FACE, SPEECH]) == 2
     assert "No module named 'ray': run `atldiff doctor`" in capsys.readouterr().err
+
+
+def test_a_broken_package_is_one_line(
+    folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = importlib.import_module
+
+    def import_module(name: str):
+        if name == "tyro":
+            raise ModuleNotFoundError("No module named 'docstring_parser'")
+        return load(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    head.error = ModuleNotFoundError("No module named 'docstring_parser'", name="docstring_parser")
+    assert cli.run(["generate", FACE, SPEECH]) == 2
+    err = capsys.readouterr().err
+    assert "error: tyro: cannot be imported (No module named 'docstring_parser'): run " in err
+    assert err.count("\n") == 1
 
 
 def test_output_never_replaces_the_portrait(

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import atldiff
-from atldiff.packages import OPTIONAL, REQUIRED, blame, broken, installed, lacking
+from atldiff.packages import OPTIONAL, REQUIRED, broken, installed, lacking
 
 REFERENCE_GFLOPS = 2800.0
 """Speed of the same convolution, in bf16, on 2 quiet cores of a Xeon with AMX: fast for a CPU."""
@@ -211,8 +211,8 @@ def _main_job() -> Iterator[Check]:
             raise RuntimeError("the video has no sound")
     except Exception as error:  # whatever stops it is what the reader must see
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        line = blame(error)
-        advice = "mend what is named above" if line else "reinstall atldiff, or report this"
+        harmed = any(lacking(name) or broken(name) for name in REQUIRED)
+        advice = "mend what is named above" if harmed else "reinstall atldiff, or report this"
         yield Check("main job", "generate", "failed", f"generate: failed on the demo portrait ({cause}): {advice}")
     else:
         yield Check("main job", "generate", f"a short video in {time.perf_counter() - started:.1f} s")

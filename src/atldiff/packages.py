@@ -73,15 +73,15 @@ def broken(distribution: str) -> str | None:
 
 
 def blame(error: Exception) -> str | None:
-    """Return in one line which missing or too old package an error came from; None where all are as they should be."""
+    """Return in one line the missing, too old or broken package that an error came from, or None."""
     lines = {name: line for name in REQUIRED if (line := lacking(name))}
-    module = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if not isinstance(error, ImportError):
+        return next((line for name, line in lines.items() if installed(name)), None)
+    module = (error.name or "").partition(".")[0]
     for name, line in lines.items():
         if REQUIRED[name].module == module:
             return line
-    if isinstance(error, ModuleNotFoundError) and module not in {package.module for package in REQUIRED.values()}:
-        return None  # of an extra
-    return next((line for name, line in lines.items() if installed(name)), None)
+    return next((line for name in REQUIRED if name not in lines and (line := broken(name))), None)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
