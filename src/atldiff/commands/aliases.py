@@ -32,6 +32,11 @@ class Aliases:
     positionals: tuple[tuple[str, ...], ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*(name for names in self.positionals for name in names), *self.options)
+
 
 def rewrite(args: list[str], aliases: Aliases) -> list[str]:
     """Return the arguments with every alias replaced by our own option or positional argument.

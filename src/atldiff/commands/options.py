@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fractions import Fraction
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
+from atldiff.commands import usage
 from atldiff.commands.aliases import Aliases, rewrite
 from atldiff.config import Method, Preset, SampleConfig
 from atldiff.types import Framing
@@ -134,14 +137,23 @@ def read(kind: type[OptionsT], name: str, args: list[str], aliases: Aliases = Al
     """Return a sub-command's options, and set up logging as they say.
 
     Raises:
-        ValueError: an alias without its value. SystemExit: --help (0) or a usage error (2), from tyro.
+        ValueError: a usage error, in one line. SystemExit: --help (0), from tyro.
     """
-    options = tyro.cli(
-        kind,
-        prog=f"atldiff {name}",
-        args=rewrite(args, aliases),
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
+    given = rewrite(args, aliases)
+    if not {"-h", "--help"} & set(given):
+        usage.check(kind, name, given, aliases.names)
+    try:
+        with redirect_stderr(StringIO()) as said:
+            options = tyro.cli(
+                kind,
+                prog=f"atldiff {name}",
+                args=given,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(usage.condensed(said.getvalue())) from None
     report = getattr(options, "report", None)
     if isinstance(report, LogOptions):
         _set_up_logging(quiet=report.quiet, verbose=report.verbose)
