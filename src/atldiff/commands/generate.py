@@ -21,6 +21,7 @@ from atldiff.commands.options import (
     read,
 )
 from atldiff.commands.progress import Progress, Stopwatch, say, waiting, write_json
+from atldiff.commands.substitutes import SUBSTITUTES
 from atldiff.types import Controls
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class LiveOptions:
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, aliases.AUDIO),
-    options={**aliases.OUTPUT, **aliases.STEPS, **aliases.DRIVING, **aliases.CONTROLS},
+    options={**aliases.OUTPUT, **aliases.STEPS, **aliases.DRIVING, **aliases.CONTROLS, **aliases.WEIGHTS},
+    substitutes=SUBSTITUTES,
 )
 
 

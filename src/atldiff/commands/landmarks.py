@@ -21,11 +21,13 @@ from atldiff.commands.options import (
     read,
 )
 from atldiff.commands.progress import Stopwatch, waiting
+from atldiff.commands.substitutes import SUBSTITUTES
 from atldiff.types import Controls
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, aliases.AUDIO),
-    options={**aliases.OUTPUT, **aliases.DRIVING, **aliases.CONTROLS},
+    options={**aliases.OUTPUT, **aliases.DRIVING, **aliases.CONTROLS, **aliases.WEIGHTS},
+    substitutes=SUBSTITUTES,
 )
 
 

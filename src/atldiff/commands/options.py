@@ -22,6 +22,8 @@ from atldiff.types import Framing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+_log = logging.getLogger(__name__)
+
 OptionsT = TypeVar("OptionsT")
 EmbedderName = Literal["sface", "arcface", "facenet"]
 
@@ -139,9 +141,9 @@ def read(kind: type[OptionsT], name: str, args: list[str], aliases: Aliases = Al
     Raises:
         ValueError: a usage error, in one line. SystemExit: --help (0), from tyro.
     """
-    given = rewrite(args, aliases)
+    given, notes = rewrite(args, aliases)
     if not {"-h", "--help"} & set(given):
-        usage.check(kind, name, given, aliases.names)
+        usage.check(kind, name, given, aliases.suggestions)
     try:
         with redirect_stderr(StringIO()) as said:
             options = tyro.cli(
@@ -157,6 +159,8 @@ def read(kind: type[OptionsT], name: str, args: list[str], aliases: Aliases = Al
     report = getattr(options, "report", None)
     if isinstance(report, LogOptions):
         _set_up_logging(quiet=report.quiet, verbose=report.verbose)
+    for note in notes:
+        _log.warning("%s", note)
     return options
 
 

@@ -21,6 +21,7 @@ from atldiff.commands.options import (
     read,
 )
 from atldiff.commands.progress import Stopwatch
+from atldiff.commands.substitutes import SUBSTITUTES
 from atldiff.types import Emotion
 
 ALIASES = aliases.Aliases(
@@ -28,9 +29,11 @@ ALIASES = aliases.Aliases(
     options={
         **aliases.OUTPUT,
         **aliases.STEPS,
+        **aliases.WEIGHTS,
         "--smoothing": "--smoothing-frames",
         **{name: "--audio" for name in aliases.AUDIO if name != "--audio"},
     },
+    substitutes=SUBSTITUTES,
 )
 
 

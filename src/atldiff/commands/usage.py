@@ -6,16 +6,15 @@ import re
 import types
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """One option or positional argument, as the field of an options class describes it.
 
@@ -44,33 +43,38 @@ class Option:
     @property
     def placeholder(self) -> str:
         """How a usage line shows it."""
-        return self.metavar or self.name if self.positional else f"{self.name} {self.metavar}".strip()
+        if not self.positional:
+            return f"{self.name} {self.metavar}".strip()
+        return self.metavar if self.required or self.metavar.startswith("[") else f"[{self.metavar}]"
 
-    @cached_property
-    def choices(self) -> tuple[str, ...]:
-        """The words that are taken, where nothing else is."""
-        return tuple(map(str, get_args(self.kind))) if get_origin(self.kind) is Literal else ()
+    @property
+    def choices(self) -> list[str]:
+        """The words that are taken, where not every word is."""
+        return [str(word) for kind in _members(self.kind) if get_origin(kind) is Literal for word in get_args(kind)]
+
+    @property
+    def expected(self) -> str:
+        """What its values are, in words."""
+        numbers = [_EXPECTED[kind] for kind in _members(self.kind) if kind in _EXPECTED]
+        return _either(numbers + self.choices) if numbers or self.choices else self.metavar
 
     def check(self, value: str, given: str) -> None:
         """Raise ValueError unless `value` is one of the kind; given: the option's name as the user wrote it."""
         if self.may_be_none and value == "None":
             return
-        if self.choices and value not in self.choices:
+        if not any(_reads(value, kind) for kind in _members(self.kind)):
             near = get_close_matches(value, self.choices, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{given}: got {value!r}, expected {_either(self.choices)}{hint}")
-        if not any(_reads(value, kind) for kind in _members(self.kind)):
-            expected = _either(_EXPECTED.get(kind) or _either(get_args(kind)) for kind in _members(self.kind))
-            raise ValueError(f"{given}: got {value!r}, expected {expected}")
+            raise ValueError(f"{given}: got {value!r}, expected {self.expected}{hint}")
 
 
 _EXPECTED = {int: "a whole number", float: "a number"}
 
 
-def check(kind: type, command: str, args: list[str], known: Iterable[str] = ()) -> None:
+def check(kind: type, command: str, args: list[str], aliases: Mapping[str, str] | None = None) -> None:
     """Raise unless the arguments of a sub-command fit its options class.
 
-    command: the sub-command's name. known: other options' names that may be suggested.
+    command: the sub-command's name. aliases: other names, and what is suggested to whoever misspells one.
 
     Raises:
         ValueError: in one line, an option that does not exist, that lacks its value, was given a wrong one or two
@@ -94,7 +98,9 @@ def check(kind: type, command: str, args: list[str], known: Iterable[str] = ()) 
         if name not in names and not typed.startswith("--") and typed[:2] in names:  # -oout.mp4
             typed, name, equals, attached = typed[:2], typed[:2], "=", token[2:].removeprefix("=")
         if name not in names:
-            raise ValueError(f"{typed}: no such option{_nearest(name, [*names, *known], command)}")
+            raise ValueError(
+                f"{typed}: no such option{_nearest(name, {**dict.fromkeys(names), **(aliases or {})}, command)}"
+            )
         option = names[name]
         if option.is_flag:
             if equals:
@@ -104,7 +110,7 @@ def check(kind: type, command: str, args: list[str], known: Iterable[str] = ()) 
         while rest and not _is_option(rest[0]) and (option.many or not taken):
             taken.append(rest.pop(0))
         if not taken and not option.many:
-            raise ValueError(f"{typed}: got no value, expected {option.metavar or 'one'}")
+            raise ValueError(f"{typed}: got no value, expected {option.expected}")
         for value in taken:
             option.check(value, typed)
         if given.setdefault(option.name, " ".join(taken)) != " ".join(taken):
@@ -117,9 +123,9 @@ def check(kind: type, command: str, args: list[str], known: Iterable[str] = ()) 
 
 def condensed(said: str) -> str:
     """Return as one line what tyro says of arguments in a box: what `check` let pass, such as a value out of range."""
-    lines = [line.strip("│ ") for line in said.splitlines() if not line.startswith(("╭", "╰"))]
-    first = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    return re.sub(r"^Error parsing \S+: ", "", " ".join(" ".join(lines[:first]).split()))
+    inside = " ".join(line.strip("╭╰│╮╯|+ ") for line in said.splitlines())
+    parts = [part for part in re.split(r"\s*[─-]{3,}\s*", inside.replace("─ ", "", 1)) if part]  # title, message, more
+    return re.sub(r"^Error parsing \S+: ", "", " ".join(parts[1 if len(parts) > 1 else 0].split()))
 
 
 def _check_positionals(options: list[Option], command: str, values: list[str]) -> None:
@@ -131,7 +137,9 @@ def _check_positionals(options: list[Option], command: str, values: list[str]) -
         raise ValueError(f"{command}: got no {required[len(values)].placeholder}, expected atldiff {command} {line}")
     if len(values) > len(places) and not any(place.many for place in places):
         extra, hint = values[len(places)], "; a name with spaces needs quotes" if places else ""
-        raise ValueError(f"{command}: got {extra!r} as well, expected {f'only {usage}' if usage else 'options only'}{hint}")
+        raise ValueError(
+            f"{command}: got {extra!r} as well, expected {f'only {usage}' if usage else 'options only'}{hint}"
+        )
     for place, value in zip(places, values, strict=False):
         place.check(value, place.name)
 
@@ -172,10 +180,8 @@ def _option(field: str, hint: Any, marks: Iterable[Any], default: object) -> Opt
         names: tuple[str, ...] = (name,)
     else:
         names = (*short, f"--no-{name}" if kind is bool and default is True else f"--{name}")
-    if not metavar:
-        metavar = _either(get_args(kind)) if get_origin(kind) is Literal else _EXPECTED.get(kind, "a value")
-    if kind is bool:
-        metavar = ""
+    if not metavar and kind is not bool:
+        metavar = {int: "INT", float: "FLOAT"}.get(kind, name.upper())
     return Option(names, kind, metavar, positional, default is MISSING, many, type(None) in members)
 
 
@@ -198,9 +204,9 @@ def _is_option(token: str) -> bool:
     return token.startswith("-") and token.lstrip("-")[:1].isalpha() and not _reads(token, float)
 
 
-def _nearest(name: str, names: list[str], command: str) -> str:
-    near = [known for known in names if known.startswith(name)] or get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else f" (see `atldiff {command} --help`)"
+def _nearest(name: str, known: Mapping[str, str | None], command: str) -> str:
+    near = [other for other in known if other.startswith(name)] or get_close_matches(name, known, n=1)
+    return f"; did you mean {known[near[0]] or near[0]}?" if near else f" (see `atldiff {command} --help`)"
 
 
 def _either(words: Iterable[Any]) -> str:
