@@ -116,6 +116,16 @@ def test_pixels_are_made_square(
         assert (probe(path).height, probe(path).width) == shape[::-1]
 
 
+def test_browsers_show_a_gif_with_square_pixels(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gif", pictures(*[corners()] * 3), "gif", "rgb8")
+    content = bytearray(path.read_bytes())
+    content[12] = 113  # (113 + 15) / 64 = 2
+    path.write_bytes(content)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == 2
+    assert next(read_frames(path)).shape == (*SIZE, 3)
+
+
 def woven(frames: int) -> list[np.ndarray]:
     """Return pictures whose even rows show a moving bar 4 px further on: two fields, the one of odd rows first."""
     images = []

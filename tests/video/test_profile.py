@@ -173,12 +173,14 @@ def test_grey_picture_with_a_colour_profile_stays_grey(tmp_path: Path) -> None:
         assert abs(int(image[0, 100, 0]) - expected) <= 2
 
 
-def test_cmyk_by_its_profile(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["tiff", "jpg"])
+def test_cmyk_by_its_profile(tmp_path: Path, suffix: str) -> None:
     inks = np.zeros((32, 96, 4), np.uint8)
     inks[:, 32:64, 0] = 255
     inks[:, 64:] = 255
-    Image.fromarray(inks, "CMYK").save(tmp_path / "a.tiff", icc_profile=icc_cmyk())
-    image = read_image(tmp_path / "a.tiff")[16, 16::32].astype(int)
+    path = tmp_path / f"a.{suffix}"
+    Image.frombytes("CMYK", (96, 32), inks.tobytes()).save(path, quality=98, icc_profile=icc_cmyk())
+    image = read_image(path)[16, 16::32].astype(int)
     assert np.abs(image[0] - 255).max() <= 2  # paper
     lab = Image.new("LAB", (1, 1), (round(0.7 * 255), 128, 88))  # L 70, a 0, b -40 as PIL stores them
     expected = read_image(lab.resize((16, 16)))[0, 0]
@@ -266,6 +268,17 @@ def hdr(transfer: int) -> np.ndarray:
     """Return the signal of `COLOURS` in PQ (16) or HLG (18) with BT.2020's primaries, their white at 203 nits."""
     light = in_space(BT2020).clip(0)
     return pq(203 * light) if transfer == 16 else hlg(light * 0.26496)  # where HLG's signal is 0.75
+
+
+def test_primaries_by_number(tmp_path: Path) -> None:
+    import pillow_heif
+
+    light = in_space(P3).clip(0, 1)
+    stored = picture(np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+    file = pillow_heif.from_pillow(Image.fromarray(stored))
+    options = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 6}
+    file.save(tmp_path / "a.heic", quality=-1, chroma=444, **options)
+    assert np.abs(patches(read_image(tmp_path / "a.heic")) - COLOURS).max() <= 4
 
 
 @pytest.mark.parametrize("transfer", [16, 18])

@@ -33,6 +33,10 @@ _WIDEST_PIXEL = 4
 """A pixel that states to be more stretched than this is nonsense, and taken for square."""
 
 
+_SQUARE = ("gif", "apng")
+"""Codecs whose stated pixel aspect no browser heeds."""
+
+
 def displayed_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
     """Return the height and width in which a player shows a frame: pixels made square, turned as the file says.
 
@@ -134,6 +138,8 @@ def _without_tags(frame: av.VideoFrame, matrix: int | None) -> Iterator[None]:
 def _square(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
     """Return a frame's height and width with its pixels made square, before it is turned."""
     aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if stream.codec_context.name in _SQUARE:
+        return frame.height, frame.width
     if not aspect or not 1 / _WIDEST_PIXEL <= aspect <= _WIDEST_PIXEL:
         return frame.height, frame.width
     if aspect > 1:
