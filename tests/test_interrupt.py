@@ -294,7 +294,7 @@ WAITING = """
     print("ready", flush=True)
     while True:
         try:
-            time.sleep(1000)
+            time.sleep(0.01)  # not long: Python answers what comes just before a sleep only after it
         except KeyboardInterrupt as stop:
             raise {error} from None
 """
