@@ -16,6 +16,7 @@ BASE = {
     "types",
     "arrays",
     "timebase",
+    "loudness",
     "errors",
     "config",
     "files",

@@ -299,7 +299,7 @@ class Controls:
     smoothing_frames: float = 0.0
     """Gaussian sigma, in frames, applied to the generated displacements. Range 0 to 5."""
     silence_gate: bool = True
-    """Close the mouth while the audio is silent."""
+    """Close the mouth where nobody speaks: in silence, noise and music."""
     seed: int = 0
     """Seed of blinks, head motion and noise. Range 0 to 2**32 - 1."""
     emotion: Emotion | None = None

@@ -28,7 +28,7 @@ from atldiff.timebase import SAMPLES_PER_FRAME
 pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
 
 FRAMES = 18
-USABLE = {"people/good.mp4", "silent.mp4", "hushed.mp4"}
+USABLE = {"people/good.mp4", "silent.mp4", "roaring.mp4", "faint.mp4"}
 
 
 def write_video(path: Path, frames: list[np.ndarray], samples: np.ndarray | None = None) -> None:
@@ -56,7 +56,7 @@ def face(examples: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory, face: np.ndarray, talking: Path) -> Path:
+def raw(tmp_path_factory: pytest.TempPathFactory, face: np.ndarray, talking: Path, examples: Path) -> Path:
     """A tree with a file of every kind."""
     folder = tmp_path_factory.mktemp("raw")
     (folder / "people").mkdir()
@@ -65,8 +65,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory, face: np.ndarray, talking: Pat
     (folder / "half.mp4").write_bytes(talking.read_bytes()[: talking.stat().st_size // 2])
     alone = [np.roll(face, t // 3, axis=1) for t in range(FRAMES)]
     write_video(folder / "silent.mp4", alone)
-    quiet = np.random.default_rng(0).normal(0, 1e-4, FRAMES * SAMPLES_PER_FRAME).astype(np.float32)
-    write_video(folder / "hushed.mp4", alone, quiet)
+    loud = np.random.default_rng(0).normal(0, 0.1, FRAMES * SAMPLES_PER_FRAME).astype(np.float32)
+    write_video(folder / "roaring.mp4", alone, loud)
+    voice = load_audio(examples / "speech.wav").samples[8_000 : 8_000 + FRAMES * SAMPLES_PER_FRAME]
+    write_video(folder / "faint.mp4", alone, voice / np.abs(voice).max() * np.float32(10 ** (-52 / 20)))
     write_video(folder / "short.mp4", alone[:9])
     write_video(folder / "wall.mp4", [np.full((120, 160, 3), 60 + 5 * t, np.uint8) for t in range(FRAMES)])
     write_video(folder / "couple.mp4", [np.hstack([picture, picture[:, ::-1]]) for picture in alone])
@@ -106,7 +108,8 @@ class TestVerdicts:
             assert verdicts[path].reason.startswith(start), verdicts[path].reason
             assert not verdicts[path].note
         assert {path: verdicts[path].note for path in sorted(USABLE)} == {
-            "hushed.mp4": "silent: never above -55 dB of full scale; for the renderer only",
+            "faint.mp4": "",
+            "roaring.mp4": "silent: nobody speaks in its sound; for the renderer only",
             "people/good.mp4": "",
             "silent.mp4": "silent: no sound that can be read; for the renderer only",
         }
@@ -132,7 +135,7 @@ class TestVerdicts:
 
     def test_the_summary_counts_them(self, local: Manifest) -> None:
         summary = summarise(local)
-        assert (summary["videos"], summary["usable"], sum(summary["noted"].values())) == (10, 3, 2)
+        assert (summary["videos"], summary["usable"], sum(summary["noted"].values())) == (11, 4, 2)
         assert sum(summary["rejected"].values()) == 7
         assert summary["rejected"]["several faces: N found at frame N, expected one: crop the video to one person"] == 1
 
@@ -169,7 +172,7 @@ class TestVerdicts:
     def test_sound_beside_a_silent_video(self, raw: Path, examples: Path, tmp_path: Path) -> None:
         film = tmp_path / "MEAD" / "M003" / "video" / "front" / "fear" / "level_2" / "001.mp4"
         speech = tmp_path / "MEAD" / "M003" / "audio" / "fear" / "level_2" / "001.wav"
-        for path, origin in ((film, raw / "hushed.mp4"), (speech, examples / "speech.wav")):
+        for path, origin in ((film, raw / "roaring.mp4"), (speech, examples / "speech.wav")):
             path.parent.mkdir(parents=True)
             shutil.copy(origin, path)
         (entry,) = prepare(tmp_path / "MEAD", tmp_path / "out", source=mead.SOURCE, workers=0).entries

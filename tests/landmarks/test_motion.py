@@ -5,10 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from atldiff.audio.features import log_mel
 from atldiff.landmarks.edit import EYES, at_fps, retarget, scale_expression, smooth
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
-from atldiff.landmarks.motion import PIVOT, GaussianSmoother, SilenceGate, head_motion, pose_track
+from atldiff.landmarks.motion import PIVOT, GaussianSmoother, head_motion, pose_track
 from atldiff.landmarks.shape import mean_shape
 from atldiff.types import LandmarkTrack
 
@@ -95,7 +94,6 @@ def test_no_frames_give_no_frames() -> None:
     euler, shift = head_motion(np.zeros(0), 1.0, 0)
     rotation, scale, translation = pose_track(PORTRAIT_ROTATION, 90.0, PORTRAIT_TRANSLATION, euler, shift)
     assert (rotation.shape, scale.shape, translation.shape) == ((0, 3, 3), (0,), (0, 3))
-    assert SilenceGate().flush(0).shape == (0,)
     empty = make_track().slice(0, 0)
     for edited in (smooth(empty, 2), scale_expression(empty, 2), at_fps(empty, Fraction(30))):
         assert len(edited) == 0
@@ -118,88 +116,6 @@ def test_head_turns_about_the_pivot_and_shifts_in_the_picture() -> None:
         moved = np.linalg.norm(place(euler, [0, 0]) - still, axis=1)
         assert moved[10] > 1.4 * moved[152]
     assert np.allclose(place([0, 0, 0], [0.01, -0.02]) - still, [0.9, -1.8, 0], atol=1e-3)
-
-
-# silence
-
-
-def levels_of(speech: list[tuple[int, int]], frames: int) -> np.ndarray:
-    """Make levels with speech in the given ranges of columns."""
-    levels = np.tile(np.array([-75.0, -55.0]), (4 * frames, 1))
-    for start, stop in speech:
-        levels[start:stop] = [-25.0, -5.0]
-    return levels.astype(np.float32)
-
-
-def gate_of(levels: np.ndarray, packet: int | None = None) -> np.ndarray:
-    gate = SilenceGate()
-    packet = packet or len(levels)
-    parts = [gate.push(levels[i : i + packet]) for i in range(0, len(levels), packet)]
-    return np.concatenate([*parts, gate.flush(-(-len(levels) // 4))])
-
-
-def test_gate_is_shut_in_digital_silence() -> None:
-    _, levels = log_mel(np.zeros(16_000, np.float32))
-    gate = gate_of(levels)
-    assert gate.shape == (25,)
-    assert gate.dtype == np.float32
-    assert not gate.any()
-
-
-def test_gate_opens_before_speech_and_closes_after_it() -> None:
-    gate = gate_of(levels_of([(80, 160)], 80))  # frames 20 to 39
-    assert not gate[:16].any()
-    assert (np.diff(gate[15:21]) > 0).all()
-    assert (gate[20:46] == 1).all()  # six frames of hang-over
-    assert (np.diff(gate[45:51]) < 0).all()
-    assert not gate[50:].any()
-    assert np.abs(np.diff(gate)).max() <= 0.3
-    assert ((gate >= 0) & (gate <= 1)).all()
-
-
-def test_gate_is_open_at_once_when_the_recording_starts_with_speech() -> None:
-    assert (gate_of(levels_of([(0, 200)], 50)) == 1).all()
-
-
-@pytest.mark.parametrize("start", range(80, 88))
-def test_gate_stays_open_in_gaps_shorter_than_200_ms(start: int) -> None:
-    gate = gate_of(levels_of([(0, start), (start + 20, 200)], 50))
-    assert (gate == 1).all()
-
-
-def test_gate_has_hysteresis_and_wants_absolute_level() -> None:
-    faint = levels_of([], 50)
-    faint[:] = [-40.0, -33.0]
-    assert not gate_of(faint).any()
-    faint[:8] = [-25.0, -5.0]
-    assert (gate_of(faint) == 1).all()  # once speech began, -33 dB carries it on
-    hum = levels_of([], 50)
-    hum[:] = [-62.0, -2.0]  # a quiet room after the running peak has come down
-    assert not gate_of(hum).any()
-
-
-def test_gate_does_not_depend_on_the_split_and_waits_for_its_lookahead() -> None:
-    draws = np.random.default_rng(3)
-    levels = np.repeat(draws.uniform([-70, -50], [-20, 0], (60, 2)), 9, axis=0).astype(np.float32)[:-2]
-    whole = gate_of(levels)
-    assert 0 < whole.mean() < 1
-    assert len(whole) == 135
-    for packet in (*PACKETS, 32):
-        assert np.array_equal(gate_of(levels, packet), whole)
-    gate = SilenceGate()
-    assert len(gate.push(levels[:19])) == 0
-    assert len(gate.push(levels[19:20])) == 1
-    assert gate.emitted == 1
-
-
-def test_gate_hears_a_tone_between_silences() -> None:
-    samples = np.zeros(3 * 16_000, np.float32)
-    samples[16_000:32_000] = 0.2 * np.sin(np.arange(16_000) * 0.08)
-    gate = gate_of(log_mel(samples)[1])
-    assert len(gate) == 75
-    assert (gate[25:50] == 1).all()
-    assert not gate[:20].any()
-    assert not gate[62:].any()
 
 
 # smoothing

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from atldiff.audio.load import load_audio
 from atldiff.config import KFLMConfig
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.generator import Generator
@@ -25,6 +27,7 @@ from atldiff.timebase import frame_count
 from atldiff.types import Controls, Portrait
 from atldiff.video.window import apply, face_window, fit_still_window
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = KFLMConfig(
     features="log-mel", speech_model="", feature_width=16, feed_forward=16, frames=25, hop_frames=20,
     fusion_width=8, mouth_fusion_width=8, kan_width=8, components=6, residual=True,
@@ -280,7 +283,7 @@ def test_shared_frames_are_cross_faded(portrait: Portrait) -> None:
 
 def track(generator: Any, portrait: Portrait, controls: Controls, packet: int) -> np.ndarray:
     stream = TrackStream(generator, portrait, controls)
-    samples = np.random.default_rng(3).normal(0, 0.2, 36_100).astype(np.float32)
+    samples = load_audio(EXAMPLES / "speech.wav").samples[4_000:40_100]
     pieces = [stream.push(samples[at : at + packet]) for at in range(0, len(samples), packet)]
     return np.concatenate([piece.displacements for piece in [*pieces, stream.flush()]])
 

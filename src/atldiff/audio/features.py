@@ -1,7 +1,9 @@
 """Log-mel features on the frame grid: 80 bands, 100 columns a second, four columns a video frame.
 
 Levels are relative to a running peak (a causal gain control), so a quiet recording reads like a loud one and a stream
-reads exactly like a file: columns are always computed in the same fixed blocks, whatever the packet sizes.
+reads exactly like a file: columns are always computed in the same fixed blocks, whatever the packet sizes. Nothing here
+knows a usual level: the peak starts at the first column's own, and whoever hears columns before louder ones lowers them
+(`loudness.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from atldiff.loudness import DB_A_UNIT, against_next
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count
 
 WINDOW_SAMPLES = 400  # 25 ms
@@ -18,8 +21,12 @@ LOW_HZ, HIGH_HZ = 55.0, 7600.0
 FLOOR_DB = -60.0
 """Columns are clipped to this many dB under the running peak."""
 PEAK_DECAY_DB = 0.04  # a column: 4 dB a second
-PEAK_START_DB = -32.0
-PEAK_LOWEST_DB = -50.0
+PEAK_LOWEST_DB = -100.0
+"""Sound 60 dB below counts as silence. The rounding of 16-bit samples is at -101."""
+VOICE_BANDS = slice(3, MEL_BANDS)
+"""Mel bands above 125 Hz: a voice is there, the rumble of rooms below."""
+NEXT_COLUMNS = 112
+"""A recording's column is read beside this many after it: as far as a generator's call reaches, 28 frames."""
 BLOCK_FRAMES = 2
 """Columns are computed for this many frames at once, always: it keeps streams bit-equal to files."""
 
@@ -37,6 +44,8 @@ def mel_filters() -> np.ndarray:
 
 
 _FILTERS = mel_filters()
+_FULL_SCALE = 0.375 * WINDOW_SAMPLES * FFT_SAMPLES / 2
+"""The sum of a spectrum's one side where the samples' mean square is 1; 0.375 is the taper's power."""
 _TAPER = np.hanning(WINDOW_SAMPLES + 1)[:-1].astype(np.float32)
 
 
@@ -45,18 +54,24 @@ class MelStream:
     """Samples in, log-mel columns out, in blocks of two frames; the state of the gain control in between.
 
     Column c is centred on sample 160 c + 80. Values are dB relative to the running peak over 20, from -3 to about 0.5.
-    `energy_db` collects each column's level in dB re full scale and `relative_db` the same re the running peak.
     """
 
     _pending: np.ndarray = field(default_factory=lambda: np.zeros(_MARGIN, np.float32))
-    _peak_db: float = PEAK_START_DB
+    _peak_db: float = PEAK_LOWEST_DB
+    _begun: bool = False
 
     def push(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Take samples (N,) float32; return finished columns (C, 80) and their levels (C, 2), C a multiple of 8."""
+        """Take samples (N,) float32; return finished columns (C, 80) and their levels (C, 2), C a multiple of 8.
+
+        levels: in dB re full scale, each column's own where voices are, above 125 Hz, and the running peak of all.
+        """
         self._pending = np.concatenate([self._pending, samples.astype(np.float32, copy=False)])
         block = BLOCK_FRAMES * SAMPLES_PER_FRAME
         columns, levels = [np.zeros((0, MEL_BANDS), np.float32)], [np.zeros((0, 2), np.float32)]
         while len(self._pending) >= block + 2 * _MARGIN:
+            if not self._begun:  # a recording's constant begins and ends without a step
+                self._pending[:_MARGIN] = self._pending[_MARGIN : _MARGIN + WINDOW_SAMPLES].mean()
+                self._begun = True
             mel, level = self._block(self._pending[: block + 2 * _MARGIN])
             columns.append(mel)
             levels.append(level)
@@ -69,7 +84,8 @@ class MelStream:
         block = BLOCK_FRAMES * SAMPLES_PER_FRAME
         missing = -(-samples // block) * block + 2 * _MARGIN
         pushed_in_blocks = samples - (len(self._pending) - _MARGIN)
-        columns, levels = self.push(np.zeros(missing - pushed_in_blocks - len(self._pending), np.float32))
+        after = missing - pushed_in_blocks - len(self._pending)
+        columns, levels = self.push(np.full(after, self._pending[-WINDOW_SAMPLES:].mean()))
         keep = len(columns) - (BLOCK_FRAMES - rest) * COLUMNS_PER_FRAME
         return columns[:keep], levels[:keep]
 
@@ -77,25 +93,29 @@ class MelStream:
         views = np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::HOP_SAMPLES]  # (8, 400)
         spectrum = np.abs(np.fft.rfft(views * _TAPER, FFT_SAMPLES, axis=1)).astype(np.float32) ** 2  # (8, 257)
         # Not as a matrix product: the threads of its library would fight with those of the networks for the cores.
-        mel_db = 10.0 * np.log10(np.einsum("cf,bf->cb", spectrum, _FILTERS) + 1e-7)  # (8, 80)
-        energy_db = 10.0 * np.log10(np.mean((views * _TAPER) ** 2, axis=1) / 0.375 + 1e-9)  # 0.375: the taper's power
+        power = np.einsum("cf,bf->cb", spectrum, _FILTERS)  # (8, 80)
+        mel_db = 10.0 * np.log10(power + 1e-13)
+        voice_db = 10.0 * np.log10(power[:, VOICE_BANDS].sum(axis=1) / _FULL_SCALE + 1e-13)
+        swing = views - views.mean(axis=1, keepdims=True)  # a constant, as of a cheap microphone, is no sound
+        energy_db = 10.0 * np.log10(np.mean((swing * _TAPER) ** 2, axis=1) / 0.375 + 1e-13)  # 0.375: the taper's power
         peaks = np.empty_like(energy_db)
         for index, energy in enumerate(energy_db):
             self._peak_db = max(float(energy), self._peak_db - PEAK_DECAY_DB, PEAK_LOWEST_DB)
             peaks[index] = self._peak_db
         # A full-scale sine reads near 45 dB in a band of `mel_db`; 42 puts loud speech bands around zero.
         relative = np.clip(mel_db - 42.0 - peaks[:, None], FLOOR_DB, 20.0)
-        return (relative / 20.0).astype(np.float32), np.stack([energy_db, energy_db - peaks], axis=1).astype(np.float32)
+        return (relative / DB_A_UNIT).astype(np.float32), np.stack([voice_db, peaks], axis=1).astype(np.float32)
 
 
 def log_mel(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return log-mel columns (4 F, 80) and levels (4 F, 2) of samples (N,) at 16 kHz, F = ceil(N / 640).
 
-    levels: each column's level in dB re full scale, and in dB re the running peak.
+    levels: as `MelStream.push` gives them. Columns are those of the stream where no much louder ones follow.
     """
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples: got shape {samples.shape}, expected (N,) with N at least 1")
     stream = MelStream()
     first, first_levels = stream.push(samples)
     last, last_levels = stream.flush(len(samples))
-    return np.concatenate([first, last]), np.concatenate([first_levels, last_levels])
+    levels = np.concatenate([first_levels, last_levels])
+    return against_next(np.concatenate([first, last]), levels[:, 1], NEXT_COLUMNS), levels

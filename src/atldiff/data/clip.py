@@ -14,13 +14,14 @@ import numpy as np
 
 from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio, load_soundtrack
+from atldiff.audio.voice import voice_of
 from atldiff.data.parts import Part
 from atldiff.data.sources.raw import source_name
 from atldiff.data.sync import speech_level, sync_peak
 from atldiff.errors import AtlDiffError
 from atldiff.files import replacing, write_text
+from atldiff.landmarks.gate import SpeechGate
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
-from atldiff.landmarks.motion import OPEN_DB, SilenceGate
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import MESH_POINTS, OUTER_EYE_CORNERS, lip_opening
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME
@@ -155,7 +156,7 @@ def prepare_clip(
     Tensors: windows (T, 96, 96, 3) uint8, matrix (T, 2, 3) picture to window, points (T, 478, 3) picture pixels;
     faces (bytes,) uint8, one JPEG a frame of the whole-face window, one after the other, face_sizes (T,) int32 their
     lengths, face_matrix (2, 3) picture to that window; mel (4 T, 80) and levels (4 T, 2) float16 and samples (640 T,)
-    int16 (absent without audio and where it is silent throughout); thumbnail (64, 64, 3) uint8.
+    int16 (absent without audio and where nobody speaks); thumbnail (64, 64, 3) uint8.
     """
     blank = ClipRecord(
         path=relative,
@@ -308,9 +309,10 @@ def _listen(
         wanted = frames * SAMPLES_PER_FRAME
         samples = np.pad(samples, (0, max(0, wanted - len(samples))))[:wanted]
         mel, levels = log_mel(samples)
-        if is_heard(levels[part]):
+        spoken = slice(part.start // COLUMNS_PER_FRAME, part.stop // COLUMNS_PER_FRAME)
+        if is_heard(voice_of(samples)[spoken], levels[part]):
             return (samples, mel, levels), ""
-        note = f"silent: never above {OPEN_DB[0]:.0f} dB of full scale; for the renderer only"
+        note = "silent: nobody speaks in its sound; for the renderer only"
     return None, note
 
 
@@ -322,10 +324,15 @@ def _soundtrack(path: Path, changed_ns: int, start_s: Fraction, longest_s: Fract
     return samples
 
 
-def is_heard(levels: np.ndarray) -> bool:
-    """Return whether sound of levels (4 T, 2), as `features.log_mel` gives them, opens the silence gate anywhere."""
-    gate = SilenceGate()
-    return bool(gate.push(levels).any() or gate.flush(len(levels) // COLUMNS_PER_FRAME).any())
+def is_heard(voice: np.ndarray, levels: np.ndarray) -> bool:
+    """Return whether somebody speaks in sound that opens the silence gate.
+
+    voice: (T,) as `voice_of` gives it. levels: (4 T, 2), as `features.log_mel` does.
+    """
+    gate = SpeechGate()
+    gate.push(voice, levels[:, 0])
+    gate.flush(len(voice))
+    return gate.heard
 
 
 def _jpeg(image: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Head motion, the silence gate and smoothing over time, each giving a stream what it gives a file, bit for bit."""
+"""Head motion and smoothing over time, each giving a stream what it gives a file, bit for bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from atldiff.landmarks.geometry import rotation_from_euler
-from atldiff.timebase import COLUMNS_PER_FRAME, FPS
+from atldiff.timebase import FPS
 
 PIVOT = np.array([0.0, 1.0, 0.9])
 """Where the head turns, in canonical space: the base of the skull, at the mouth's height and behind the ears."""
@@ -19,19 +19,6 @@ _TONES = 4
 _LOWEST_HZ, _HIGHEST_HZ = 0.07, 0.45
 _TILT = -0.7  # amplitude over frequency, as a power: slow drifts are wide, quick ones small
 _STREAM = 2  # keeps these draws apart from those of the blinks of the same seed
-
-LOOKAHEAD_FRAMES = 4
-"""A frame's gate knows the audio up to this many frames later: it is open when the sound begins."""
-HANG_FRAMES = 6
-"""The gate stays open this long after the last speech: longer than the closure of a stop."""
-CLOSE_FRAMES = 5
-
-OPEN_DB = (-55.0, -30.0)
-"""Speech starts above both: dB re full scale and dB re the running peak."""
-STAY_DB = (-60.0, -36.0)
-"""Speech lasts while above both."""
-_LOUD_COLUMNS = 2  # of a frame's four
-_NO_SOUND_DB = -200.0
 
 # numpy's own sine may round differently with the array's length; libm's does not.
 _sine = np.vectorize(math.sin, otypes=[np.float64])
@@ -60,7 +47,7 @@ def head_motion(moments: np.ndarray, gain: float, seed: int) -> tuple[np.ndarray
     frequency = _LOWEST_HZ * (_HIGHEST_HZ / _LOWEST_HZ) ** octaves  # (5, 4)
     amplitude = frequency**_TILT
     amplitude *= (_RMS * math.sqrt(2.0))[:, None] / np.linalg.norm(amplitude, axis=1, keepdims=True)
-    ramp = gain * _ease(moments / RAMP_FRAMES)
+    ramp = gain * ease(moments / RAMP_FRAMES)
     motion = np.zeros((len(moments), len(_RMS)))
     for axis in range(len(_RMS)):
         for tone in range(_TONES):
@@ -91,62 +78,6 @@ def pose_track(
         np.full(len(turn), scale, np.float32),
         (np.asarray(translation, np.float64) + pixels).astype(np.float32),
     )
-
-
-class SilenceGate:
-    """Levels in, gate values out, one a frame, four frames behind; the same values however the levels are split."""
-
-    def __init__(self) -> None:
-        self._columns = np.zeros((0, 2))
-        self._speaking = False
-        self._loud: list[bool] = []  # frames not emitted yet
-        self._since = HANG_FRAMES + CLOSE_FRAMES  # frames since the last loud one: closed at first
-        self.emitted = 0
-
-    def push(self, levels: np.ndarray) -> np.ndarray:
-        """Take levels (C, 2): each column's dB re full scale and re the running peak.
-
-        Returns:
-            gate (F,) float32 in [0, 1] of the frames whose look-ahead is complete.
-        """
-        self._columns = np.concatenate([self._columns, levels])
-        frames = len(self._columns) // COLUMNS_PER_FRAME
-        whole = self._columns[: frames * COLUMNS_PER_FRAME].reshape(frames, COLUMNS_PER_FRAME, 2)
-        self._loud += [self._is_loud(frame) for frame in whole.tolist()]
-        self._columns = self._columns[frames * COLUMNS_PER_FRAME :]
-        return self._emit(len(self._loud) - LOOKAHEAD_FRAMES)
-
-    def flush(self, frames: int) -> np.ndarray:
-        """End the stream at `frames` frames in all, silence after it; return the gate values still missing."""
-        rest = frames - self.emitted
-        if len(self._columns):
-            missing = COLUMNS_PER_FRAME - len(self._columns)
-            silence = np.full((missing, 2), _NO_SOUND_DB)
-            self._loud.append(self._is_loud(np.concatenate([self._columns, silence]).tolist()))
-            self._columns = self._columns[:0]
-        self._loud += [False] * (rest + LOOKAHEAD_FRAMES - len(self._loud))
-        return self._emit(rest)
-
-    def _is_loud(self, frame: list[list[float]]) -> bool:
-        loud = 0
-        for absolute, relative in frame:
-            lowest = STAY_DB if self._speaking else OPEN_DB
-            self._speaking = absolute > lowest[0] and relative > lowest[1]
-            loud += self._speaking
-        return loud >= _LOUD_COLUMNS
-
-    def _emit(self, count: int) -> np.ndarray:
-        gate = np.zeros(max(0, count), np.float32)
-        for index in range(len(gate)):
-            ahead = self._loud[index : index + LOOKAHEAD_FRAMES + 1]
-            self._since = 0 if ahead[0] else self._since + 1
-            until = ahead.index(True) if True in ahead else len(ahead)
-            closing = _ease(1 - (self._since - HANG_FRAMES) / CLOSE_FRAMES)
-            opening = _ease(1 - until / (LOOKAHEAD_FRAMES + 1))
-            gate[index] = max(closing, opening)
-        del self._loud[: len(gate)]
-        self.emitted += len(gate)
-        return gate
 
 
 class GaussianSmoother:
@@ -198,7 +129,7 @@ class GaussianSmoother:
         return total.astype(np.float32)
 
 
-def _ease(value: np.ndarray | float) -> np.ndarray:
+def ease(value: np.ndarray | float) -> np.ndarray:
     """Return the ramp from 0 to 1 over [0, 1] whose slope is zero at both ends."""
     value = np.clip(value, 0.0, 1.0)
     return value * value * (3 - 2 * value)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from atldiff.landmarks.completion import seen_indices, seen_tokens
+from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ BLOCK_FRAMES = 8
 FIRST_FRAMES = 2
 """Frames of the first block that lie in the sound, the others before it: so blocks end where windows of ten frames that
 share two do, and no window waits for a block."""
-SILENT = -3.0
-"""The feature value of silence, heard before the start and after the end."""
 
 
 class BlockStream:
-    """Log-mel columns in, coefficients of displacements out, eight frames at a time.
+    """Log-mel columns in, coefficients of displacements out, eight frames at a time; silence before and after them.
 
     predict: the columns (4 (context + 8 + lookahead), 80) around a block and the number of its first frame, which may
     be negative, to the block's coefficients (8, M).
@@ -40,17 +39,23 @@ class BlockStream:
         self._context, self._lookahead = context * COLUMNS_PER_FRAME, lookahead * COLUMNS_PER_FRAME
         before = self._context + (BLOCK_FRAMES - FIRST_FRAMES) * COLUMNS_PER_FRAME
         self._columns = np.full((before, MEL_BANDS), SILENT, np.float32)
+        self._peaks = np.full(before, NO_SOUND_DB, np.float32)
         self._next = FIRST_FRAMES - BLOCK_FRAMES  # the frame that the next block starts with
 
-    def push(self, columns: np.ndarray) -> np.ndarray:
-        """Take columns (C, 80); return coefficients (F, M) of the frames whose audio is complete, by blocks."""
+    def push(self, columns: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take columns (C, 80); return coefficients (F, M) of the frames whose audio is complete, by blocks.
+
+        peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
+        """
         self._columns = np.concatenate([self._columns, columns])
+        self._peaks = np.concatenate([self._peaks, np.zeros(len(columns), np.float32) if peaks is None else peaks])
         block = BLOCK_FRAMES * COLUMNS_PER_FRAME
         needed = self._context + block + self._lookahead
         out = [np.zeros((0, self._components), np.float32)]
         while len(self._columns) >= needed:
-            out.append(self._predict(self._columns[:needed], self._next)[max(0, -self._next) :])
-            self._columns = self._columns[block:]
+            heard = against_loudest(self._columns[:needed], self._peaks[:needed])
+            out.append(self._predict(heard, self._next)[max(0, -self._next) :])
+            self._columns, self._peaks = self._columns[block:], self._peaks[block:]
             self._next += BLOCK_FRAMES
         return np.concatenate(out)
 
@@ -60,7 +65,7 @@ class BlockStream:
         missing = frames - max(0, self._next)
         wanted = self._context + blocks * BLOCK_FRAMES * COLUMNS_PER_FRAME + self._lookahead
         silence = np.full((max(0, wanted - len(self._columns)), self._columns.shape[1]), SILENT, np.float32)
-        return self.push(silence)[:missing]
+        return self.push(silence, np.full(len(silence), NO_SOUND_DB, np.float32))[:missing]
 
 
 class DisplacementStream(BlockStream):

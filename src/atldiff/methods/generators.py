@@ -23,8 +23,11 @@ SpeechGenerator: TypeAlias = Generator | PaperGenerator | CompletionGenerator
 class CoefficientStream(Protocol):
     """Coefficients of a generator's dense basis, the same whatever portions the sound comes in."""
 
-    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """Take samples (N,) at 16 kHz and log-mel columns (C, 80); return the coefficients (F, M) now complete."""
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,) at 16 kHz and log-mel columns (C, 80); return the coefficients (F, M) now complete.
+
+        peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
+        """
         ...
 
     def flush(self, frames: int) -> np.ndarray:
@@ -38,9 +41,9 @@ class MelStreamed:
     def __init__(self, stream: BlockStream) -> None:
         self._stream = stream
 
-    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
         """Take samples (N,), which are not heard, and log-mel columns (C, 80); return coefficients (F, M)."""
-        return self._stream.push(mel)
+        return self._stream.push(mel, peaks)
 
     def flush(self, frames: int) -> np.ndarray:
         """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""

@@ -14,8 +14,8 @@ from atldiff.landmarks.fit import ridge_solution
 from atldiff.landmarks.geometry import from_canonical, to_canonical
 from atldiff.landmarks.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
+from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
 from atldiff.types import POINTS as DENSE_POINTS
 from atldiff.video.window import apply, face_window, fit_still_window
@@ -184,6 +184,7 @@ class SecondStream:
         # What was heard, from the next second's start on.
         self._samples = np.zeros(0, np.float32)
         self._columns = np.zeros((0, MEL_BANDS), np.float32)
+        self._peaks = np.zeros(0, np.float32)
         self._seconds = 0
         # Landmarks (T, 68, 2) from frame `_first` on; the last second's shared frames wait for the next second.
         self._landmarks = np.zeros((0, POINTS, 2), np.float32)
@@ -191,10 +192,14 @@ class SecondStream:
         self._waiting = np.zeros((0, POINTS, 2), np.float32)
         self._emitted = 0
 
-    def push(self, samples: np.ndarray, mel: np.ndarray) -> np.ndarray:
-        """Take samples (N,) and log-mel columns (C, 80); return coefficients (F, M) of the frames now complete."""
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,) and log-mel columns (C, 80); return coefficients (F, M) of the frames now complete.
+
+        peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
+        """
         self._samples = np.concatenate([self._samples, samples.astype(np.float32, copy=False)])
         self._columns = np.concatenate([self._columns, mel.astype(np.float32, copy=False)])
+        self._peaks = np.concatenate([self._peaks, np.zeros(len(mel), np.float32) if peaks is None else peaks])
         while len(self._samples) >= SAMPLE_RATE and len(self._columns) >= COLUMNS:
             self._hear_second()
         return self._emit(None)
@@ -206,6 +211,7 @@ class SecondStream:
             self._samples = np.pad(self._samples, (0, max(0, SAMPLE_RATE - len(self._samples))))
             missing = max(0, COLUMNS - len(self._columns))
             self._columns = np.pad(self._columns, ((0, missing), (0, 0)), constant_values=SILENT)
+            self._peaks = np.pad(self._peaks, (0, missing), constant_values=NO_SOUND_DB)
             self._hear_second()
         self._landmarks = np.concatenate([self._landmarks, self._waiting])
         self._waiting = self._waiting[:0]
@@ -214,7 +220,8 @@ class SecondStream:
     def _hear_second(self) -> None:
         with torch.inference_mode():
             samples = torch.as_tensor(self._samples[:SAMPLE_RATE], device=self._device)[None]
-            mel = torch.as_tensor(self._columns[:COLUMNS], device=self._device)[None]
+            heard = against_loudest(self._columns[:COLUMNS], self._peaks[:COLUMNS])
+            mel = torch.as_tensor(heard, device=self._device)[None]
             said = self._generator(samples, mel, self._initial, self._emotion)[0].float().cpu().numpy()
         shared = len(self._waiting)
         faded = self._waiting + self._rise[:shared] * (said[:shared] - self._waiting)
@@ -222,7 +229,8 @@ class SecondStream:
         self._waiting = said[self._hop :]
         here, there = (self._seconds + k for k in (0, 1))
         self._samples = self._samples[self._start(there, SAMPLE_RATE) - self._start(here, SAMPLE_RATE) :]
-        self._columns = self._columns[self._start(there, COLUMNS) - self._start(here, COLUMNS) :]
+        past = self._start(there, COLUMNS) - self._start(here, COLUMNS)
+        self._columns, self._peaks = self._columns[past:], self._peaks[past:]
         self._seconds += 1
 
     def _start(self, second: int, rate: int) -> int:

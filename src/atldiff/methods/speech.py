@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atldiff.audio.features import MelStream
+from atldiff.audio.voice import VoiceStream
+from atldiff.landmarks.gate import SpeechGate
 from atldiff.landmarks.geometry import to_canonical
-from atldiff.landmarks.motion import GaussianSmoother, SilenceGate
+from atldiff.landmarks.motion import GaussianSmoother
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.visible import open_visible
 from atldiff.methods.generators import open_generator
 from atldiff.stages import stage
-from atldiff.timebase import FPS, frame_count
+from atldiff.timebase import FPS, duration_s, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
     from atldiff.methods.generators import SpeechGenerator
+
+_log = logging.getLogger(__name__)
 
 
 class TrackStream:
@@ -47,7 +52,7 @@ class TrackStream:
         self._closing = closing_coefficients(self._neutral, self._basis)
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
-        self._gate = SilenceGate()
+        self._voice, self._gate = VoiceStream(), SpeechGate()
         self._visible = open_visible(driving, controls, self._neutral, rotation, scale, translation, self._size)
         self._predicted = open_generator(generator, portrait, closed, controls, self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
@@ -61,19 +66,30 @@ class TrackStream:
         self._samples += len(samples)
         with stage("features"):
             mel, levels = self._mel.push(samples)
+            voice = self._voice.push(samples)
         with stage("generator"):
-            coefficients = self._predicted.push(samples, mel)
-        return self._advance(coefficients, self._gate.push(levels), last=False)
+            coefficients = self._predicted.push(samples, mel, levels[:, 1])
+        return self._advance(coefficients, self._gate.push(voice, levels[:, 0]), last=False)
 
     def flush(self) -> LandmarkTrack:
-        """End the stream: return the frames still missing, so that all cover ceil(N / 640) frames."""
+        """End the stream: return the frames still missing, so that all cover ceil(N / 640) frames.
+
+        Where nobody spoke in all of it, a warning says that the mouth stayed closed.
+        """
         frames = frame_count(self._samples)
         with stage("features"):
             mel, levels = self._mel.flush(self._samples)
+            voice = self._voice.flush()
         with stage("generator"):
-            first = self._predicted.push(np.zeros(0, np.float32), mel)
+            first = self._predicted.push(np.zeros(0, np.float32), mel, levels[:, 1])
             coefficients = np.concatenate([first, self._predicted.flush(frames)])
-        gates = np.concatenate([self._gate.push(levels), self._gate.flush(frames)])
+        gates = np.concatenate([self._gate.push(voice, levels[:, 0]), self._gate.flush(frames)])
+        if self._controls.silence_gate and not self._gate.heard:
+            _log.warning(
+                "audio: no speech heard in %.1f s, expected a voice: the mouth stays closed; try another recording, or "
+                "turn silence_gate off",
+                duration_s(self._samples),
+            )
         return self._advance(coefficients, gates, last=True)
 
     def _advance(self, coefficients: np.ndarray, gates: np.ndarray, *, last: bool) -> LandmarkTrack:
