@@ -250,6 +250,25 @@ class TestCommand:
         assert max(lags) > 0.95
         assert np.argmax(lags) < 0.015 * RATE  # in step with the frames
 
+    @pytest.mark.parametrize("source", ["generate", "stdin", "landmarks"])
+    def test_one_line_says_that_nobody_speaks(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, source: str
+    ) -> None:
+        noise = np.random.default_rng(0).normal(0, 3000, RATE).astype("<i2").tobytes()
+        with wave.open(str(tmp_path / "noise.wav"), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", ""))
+            file.writeframes(noise)
+        give(monkeypatch, noise)
+        sound, out = str(tmp_path / "noise.wav"), str(tmp_path / "out.mp4")
+        if source == "landmarks":
+            track = ["-o", str(tmp_path / "out.npz"), "--weights", str(weights), "--device", "cpu"]
+            assert cli.run(["landmarks", str(EXAMPLES / "portrait.jpg"), sound, *track]) == 0
+        else:
+            assert generate(weights, "--stdin" if source == "stdin" else sound, "-o", out) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if "no speech" in line]
+        assert len(said) == 1
+        assert "audio: no speech heard in 1.0 s, expected a voice: the mouth stays closed" in said[0]
+
     def test_live_idles_until_the_sound_ends(
         self, weights: Path, pcm: bytes, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
     ) -> None:

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from atldiff.loudness import NO_SOUND_DB, RISE_DB, SILENT, against_loudest, against_next
+from atldiff.loudness import (
+    LEAST_PEAK_DB,
+    NO_SOUND_DB,
+    RISE_DB,
+    SILENT,
+    against_loudest,
+    against_next,
+    audible,
+)
 
 
 def test_columns_before_much_louder_ones_read_lower() -> None:
@@ -29,3 +37,10 @@ def test_a_recording_reads_beside_what_follows() -> None:
     assert np.allclose(heard[:100], 0.0)
     assert np.allclose(heard[100:200], -(30 - RISE_DB) / 20)
     assert np.allclose(heard[200:], 0.0)
+
+
+def test_only_quiet_samples_are_made_louder() -> None:
+    samples = np.random.default_rng(0).normal(0, 1, 100).astype(np.float32)
+    for peak in (0.0, LEAST_PEAK_DB):
+        assert np.array_equal(audible(samples, np.array([-70.0, peak])), samples)
+    assert np.allclose(audible(samples, np.array([NO_SOUND_DB, LEAST_PEAK_DB - 20])), 10 * samples)

@@ -14,6 +14,9 @@ RISE_DB = 18.0
 """A column reads at most this much louder than it would at the loudest peak of what is heard with it. Before the first
 word, and after minutes of silence, the running peak itself is the room's noise."""
 
+LEAST_PEAK_DB = -32.0
+"""Samples that a network hears as they are have at least this peak, as its training had."""
+
 
 def against_loudest(columns: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """Return columns (C, 80) that a network hears together, each relative to its own running peak, as they read then.
@@ -37,3 +40,8 @@ def lowered(columns: np.ndarray, rises: np.ndarray) -> np.ndarray:
     """Return columns (C, 80) lowered by as much as rises (C,), in dB, exceed `RISE_DB`."""
     excess = np.maximum(rises - np.float32(RISE_DB), 0) / np.float32(DB_A_UNIT)
     return np.maximum(columns - excess[:, None], np.float32(SILENT))
+
+
+def audible(samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """Return samples (N,), louder where the highest of their running peaks (C,), in dB, is under `LEAST_PEAK_DB`."""
+    return samples * np.float32(10 ** (max(0.0, LEAST_PEAK_DB - float(np.max(peaks))) / 20))

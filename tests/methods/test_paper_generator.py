@@ -263,6 +263,21 @@ def test_the_end_is_heard_as_silence(portrait: Portrait) -> None:
     assert mel[0, 40:].eq(-3).all()
 
 
+def test_quiet_speech_is_heard_at_the_level_of_loud(portrait: Portrait) -> None:
+    heard: list[tuple[torch.Tensor, torch.Tensor]] = []
+    generator = tiny()
+    generator.register_forward_pre_hook(lambda _, args: heard.append((args[0], args[1])))
+    speech = load_audio(EXAMPLES / "speech.wav").samples[:20_000]
+    for gain in (1, 1e-2, 1e-3):
+        TrackStream(generator, portrait, Controls(still=True)).push(speech * np.float32(gain))
+    (loud, loud_mel), (quiet, quiet_mel), (quietest, quietest_mel) = heard
+    assert torch.equal(loud[0], torch.from_numpy(speech[:16_000]))
+    assert (quiet_mel - loud_mel).abs().max() < 0.02
+    assert (quietest_mel - loud_mel).abs().max() < 0.02
+    assert torch.allclose(quiet, quietest, rtol=1e-3)  # both as loud as is enough
+    assert 0.03 < quiet.abs().max() < 0.06
+
+
 def test_shared_frames_are_cross_faded(portrait: Portrait) -> None:
     class Steps(Clock):
         def forward(self, samples: Any, mel: Any, initial: Any, emotion: Any) -> torch.Tensor:

@@ -15,7 +15,7 @@ from atldiff.landmarks.geometry import from_canonical, to_canonical
 from atldiff.landmarks.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
-from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
+from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest, audible
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
 from atldiff.types import POINTS as DENSE_POINTS
 from atldiff.video.window import apply, face_window, fit_still_window
@@ -219,9 +219,9 @@ class SecondStream:
 
     def _hear_second(self) -> None:
         with torch.inference_mode():
-            samples = torch.as_tensor(self._samples[:SAMPLE_RATE], device=self._device)[None]
-            heard = against_loudest(self._columns[:COLUMNS], self._peaks[:COLUMNS])
-            mel = torch.as_tensor(heard, device=self._device)[None]
+            peaks = self._peaks[:COLUMNS]
+            samples = torch.as_tensor(audible(self._samples[:SAMPLE_RATE], peaks), device=self._device)[None]
+            mel = torch.as_tensor(against_loudest(self._columns[:COLUMNS], peaks), device=self._device)[None]
             said = self._generator(samples, mel, self._initial, self._emotion)[0].float().cpu().numpy()
         shared = len(self._waiting)
         faded = self._waiting + self._rise[:shared] * (said[:shared] - self._waiting)

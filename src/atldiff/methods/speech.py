@@ -87,7 +87,7 @@ class TrackStream:
         if self._controls.silence_gate and not self._gate.heard:
             _log.warning(
                 "audio: no speech heard in %.1f s, expected a voice: the mouth stays closed; try another recording, or "
-                "turn silence_gate off",
+                "--no-silence-gate, which opens it for any sound",
                 duration_s(self._samples),
             )
         return self._advance(coefficients, gates, last=True)

@@ -62,9 +62,10 @@ class TestAudioLipSync:
 
 
 class TestSilentFrames:
-    def test_away_from_sound(self) -> None:
+    @pytest.mark.parametrize("loudness", [0.3, 1e-4])
+    def test_away_from_sound(self, loudness: float) -> None:
         level = np.zeros(60)
-        level[20:30] = 0.3
+        level[20:30] = loudness
         samples = np.repeat(level, SAMPLES_PER_FRAME) * np.sin(np.arange(60 * SAMPLES_PER_FRAME))
         silent = sync.silent_frames(samples.astype(np.float32), 60)
         assert silent[:17].all()

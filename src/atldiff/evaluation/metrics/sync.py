@@ -21,8 +21,8 @@ STILL_OPENING = 1e-4
 """A lip opening of a smaller standard deviation, in outer-eye-corner distances, does not move."""
 MIN_PEAK = 0.3
 """A lag at which two openings agree less than this is no lag: any two series agree somewhere."""
-QUIET_DB, QUIETEST_DB = -35.0, -60.0
-"""A frame is quiet this far below the recording's loud frames, or this far below full scale."""
+QUIET_DB, QUIETEST_DB = -35.0, -100.0
+"""A frame is quiet this far below the recording's loud frames, or under the rounding of 16 bits."""
 QUIET_MARGIN_FRAMES = 3
 """Frames beside a loud one do not count as silent: lips open before a sound and close after it."""
 
