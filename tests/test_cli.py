@@ -112,7 +112,7 @@ class FakeHead:
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("atldiff.pipeline.TalkingHead", FakeHead)
-    monkeypatch.setattr("atldiff.landmarks.detect.detect", lambda image, face=None: np.zeros((POINTS, 3), np.float32))
+    monkeypatch.setattr("atldiff.methods.portrait.detect", lambda image, face=None: np.zeros((POINTS, 3), np.float32))
     FakeHead.calls, FakeHead.error = [], None
     return FakeHead
 
@@ -520,7 +520,7 @@ def test_no_face_stops_before_the_weights(
     def nobody(image, face=None):
         raise FaceNotFound("portrait: no face found")
 
-    monkeypatch.setattr("atldiff.landmarks.detect.detect", nobody)
+    monkeypatch.setattr("atldiff.methods.portrait.detect", nobody)
     assert cli.run(["generate", FACE, SPEECH]) == 2
     assert capsys.readouterr().err == "atldiff: error: portrait: no face found\n"
     assert head.calls == []

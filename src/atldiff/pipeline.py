@@ -37,9 +37,10 @@ from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
+from atldiff.video.background import WHITE, draw_background, is_transparent, open_background, say_if_hidden, say_white
 from atldiff.video.gif import capped_side
 from atldiff.video.sound import SoundFile
-from atldiff.video.write import VideoWriter, Written, check_output
+from atldiff.video.write import VideoWriter, Written, check_output, keeps_alpha
 from atldiff.workers import Workers
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from atldiff.methods.build import Model
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.portrait import PortraitSource
+    from atldiff.video.background import Background, BackgroundSource
 
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
 
@@ -217,6 +219,7 @@ class TalkingHead:
         sampling: SampleConfig | Preset = "balanced",
         seed: int = 0,
         size: int | None = None,
+        background: BackgroundSource | None = None,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
         emotion: str | None = None,
@@ -224,8 +227,8 @@ class TalkingHead:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
         framing: as for `landmarks`; a track of this portrait in the other framing is moved along. size: longest side of
-        the output in pixels; None keeps that of what is shown. audio: the sound of the saved file. audio_track:
-        as for `load_audio`. emotion: as in `Controls`.
+        the output in pixels; None keeps that of what is shown. background: as for a call. audio: the sound of the saved
+        file. audio_track: as for `load_audio`. emotion: as in `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -233,11 +236,14 @@ class TalkingHead:
         emotion_label(emotion)
         self._check_emotion(emotion)
         check_framing(framing)
+        behind = open_background(background)
         whole = self.open_portrait(portrait, face=face, frame=frame)
         opened = resized(framed(whole, framing), size)
+        say_if_hidden(behind, opened)
         fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate, audio_track)
-        return Video(self, opened, fitted, recording, self.sampling(sampling), seed, emotion, sized=size is not None)
+        chosen, sized = self.sampling(sampling), size is not None
+        return Video(self, opened, fitted, recording, chosen, seed, emotion, sized=sized, background=behind)
 
     def __call__(
         self,
@@ -252,6 +258,7 @@ class TalkingHead:
         sampling: SampleConfig | Preset = "balanced",
         fps: Fraction | float | None = None,
         size: int | None = None,
+        background: BackgroundSource | None = None,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
     ) -> Video:
@@ -260,16 +267,23 @@ class TalkingHead:
         fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels; None
         keeps that of what is shown. framing, driving: as for `landmarks`. audio_track: as for `load_audio`.
 
+        background: what is behind a portrait with alpha: a colour's name, `#rrggbb` or (R, G, B); a picture, as a file
+        or an array, which covers it; `blur`, an enlarged and blurred copy of itself; or `transparent`, which makes
+        frames (H, W, 4). None is white, except in files that can keep the alpha.
+
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         chosen = self.sampling(sampling)
         self._check_pair(controls.emotion)
         check_framing(framing)
+        behind = open_background(background)
         recording = _heard(audio, sample_rate, audio_track)
         opened = resized(framed(self.open_portrait(portrait, face=face, frame=frame), framing), size)
+        say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
-        return Video(self, opened, track, recording, chosen, controls.seed, controls.emotion, sized=size is not None)
+        seed, emotion, sized = controls.seed, controls.emotion, size is not None
+        return Video(self, opened, track, recording, chosen, seed, emotion, sized=sized, background=behind)
 
     def stream(
         self,
@@ -283,6 +297,7 @@ class TalkingHead:
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
         size: int | None = None,
+        background: BackgroundSource | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
 
@@ -292,15 +307,24 @@ class TalkingHead:
         chunks of a live source and lets the face idle while nothing comes.
 
         chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. framing, driving: as for `landmarks`.
+        background: as for a call.
         """
         self._check_pair(controls.emotion)
         check_framing(framing)
+        behind = open_background(background)
         opened = resized(framed(self.open_portrait(portrait, face=face), framing), size)
+        say_if_hidden(behind, opened)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.model.generator, opened, controls, driver)
         frames = open_frames(
-            self.model.renderer, opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers
+            self.model.renderer,
+            opened,
+            self.sampling(sampling),
+            controls.seed,
+            controls.emotion,
+            self.workers,
+            _drawn(behind, opened),
         )
         alone = self.workers.alone
         for chunk in chunks:
@@ -333,6 +357,13 @@ def _heard(audio: AudioSource, sample_rate: int | None, audio_track: int | str |
         return load_audio(audio, sample_rate=sample_rate, audio_track=audio_track)
 
 
+def _drawn(background: Background | None, portrait: Portrait) -> np.ndarray | None:
+    """Return what frames are laid on, (H, W, 3): white where nobody chose; None where they are as they are."""
+    if background is None and portrait.alpha is not None:
+        say_white()
+    return draw_background(WHITE if background is None else background, portrait)
+
+
 def _rate(fps: Fraction | float | None) -> Fraction:
     rate = Fraction(FPS) if fps is None else Fraction(fps).limit_denominator(1001)
     if not 1 <= rate <= 120:
@@ -342,6 +373,8 @@ def _rate(fps: Fraction | float | None) -> Fraction:
 
 class Video:
     """A talking video that is rendered as it is read: iterate for frames (H, W, 3) uint8, or `save` a file.
+
+    Frames of a portrait with alpha on the background `transparent` are (H, W, 4), of straight alpha.
 
     fps: Fraction. size: (height, width). track: the landmarks. seconds: wall time a stage took, after a rendering.
     written: size, frames a second and frames of the file that `save` wrote, which may differ from those rendered.
@@ -358,10 +391,13 @@ class Video:
         emotion: str | None = None,
         *,
         sized: bool = False,
+        background: Background | None = None,
     ) -> None:
         """sized: the size was asked for, and not merely the portrait's."""
         self._head, self._portrait, self._audio = head, portrait, audio
-        self._sampling, self._seed, self._emotion, self._sized = sampling, seed, emotion, sized
+        self._sampling, self._seed, self._emotion = sampling, seed, emotion
+        self._sized = sized
+        self._background: Background | None = background
         self.track = track
         self.fps = track.fps
         self.size = (portrait.image.shape[0], portrait.image.shape[1])
@@ -373,21 +409,41 @@ class Video:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         renderer = self._head.model.renderer
-        stream = open_frames(renderer, self._portrait, self._sampling, self._seed, self._emotion, self._head.workers)
+        behind = _drawn(self._background, self._portrait)
+        stream = open_frames(
+            renderer, self._portrait, self._sampling, self._seed, self._emotion, self._head.workers, behind
+        )
         for start in range(0, len(self.track), SLICE_FRAMES):
             part = self.track.slice(start, min(start + SLICE_FRAMES, len(self.track)))
             yield from stream.push(part.points(), more=True)
         yield from stream.flush()
 
+    @property
+    def transparent(self) -> bool:
+        """Whether frames are (H, W, 4)."""
+        return self._portrait.alpha is not None and is_transparent(self._background)
+
     def _shown_in(self, path: str | os.PathLike[str]) -> Video:
-        """Return the video as it goes into a file: smaller for a GIF, where nobody asked for a size."""
+        """Return the video as it goes into a file: what nobody asked for is chosen by its format.
+
+        Raises:
+            ValueError: it is to be transparent in a file that cannot be.
+        """
+        if self.transparent and not keeps_alpha(path):
+            raise ValueError(
+                f"background: got transparent with {path}, expected .webm, .mov or a folder of PNG frames for it"
+            )
+        portrait, track = self._portrait, self.track
+        background: Background | None = self._background
         side = None if self._sized else capped_side(path, self.size)
-        if side is None:
-            return self
-        portrait = resized(self._portrait, side)
-        size = (portrait.image.shape[0], portrait.image.shape[1])
-        track = resized_track(self.track, size)
-        return Video(self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, sized=True)
+        if side is not None:
+            portrait = resized(portrait, side)
+            track = resized_track(track, (portrait.image.shape[0], portrait.image.shape[1]))
+        if background is None and keeps_alpha(path):
+            background = "transparent"
+        return Video(
+            self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, background=background
+        )
 
     @property
     def duration(self) -> Fraction:
@@ -403,14 +459,16 @@ class Video:
     ) -> Path:
         """Write the video (.mp4, .mov, .mkv, .webm, .gif, or a folder of PNG frames when `path` ends in a slash).
 
-        A GIF is at most 480 pixels a side unless a size was asked for, and at most 50 frames a second.
+        A GIF is at most 480 pixels a side unless a size was asked for, and at most 50 frames a second. A portrait with
+        alpha keeps it in .webm (VP9), .mov (ProRes 4444) and PNG, unless a background was asked for.
         Frames are encoded as they are made; the file appears under its name when it is whole. keep_part: what an error
         or an interruption leaves of it stays as NAME.partial.SUFFIX, if it lasts at least one second.
 
         Raises:
-            MediaError: it cannot be written there.
+            MediaError: it cannot be written there. ValueError: it is to be transparent in a file that cannot be.
         """
         check_output(path)
+        shown = self._shown_in(path)
         sound = None
         if self._audio is not None:
             if self._audio.origin is not None:
@@ -418,9 +476,14 @@ class Video:
             elif self._audio.original is not None and self._audio.original_rate is not None:
                 sound = (self._audio.original, self._audio.original_rate)
         rendering, started = 0.0, time.perf_counter()
-        shown = self._shown_in(path)
         with VideoWriter(
-            path, size=shown.size, fps=self.fps, audio=sound, duration=self.duration, keep_part=keep_part
+            path,
+            size=shown.size,
+            fps=self.fps,
+            audio=sound,
+            duration=self.duration,
+            keep_part=keep_part,
+            alpha=shown.transparent,
         ) as writer:
             before = time.perf_counter()
             for index, frame in enumerate(shown, 1):

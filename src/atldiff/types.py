@@ -81,11 +81,13 @@ def _shape_is(array: NDArray, shape: tuple[int | None, ...]) -> bool:
 class Portrait:
     """One face to animate.
 
-    image: (H, W, 3) uint8 RGB. landmarks: (478, 3) float32 pixels of `image`.
+    image: (H, W, 3) uint8 RGB. landmarks: (478, 3) float32 pixels of `image`. alpha: (H, W) uint8, straight; None where
+    all of it is opaque. Colours under alpha 0 are not seen, but what moves at an edge is sampled with them.
     """
 
     image: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
+    alpha: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -98,6 +100,18 @@ class Portrait:
             _shape_is(self.landmarks, (POINTS, 3)), "portrait landmarks", self.landmarks.shape, f"({POINTS}, 3) pixels"
         )
         _require(bool(np.isfinite(self.landmarks).all()), "portrait landmarks", "NaN or infinity", "finite numbers")
+        if self.alpha is not None:
+            _require(
+                self.alpha.dtype == np.uint8 and self.alpha.shape == self.image.shape[:2],
+                "portrait alpha",
+                f"{self.alpha.shape} {self.alpha.dtype}",
+                f"{self.image.shape[:2]} uint8",
+            )
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image, with alpha (H, W, 4) where there is one."""
+        return self.image if self.alpha is None else np.dstack([self.image, self.alpha])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from atldiff.commands.progress import Stopwatch
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Controls, LandmarkTrack, Portrait
+    from atldiff.video.background import Background
 
 TRACK_SUFFIX = ".npz"
+STDOUT = "-"
+"""The output that stands for standard output."""
 
 
 def default_output(portrait: Path, sound: Path, suffix: str, *, output: str | None, folder: Path | None) -> str:
@@ -75,6 +78,26 @@ def refuse_replacing(output: str | Path, *inputs: Path | None) -> None:
             raise MediaError(f"output {output}: would replace the input {path}: choose another -o")
 
 
+def check_background(background: str | None, output: str) -> Background | None:
+    """Return what is to be behind the portrait, read.
+
+    Raises:
+        ValueError: it is no background, or transparent in an output that cannot be. MediaError: it is no picture.
+    """
+    if background is None:
+        return None
+    from atldiff.video.background import is_transparent, open_background
+    from atldiff.video.write import keeps_alpha
+
+    opened = open_background(background)
+    if is_transparent(opened) and not is_track(output) and (output == STDOUT or not keeps_alpha(output)):
+        raise ValueError(
+            f"background: got {background} with -o {output}, expected .webm, .mov or a folder of PNG frames for it"
+        )
+    refuse_replacing(output, Path(background))
+    return opened
+
+
 def check_file_target(path: Path, *suffixes: str) -> None:
     """Raise unless a file with one of some suffixes can be written to `path`.
 
@@ -111,16 +134,15 @@ def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Po
         MediaError: not a picture. FaceNotFound: no face, or not the one asked for.
     """
     from atldiff.video.read import is_video
-    from atldiff.video.still import read_image
+    from atldiff.video.still import read_rgba
 
     if options.frame is not None or is_video(path):
         return path
-    image = read_image(path)
+    image, alpha = read_rgba(path)
     with waiting("Looking for the face", quiet=quiet):
-        from atldiff.landmarks.detect import detect
-        from atldiff.types import Portrait
+        from atldiff.methods.portrait import detected
 
-        return Portrait(image, detect(image, options.face))
+        return detected(image, alpha, options.face)
 
 
 def check_driving(path: Path | None, controls: Controls) -> None:

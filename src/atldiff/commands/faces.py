@@ -72,9 +72,11 @@ def _look(path: Path, frame: int | None) -> tuple[np.ndarray, int | None, list[L
 
     from atldiff.errors import FaceNotFound
     from atldiff.methods.portrait import searched_frames
+    from atldiff.video.still import on_grey
 
     missing = FaceNotFound(f"video {path}: no frame")
-    for index, image in searched_frames(path, frame):
+    for index, colour, alpha in searched_frames(path, frame):
+        image = colour if alpha is None else on_grey(colour, alpha)
         try:
             return image, index, list_faces(image)
         except FaceNotFound as error:

@@ -13,7 +13,7 @@ from atldiff.commands.options import (
     DrivingOptions,
     FaceOptions,
     ModelOptions,
-    RenderOptions,
+    PictureOptions,
     ReportOptions,
     SoundOptions,
     optional,
@@ -27,6 +27,7 @@ from atldiff.types import Controls
 if TYPE_CHECKING:
     from atldiff.pipeline import Video
     from atldiff.types import LandmarkTrack
+    from atldiff.video.background import Background
     from atldiff.video.write import Written
 
 
@@ -70,7 +71,7 @@ class Generate:
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
-    render: RenderOptions = field(default_factory=RenderOptions)
+    render: PictureOptions = field(default_factory=PictureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     live: LiveOptions = field(default_factory=LiveOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
@@ -86,12 +87,13 @@ def run(args: list[str]) -> int:
     check_sound_source(options)
     sound, driving, framing = options.audio or Path("stdin"), options.driving.driving_video, options.face.framing
     output = door.default_output(options.portrait, sound, ".mp4", output=options.output, folder=options.output_dir)
-    if output == live.STDOUT:
+    if output == door.STDOUT:
         live.check_stdout(json=options.report.json)
     else:
         door.check_target(output, options.portrait, options.audio, driving)
+    background = door.check_background(options.render.background, output)
     if options.audio is None:
-        return run_live(options, output, watch)
+        return run_live(options, output, watch, background)
     if options.landmarks is not None:
         door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
         door.refuse_replacing(options.landmarks, driving)
@@ -127,18 +129,19 @@ def run(args: list[str]) -> int:
                 sampling=options.render.sampling(head.sampling),
                 fps=fps,
                 size=options.render.size,
+                background=background,
             )
             track = video.track
     for path in (output if video is None else None, options.landmarks):
         if path is not None:
             track.save(path)
     watch.lap("landmarks")
-    if video is not None and output == live.STDOUT:
+    if video is not None and output == door.STDOUT:
         live.write_frames(video, video.size, float(video.fps), quiet=quiet)
         watch.lap("render")
     elif video is not None:
         save_video(video, output, watch, quiet=quiet)
-    written = None if video is None or output == live.STDOUT else video.written
+    written = None if video is None or output == door.STDOUT else video.written
     finish(output, track, watch, options.report, written, landmarks=options.landmarks)
     return 0
 
@@ -171,7 +174,7 @@ def check_sound_source(options: Generate) -> None:
         raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected {MIN_RATE} to {MAX_RATE} Hz")
 
 
-def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
+def run_live(options: Generate, output: str, watch: Stopwatch, background: Background | None) -> int:
     """Render standard input."""
     from atldiff.media.piped import Pipe
 
@@ -199,6 +202,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch) -> int:
         sampling=options.render.sampling(head.sampling),
         framing=options.face.framing,
         size=options.render.size,
+        background=background,
         quiet=quiet,
     )
     if options.report.json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from atldiff.commands.door import STDOUT
 from atldiff.commands.progress import say
 from atldiff.errors import MediaError
 from atldiff.media.piped import open_wav, pcm_packets, places, wav_packets
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from atldiff.media.piped import Pipe
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Controls, Framing, LandmarkTrack, Portrait
+    from atldiff.video.background import Background
 
-STDOUT = "-"
-"""The output that stands for standard output."""
 DEFAULT_RATE = 16_000
 """Sample rate of PCM whose rate is not stated, in Hz."""
 LOOK_S = 0.3
@@ -192,6 +192,7 @@ def generate_live(
     sampling: SampleConfig,
     framing: Framing,
     size: int | None,
+    background: Background | None,
     quiet: bool,
 ) -> dict[str, Any]:
     """Render sound as it is read into a file, or where `output` is `-` as raw frames to standard output.
@@ -207,14 +208,18 @@ def generate_live(
     from atldiff.live import continuous
     from atldiff.methods.framing import framed
     from atldiff.methods.portrait import resized
+    from atldiff.video.background import is_transparent
     from atldiff.video.gif import capped_side
     from atldiff.video.sound import LiveSound
-    from atldiff.video.write import VideoWriter
+    from atldiff.video.write import VideoWriter, keeps_alpha
 
     portrait = framed(portrait, framing)
     portrait = resized(portrait, size or capped_side(output, portrait.image.shape[:2]))
     shape = (portrait.image.shape[0], portrait.image.shape[1])
     to_stdout = output == STDOUT
+    if background is None and not to_stdout and keeps_alpha(output) and portrait.alpha is not None:
+        background = "transparent"
+    alpha = portrait.alpha is not None and is_transparent(background)
     with stop_wishes() if idle else nullcontext(lambda: False) as stopped:
         piped = open_sound(pipe, sample_rate, idle=idle, quiet=quiet)
         heard = Heard(piped.channels, keep=not to_stdout and not output.lower().endswith(".gif"))
@@ -226,12 +231,13 @@ def generate_live(
             controls=controls,
             driving=driving,
             sampling=sampling,
+            background=background,
         )
         if to_stdout:
             count = write_frames(frames, shape, FPS, quiet=quiet)
         else:
             sound = LiveSound(heard.blocks(), piped.rate, piped.channels)
-            with VideoWriter(output, size=shape, fps=FPS, audio=sound) as writer:
+            with VideoWriter(output, size=shape, fps=FPS, audio=sound, alpha=alpha) as writer:
                 for frame in frames:
                     writer.write(frame)
             count = writer.frames

@@ -118,6 +118,15 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PictureOptions(RenderOptions):
+    """How frames are made, and what they are laid on."""
+
+    background: Annotated[str | None, optional("COLOUR|PICTURE|blur|transparent")] = None
+    """Behind a portrait with transparent parts: a colour such as white or #204060, a picture, or a blur of the portrait
+    itself. Left out, .webm, .mov and PNG frames stay transparent, and all else is white."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
     """What is said meanwhile."""
 

@@ -13,7 +13,7 @@ from atldiff.commands.generate import finish, save_video
 from atldiff.commands.options import (
     FaceOptions,
     ModelOptions,
-    RenderOptions,
+    PictureOptions,
     ReportOptions,
     SoundOptions,
     optional,
@@ -64,7 +64,7 @@ class Render:
     """Emotion to show, with methods that were trained with labels."""
     sound: SoundOptions = field(default_factory=SoundOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
-    render: RenderOptions = field(default_factory=RenderOptions)
+    render: PictureOptions = field(default_factory=PictureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
 
@@ -86,6 +86,7 @@ def run(args: list[str]) -> int:
     if door.is_track(output):
         raise ValueError(f"output {output}: got a track, expected a video such as out.mp4")
     door.check_target(output, options.portrait, options.audio)
+    background = door.check_background(options.render.background, output)
     door.check_input(options.portrait, "portrait")
     door.check_input(options.track, "landmark track")
 
@@ -121,6 +122,7 @@ def run(args: list[str]) -> int:
         sampling=options.render.sampling(head.sampling),
         seed=options.seed,
         size=options.render.size,
+        background=background,
         emotion=options.emotion,
     )
     watch.lap("landmarks")

@@ -16,6 +16,7 @@ from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
+from atldiff.video.background import lay
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.tone import tone_of
@@ -67,7 +68,10 @@ class WindowRenderer(Protocol):
 
 
 class FrameStream:
-    """Frames of one portrait, from landmarks pushed in any portions, by a renderer of the mouth's window."""
+    """Frames of one portrait, from landmarks pushed in any portions, by a renderer of the mouth's window.
+
+    background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
+    """
 
     def __init__(
         self,
@@ -76,11 +80,12 @@ class FrameStream:
         sampling: SampleConfig,
         seed: int,
         workers: Workers | None = None,
+        background: np.ndarray | None = None,
     ) -> None:
         self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
         self._geometry = renderer.geometry
         points = portrait.landmarks[None]
-        self._portrait, self._landmarks = portrait.image, portrait.landmarks[:, :2]
+        self._portrait, self._background, self._landmarks = portrait.pixels, background, portrait.landmarks[:, :2]
         self._tone = tone_of(portrait.image, self._landmarks)
         matrix = fit_window(points, self._geometry)[0]
         identity = extract(portrait.image, matrix, self._geometry.side).astype(np.float32) / 127.5 - 1
@@ -91,11 +96,12 @@ class FrameStream:
             face=portrait.landmarks[OVAL, :2],
             source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
             unit_px=self._geometry.scale / float(np.hypot(matrix[0, 0], matrix[1, 0])),
+            alpha=portrait.alpha,
         )
         self._windows = OverlapStream(sampling, self._sample, workers)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
 
         more: as in `OverlapStream.push`.
         """
@@ -133,7 +139,7 @@ class FrameStream:
             moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
         with stage("composite"):
             x0, y0, x1, y1 = self._warp.box
-            composite(moved, (x0, y0), window)
+            composite(moved[..., :3], (x0, y0), window)
             frame = self._portrait.copy()
             frame[y0:y1, x0:x1] = moved
-            return frame
+            return lay(frame, self._background)

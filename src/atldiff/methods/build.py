@@ -29,7 +29,7 @@ class Frames(Protocol):
     """Frames of one portrait, from landmarks pushed in any portions."""
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
 
         more: the next landmarks are at hand, so windows may stay in work meanwhile; their frames come with those.
         """
@@ -60,8 +60,12 @@ def open_frames(
     seed: int,
     emotion: str | None = None,
     workers: Workers | None = None,
+    background: np.ndarray | None = None,
 ) -> Frames:
-    """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions."""
+    """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions.
+
+    background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
+    """
     if isinstance(renderer, PaperRenderer):
-        return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers)
-    return FrameStream(renderer, portrait, sampling, seed, workers)
+        return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers, background)
+    return FrameStream(renderer, portrait, sampling, seed, workers, background)

@@ -85,6 +85,7 @@ def framed(portrait: Portrait, framing: Framing) -> Portrait:
     return replace(
         portrait,
         image=np.ascontiguousarray(portrait.image[rows, columns]),
+        alpha=None if portrait.alpha is None else np.ascontiguousarray(portrait.alpha[rows, columns]),
         landmarks=portrait.landmarks - np.array([cut.x, cut.y, 0], np.float32),
     )
 

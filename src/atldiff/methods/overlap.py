@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atldiff.workers import Workers
 
     Finish = Callable[[int, np.ndarray], np.ndarray]
-    """Frame of a window (its number in it, its sampled picture (S, S, 3)) to the output frame (H, W, 3) uint8."""
+    """Frame of a window (its number in it, its sampled picture (S, S, 3)) to the output frame (H, W, 3 or 4) uint8."""
 
 
 class OverlapStream:
@@ -43,7 +43,7 @@ class OverlapStream:
         self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
 
         more: the next landmarks are at hand, so windows may stay in work meanwhile; their frames come with those.
         """

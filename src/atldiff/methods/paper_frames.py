@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.landmarks.control import FACE_CONTROL
+from atldiff.landmarks.topology import OVAL
 from atldiff.methods.overlap import OverlapStream
 from atldiff.methods.paper_inputs import NEEDED, build_start
 from atldiff.stages import stage
 from atldiff.types import emotion_label
+from atldiff.video.background import lay
 from atldiff.video.paste import paste
 from atldiff.video.tone import tone_of
+from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import apply, extract, face_window, fit_still_window
 
 if TYPE_CHECKING:
@@ -28,7 +32,9 @@ if TYPE_CHECKING:
 class PaperFrameStream:
     """Frames of one portrait, from landmarks pushed in any portions, by the published renderer.
 
-    The whole-face window stays where the portrait's face is; the head moves inside it.
+    The whole-face window stays where the portrait's face is; the head moves inside it, and its alpha with it.
+
+    background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
     """
 
     def __init__(
@@ -39,11 +45,12 @@ class PaperFrameStream:
         seed: int,
         emotion: str | None,
         workers: Workers | None = None,
+        background: np.ndarray | None = None,
     ) -> None:
         self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
         self._side = renderer.config.side
         device = renderer.device
-        self._portrait = portrait.image
+        self._portrait, self._background = portrait.pixels, background
         self._tone = tone_of(portrait.image, portrait.landmarks[:, :2])
         self._matrix = fit_still_window(portrait.landmarks[None], face_window(self._side))
         identity = extract(portrait.image, self._matrix, self._side).astype(np.float32) / 255
@@ -51,11 +58,12 @@ class PaperFrameStream:
         with torch.inference_mode():
             self._tokens = renderer.describe(self._identity)  # of the portrait, so once for all windows
         self._source = apply(self._matrix, portrait.landmarks[NEEDED, :2])[None]
+        self._alpha_warp = None if portrait.alpha is None else self._open_alpha_warp(portrait, portrait.alpha)
         self._emotion = torch.tensor([emotion_label(emotion, renderer.config.emotions)], device=device)
         self._windows = OverlapStream(sampling, self._sample, workers)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3) uint8 that are complete.
+        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
 
         more: as in `OverlapStream.push`.
         """
@@ -76,8 +84,22 @@ class PaperFrameStream:
                 pictures = frames[0].permute(1, 2, 3, 0).float().cpu().numpy() * 255  # (T, S, S, 3)
         if self._tone is not None:
             pictures = self._tone.of(pictures)
-        return pictures, self._finish
+        return pictures, lambda index, picture: self._frame(points[index], picture)
 
-    def _finish(self, index: int, picture: np.ndarray) -> np.ndarray:
+    def _frame(self, points: np.ndarray, picture: np.ndarray) -> np.ndarray:
+        alpha = None
+        if self._alpha_warp is not None:
+            with stage("warp"):
+                x0, y0, x1, y1 = self._alpha_warp.box
+                alpha = self._portrait[..., 3].copy()
+                alpha[y0:y1, x0:x1] = self._alpha_warp.warp(FACE_CONTROL.of(points[:, :2]))
         with stage("composite"):
-            return paste(self._portrait, picture, self._matrix)
+            return lay(paste(self._portrait, picture, self._matrix, alpha), self._background)
+
+    def _open_alpha_warp(self, portrait: Portrait, alpha: np.ndarray) -> PortraitWarp:
+        return PortraitWarp.prepare(
+            alpha,
+            face=portrait.landmarks[OVAL, :2],
+            source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
+            unit_px=face_window(self._side).scale / float(np.hypot(self._matrix[0, 0], self._matrix[1, 0])),
+        )

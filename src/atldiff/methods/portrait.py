@@ -11,8 +11,9 @@ from atldiff.errors import FaceNotFound
 from atldiff.landmarks.detect import detect
 from atldiff.stages import stage
 from atldiff.types import Portrait
-from atldiff.video.read import is_video, read_frames
-from atldiff.video.still import read_image
+from atldiff.video.background import bled
+from atldiff.video.read import is_video, read_rgba_frames
+from atldiff.video.still import on_grey, read_rgba
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +42,7 @@ def open_portrait(source: PortraitSource, face: int | None = None, frame: int | 
             return _video_portrait(path, face, frame)
     if frame is not None:
         raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
-    return _detected(read_image(source), face)  # pyright: ignore[reportArgumentType]
+    return detected(*read_rgba(source), face)  # pyright: ignore[reportArgumentType]
 
 
 def resized(portrait: Portrait, size: int | None) -> Portrait:
@@ -55,13 +56,15 @@ def resized(portrait: Portrait, size: int | None) -> Portrait:
     height, width = portrait.image.shape[:2]
     ratio = size / max(height, width)
     wanted = (max(16, 2 * round(width * ratio / 2)), max(16, 2 * round(height * ratio / 2)))
-    image = cv2.resize(portrait.image, wanted, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+    kind = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    image = cv2.resize(portrait.image, wanted, interpolation=kind)
+    alpha = None if portrait.alpha is None else cv2.resize(portrait.alpha, wanted, interpolation=kind).astype(np.uint8)
     factor = np.array([wanted[0] / width, wanted[1] / height, wanted[0] / width], np.float32)
-    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32))
+    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32), alpha)
 
 
-def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield number and picture of the frames of a video that are searched for a face: one, or the first 50.
+def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Yield number, picture and alpha of the frames of a video that are searched for a face: one, or the first 50.
 
     Raises:
         MediaError: not a video. ValueError: it has no such frame.
@@ -69,9 +72,9 @@ def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.nda
     if frame is not None and frame < 0:
         raise ValueError(f"frame: got {frame}, expected 0 or more")
     index = -1
-    for index, image in enumerate(read_frames(path)):
+    for index, (image, alpha) in enumerate(read_rgba_frames(path)):
         if frame is None or index == frame:
-            yield index, image
+            yield index, image, alpha
         if index == (FIRST_FRAMES - 1 if frame is None else frame):
             return
     if frame is not None:
@@ -80,9 +83,9 @@ def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.nda
 
 def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait:
     missing, searched = FaceNotFound(f"portrait {path}: no frame"), 0
-    for _, image in searched_frames(path, frame):
+    for _, image, alpha in searched_frames(path, frame):
         try:
-            return _detected(image, face)
+            return detected(image, alpha, face)
         except FaceNotFound as error:
             missing, searched = error, searched + 1
     if frame is None and face is None:
@@ -90,6 +93,9 @@ def _video_portrait(path: Path, face: int | None, frame: int | None) -> Portrait
     raise missing
 
 
-def _detected(image: np.ndarray, face: int | None) -> Portrait:
+def detected(image: np.ndarray, alpha: np.ndarray | None, face: int | None) -> Portrait:
+    """Return a picture (H, W, 3) and its alpha as a portrait; a face is looked for on grey, never in hidden colours."""
     with stage("detect"):
-        return Portrait(image, detect(image, face))
+        if alpha is None:
+            return Portrait(image, detect(image, face))
+        return Portrait(bled(image, alpha), detect(on_grey(image, alpha), face), alpha)

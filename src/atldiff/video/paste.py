@@ -21,10 +21,11 @@ def feather(side: int) -> np.ndarray:
     return np.minimum(ramp[None], ramp[:, None]).astype(np.float32)
 
 
-def paste(picture: np.ndarray, window: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return a picture (H, W, 3) uint8 with a window (S, S, 3), float32 levels 0 to 255, in its place.
+def paste(picture: np.ndarray, window: np.ndarray, matrix: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
+    """Return a picture (H, W, 3 or 4) uint8 with a window (S, S, 3), float32 levels 0 to 255, in its place.
 
-    matrix: (2, 3) map of picture pixels to window pixels. The picture itself is left alone.
+    matrix: (2, 3) map of picture pixels to window pixels. alpha: (H, W) uint8 that takes the place of the picture's own
+    in the window. The picture itself is left alone.
     """
     import cv2
 
@@ -43,6 +44,9 @@ def paste(picture: np.ndarray, window: np.ndarray, matrix: np.ndarray) -> np.nda
         layers, place, (x1 - x0, y1 - y0), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
     weight = np.clip(lifted[..., 3:], 0, 1)
-    part = frame[y0:y1, x0:x1]
+    part = frame[y0:y1, x0:x1, :3]
     part[:] = np.clip(np.rint(part + weight * (lifted[..., :3] - part)), 0, 255).astype(np.uint8)
+    if alpha is not None:
+        own = frame[y0:y1, x0:x1, 3].astype(np.float32)
+        frame[y0:y1, x0:x1, 3] = np.rint(own + weight[..., 0] * (alpha[y0:y1, x0:x1] - own)).astype(np.uint8)
     return frame

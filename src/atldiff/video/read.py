@@ -301,7 +301,8 @@ def _coded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator
 def _decoder(stream: av.VideoStream) -> Callable[[av.Packet], list[av.VideoFrame]]:
     """Return what decodes a stream's packets: FFmpeg's own decoders of VP8 and VP9 leave their alpha out."""
     name = _WITH_ALPHA.get(stream.codec_context.name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    tags = {key.lower(): value for key, value in stream.metadata.items()}  # a tag of that name hides the track's own
+    if name is None or tags.get("alpha_mode") != "1":
         return av.Packet.decode  # pyright: ignore[reportReturnType]
     return av.CodecContext.create(name, "r").decode  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -119,9 +119,9 @@ def _resampled(images: torch.Tensor, fields: torch.Tensor) -> tuple[torch.Tensor
 class PortraitWarp:
     """A portrait prepared for warping: its control points, the box that may move, and the grids the field lives on.
 
-    image: (H, W, 3) uint8. source: (K, 2) float32 control points in pixels. box: (x0, y0, x1, y1) pixels, inside the
-    image. field_low, field_high: (2,) the rectangle whose border never moves; it may reach beyond the image.
-    unit_px: pixels of one template pixel (the field's softening scales with it).
+    image: (H, W, 3) uint8, alpha: (H, W) uint8 or None. source: (K, 2) float32 control points in pixels. box: (x0, y0,
+    x1, y1) pixels, inside the image. field_low, field_high: (2,) the rectangle whose border never moves; it may reach
+    beyond the image. unit_px: pixels of one template pixel (the field's softening scales with it).
     """
 
     image: np.ndarray
@@ -130,9 +130,12 @@ class PortraitWarp:
     field_low: np.ndarray
     field_high: np.ndarray
     unit_px: float
+    alpha: np.ndarray | None = None
 
     @classmethod
-    def prepare(cls, image: np.ndarray, face: np.ndarray, source: np.ndarray, unit_px: float) -> PortraitWarp:
+    def prepare(
+        cls, image: np.ndarray, face: np.ndarray, source: np.ndarray, unit_px: float, alpha: np.ndarray | None = None
+    ) -> PortraitWarp:
         """Prepare a portrait. face: (K, 2) points that bound the face; source: (K, 2) control points."""
         low, high = face.min(0), face.max(0)
         size = float((high - low).max())
@@ -144,7 +147,7 @@ class PortraitWarp:
             int(min(width, np.ceil(field_high[0]))),
             int(min(height, np.ceil(field_high[1]))),
         )
-        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px)
+        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, alpha)
 
     def field(self, target: np.ndarray, low: np.ndarray, high: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
         """Evaluate the displacement on cell centres of a rectangle.
@@ -168,6 +171,8 @@ class PortraitWarp:
     def warp(self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion] = ()) -> np.ndarray:
         """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
 
+        With its alpha, (h, w, 4), where the portrait has one.
+
         target: (K, 2) pixels. detail: (4,) x0, y0, x1, y1 pixels of a part (the mouth) whose field is evaluated on
         cells of two template pixels; elsewhere cells are coarser. lids: closed over the eyes of the moved portrait.
         """
@@ -189,7 +194,10 @@ class PortraitWarp:
         moved = cv2.remap(self.image, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         for motion in lids:
             motion.paint(moved, self.image, (columns, rows), (x0, y0))
-        return moved
+        if self.alpha is None:
+            return moved
+        alpha = cv2.remap(self.alpha, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return np.dstack([moved, alpha])
 
     def _refine(self, field: np.ndarray, target: np.ndarray, part: tuple[int, int, int, int]) -> None:
         """Replace a part of a full-resolution field by a finer evaluation, feathered at its border, in place."""

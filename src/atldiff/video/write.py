@@ -39,8 +39,14 @@ class _Format(NamedTuple):
     muxer: str
     video: str
     audio: str | None
-    crf: int
+    crf: int | None
     fragmented: bool  # written in fragments, then copied into a file with its index in front
+    pixels: str = "yuv420p"
+
+    @property
+    def even(self) -> int:
+        """What the sides are multiples of."""
+        return 2 if "420" in self.pixels else 1
 
 
 _FORMATS = {
@@ -51,6 +57,13 @@ _FORMATS = {
     ".gif": _Format("gif", "gif", None, 0, False),
 }
 
+# ProRes 4444 is what editing programs exchange pictures with alpha in. PNG in .mov is lossless, twice as large, and
+# unknown to most of them; HEVC with alpha has no encoder outside macOS.
+_ALPHA_FORMATS = {
+    ".mov": _Format("mov", "prores_ks", "aac", None, True, "yuva444p10le"),
+    ".webm": _Format("webm", "libvpx-vp9", "libopus", 28, False, "yuva420p"),
+}
+
 # The index of a fragmented file waits for the first fragment, because only then the encoder delays are known: written
 # at once it could not hold the edit lists that make sound and picture both start at 0.
 _FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
@@ -58,6 +71,8 @@ _FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_p
 _ENCODER_OPTIONS = {
     "libx264": {"preset": "veryfast"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
+    # A macroblock's bits: half of what the profile takes, which is more than PNG. 8 bits of alpha are all there are.
+    "prores_ks": {"profile": "4444", "vendor": "apl0", "bits_per_mb": "1000", "alpha_bits": "8"},
 }
 _MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
 _EXACT = 0x40000 | 0x4000  # swscale's ACCURATE_RND and FULL_CHR_H_INP, which PyAV names only from 18 on
@@ -65,6 +80,11 @@ _THREADS = 2
 _BT709 = 1  # FFmpeg's number for BT.709 primaries, transfer and matrix alike
 _CPU_AVX_512F = 13  # OpenCV's number for the processor feature
 _OWN_FRAMES = re.compile(r"\d{6,}\.png|audio\.wav")
+
+
+def keeps_alpha(path: str | os.PathLike[str]) -> bool:
+    """Return whether frames with alpha stay so in such a file: .webm, .mov and folders of PNG frames."""
+    return _is_folder(path) or Path(path).suffix.lower() in _ALPHA_FORMATS
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -114,6 +134,8 @@ class VideoWriter:
     the body leaves nothing under the final name; what was written stays, playable, as NAME.partial.SUFFIX if it lasts
     at least one second. Several writers of one path do not see one another; the last to finish wins, and the last to
     give up leaves its part.
+
+    Frames with alpha go into .webm (VP9), .mov (ProRes 4444) and folders of PNG frames, as straight alpha.
     """
 
     def __init__(
@@ -126,6 +148,7 @@ class VideoWriter:
         duration: Fraction | None = None,
         quality: int | None = None,
         keep_part: bool = True,
+        alpha: bool = False,
     ) -> None:
         """Check everything; no file appears before the first frame.
 
@@ -138,10 +161,11 @@ class VideoWriter:
             duration: seconds at which encoded sound is cut or to which it is padded; its own length when None.
             keep_part: leave what was written when it is not finished; nothing at all otherwise.
             quality: constant rate factor, lower is better: 0 to 51, 18 by default (.webm 0 to 63, 28).
+            alpha: the frames are (height, width, 4).
 
         Raises:
             MediaError: `check_output` raises, or the audio cannot be used.
-            ValueError: an argument out of range.
+            ValueError: an argument out of range, or alpha for a format that has none.
         """
         check_output(path)
         self.path = Path(path)
@@ -154,6 +178,8 @@ class VideoWriter:
             raise ValueError(f"size: got {size}, expected (height, width) of at least 1 pixel each")
         if duration is not None and duration <= 0:
             raise ValueError(f"duration: got {duration} s, expected a positive number of seconds")
+        if alpha and not keeps_alpha(path):
+            raise ValueError(f"output {self.path}: got frames with alpha, expected .webm, .mov or a folder for them")
         sound = None if audio is None else check_sound(audio)
         if isinstance(sound, SoundFile) and self.path.exists() and self.path.samefile(sound.path):
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
@@ -162,9 +188,10 @@ class VideoWriter:
         self._keep_part = keep_part
         self._place = Workplace(self.path)
         self._kept = self.path.with_name(f"{stem}.partial{suffix}")
-        self._format = None if _is_folder(path) else _FORMATS[suffix.lower()]
+        self._format = None if _is_folder(path) else (_ALPHA_FORMATS if alpha else _FORMATS)[suffix.lower()]
         self._sink: _Stream | _Folder | GifStream
         self._file_size, self._file_fps = size, self._fps
+        self._channels = 4 if alpha else 3
         try:
             if self._format is None:
                 _check_quality(quality, 0)
@@ -178,8 +205,9 @@ class VideoWriter:
                     _log.warning("output %s: at %d fps, not %g, which no GIF can have", path, MOST_FPS, self._fps)
                 self._sink = GifStream(self._place.path, size, self._fps)
             else:
-                _check_quality(quality, _MAX_CRF[self._format.video])
-                self._file_size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+                _check_quality(quality, _MAX_CRF.get(self._format.video, 0))
+                even = self._format.even
+                self._file_size = (size[0] + size[0] % even, size[1] + size[1] % even)
                 self._sink = _Stream(self._place.path, self._format, size, self._fps, sound, duration, quality)
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from None
@@ -202,7 +230,7 @@ class VideoWriter:
             self.abort()
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Encode the next frame, (height, width, 3) uint8 RGB, and the sound that belongs to it.
+        """Encode the next frame, (height, width, 3) uint8 RGB or (height, width, 4), and the sound that belongs to it.
 
         Raises:
             ValueError: a frame of another size or type, or the writer is closed.
@@ -210,8 +238,9 @@ class VideoWriter:
         """
         if not self._open:
             raise ValueError(f"output {self.path}: got a frame after close, expected none")
-        if frame.shape != (*self._size, 3) or frame.dtype != np.uint8:
-            raise ValueError(f"frame: got {frame.shape} {frame.dtype}, expected {(*self._size, 3)} uint8")
+        expected = (*self._size, self._channels)
+        if frame.shape != expected or frame.dtype != np.uint8:
+            raise ValueError(f"frame: got {frame.shape} {frame.dtype}, expected {expected} uint8")
         try:
             with held():  # a packet that is lost on the way would spoil the part that is kept
                 if not self.frames:
@@ -297,14 +326,17 @@ class _Stream:
         self._container = av.open(
             os.path.abspath(path), "w", format=form.muxer, container_options=_FRAGMENTS if form.fragmented else {}
         )
-        self._padding = (size[0] % 2, size[1] % 2)
+        self._pixels, self._padding = form.pixels, (size[0] % form.even, size[1] % form.even)
         options = dict(_ENCODER_OPTIONS[form.video])
         if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
             options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
-        options["crf"] = str(form.crf if quality is None else quality)
+        if form.pixels == "yuva420p":
+            options["auto-alt-ref"] = "0"  # hidden frames have no alpha
+        if form.crf is not None:
+            options["crf"] = str(form.crf if quality is None else quality)
         video = cast("av.VideoStream", self._container.add_stream(form.video, rate=fps, options=options))
         video.height, video.width = size[0] + self._padding[0], size[1] + self._padding[1]
-        video.pix_fmt = "yuv420p"
+        video.pix_fmt = form.pixels
         context = video.codec_context
         context.time_base = 1 / fps
         context.gop_size = max(1, round(fps))  # a killed render loses at most the last second or so
@@ -343,8 +375,8 @@ class _Stream:
         if any(self._padding):
             frame = np.pad(frame, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
         picture = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24"),
-            format="yuv420p",
+            av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.shape[2] == 3 else "rgba"),
+            format=self._pixels,
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
@@ -415,6 +447,8 @@ def _copy_streams(source: Path, target: Path, muxer: str) -> None:
         av.open(os.path.abspath(target), "w", format=muxer, container_options={"movflags": "faststart"}) as whole,
     ):
         copies = {stream.index: whole.add_stream_from_template(stream) for stream in fragments.streams}
+        for stream in fragments.streams.video:  # all kinds of ProRes have one codec, and would get one kind's tag
+            copies[stream.index].codec_context.codec_tag = stream.codec_context.codec_tag
         for packet in fragments.demux():
             if packet.size:
                 packet.stream = copies[packet.stream_index]
