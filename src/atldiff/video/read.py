@@ -78,7 +78,7 @@ class VideoInfo:
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is a video: a stream of more than one frame. Animated GIFs are; cover art and HEIC are not."""
+    """Return whether a file is a video: a stream of several frames. Moving GIFs are; cover art and HEIC are not."""
     if not Path(path).is_file() or not Path(path).stat().st_size or is_still(path):
         return False
     try:
