@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atldiff.landmarks.crop import cut, rotation_2d
-from atldiff.landmarks.plausible import bounding_square, disagreement, judge, roll_deg
+from atldiff.landmarks.plausible import CERTAIN, bounding_square, disagreement, judge, roll_deg
 from atldiff.landmarks.shape import mean_shape
 
 CENTRE, SCALE = np.array([200.0, 180.0]), 35.0
@@ -55,29 +55,45 @@ def picture() -> np.ndarray:
 @pytest.mark.parametrize("roll", [0.0, 30.0, 100.0, 180.0, -135.0])
 def test_a_mesh_on_its_face_is_certain_after_one_look(picture: np.ndarray, roll: float) -> None:
     look = FaceAt(mesh(roll))
-    assert judge(picture, mesh(roll), look) == (True, None)
+    certainty, seen = judge(picture, mesh(roll), look)
+    assert certainty > CERTAIN
+    assert seen is None
     assert look.looks == 1
 
 
 @pytest.mark.parametrize(("roll", "truth"), [(0, 180), (48, -120), (-45, 150), (10, 100), (0, -80)])
 def test_a_mesh_the_wrong_way_up_is_told_how_the_face_lies(picture: np.ndarray, roll: float, truth: float) -> None:
-    certain, seen = judge(picture, mesh(roll), FaceAt(mesh(truth)))
-    assert not certain
+    certainty, seen = judge(picture, mesh(roll), FaceAt(mesh(truth)))
+    assert certainty == 0
     assert seen is not None
     assert (seen - truth + 180) % 360 - 180 == pytest.approx(0, abs=2)
 
 
 def test_hesitation_alone_condemns_no_mesh(picture: np.ndarray) -> None:
-    assert judge(picture, mesh(5), FaceAt(mesh(5), best=0.84)) == (True, None)  # no other turn is better
-    assert judge(picture, mesh(5), FaceAt(mesh(5), best=0.65, worst=0.3)) == (False, None)
-    assert judge(picture, mesh(5), lambda crop: []) == (False, None)
+    for best, worst in ((0.84, 0.6), (0.65, 0.3)):  # no other turn is better
+        certainty, seen = judge(picture, mesh(5), FaceAt(mesh(5), best=best, worst=worst))
+        assert seen is None
+        assert certainty == pytest.approx(best, abs=0.01)
+    assert judge(picture, mesh(5), lambda crop: []) == (0, None)
+
+
+@pytest.mark.parametrize(("on_its_head", "believed"), [(0.82, False), (0.87, True)])
+def test_a_masked_face_stays_upright(picture: np.ndarray, on_its_head: float, *, believed: bool) -> None:
+    """It looks a little more like a face on its head, but the detector's key points lie on the mesh as it is."""
+    upright, turned = FaceAt(mesh(0), best=0.75, worst=0.6), FaceAt(mesh(180), best=on_its_head, worst=0.6)
+    looks = lambda crop: max(upright(crop), turned(crop), key=lambda found: found[0][0])  # noqa: E731
+    certainty, seen = judge(picture, mesh(0), looks)
+    assert (seen is not None) is believed
+    assert certainty < CERTAIN
 
 
 def test_a_neighbour_s_face_in_the_crop_says_nothing(picture: np.ndarray) -> None:
     neighbour = mesh(180)
     neighbour[:, 0] += 80
     own, other = FaceAt(mesh(0), best=0.9), FaceAt(neighbour, best=0.99, worst=0.97)
-    assert judge(picture, mesh(0), lambda crop: [*other(crop), *own(crop)]) == (True, None)
+    certainty, seen = judge(picture, mesh(0), lambda crop: [*other(crop), *own(crop)])
+    assert certainty > CERTAIN
+    assert seen is None
 
 
 def test_disagreement_is_in_eye_distances() -> None:

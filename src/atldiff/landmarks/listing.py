@@ -10,7 +10,7 @@ from atldiff.landmarks.condition import conditions
 from atldiff.landmarks.crop import rotation_2d
 from atldiff.landmarks.detect import find_faces, usable_of
 from atldiff.landmarks.plausible import roll_deg
-from atldiff.landmarks.search import MIN_FACE_PX, FoundFace, default_of
+from atldiff.landmarks.search import DOUBTFUL, MIN_FACE_PX, FoundFace, default_of
 from atldiff.landmarks.topology import MESH_POINTS
 
 
@@ -55,6 +55,6 @@ def _listed(image: np.ndarray, face: FoundFace, number: int | None, *, default: 
     notes = [each.note for each in conditions(image, points)]
     if number is None:
         notes = [f"too small: expected {MIN_FACE_PX} px"]
-    elif not face.sure:
+    elif face.certainty < DOUBTFUL:
         notes.append("perhaps no face")
     return ListedFace(number, box.mean(axis=0), float(right - left), box, roll, default, tuple(notes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from atldiff.landmarks.crop import cut, rotation_2d
 from atldiff.landmarks.order import reading_order
-from atldiff.landmarks.plausible import bounding_square, judge, roll_deg
+from atldiff.landmarks.plausible import CERTAIN, bounding_square, judge, roll_deg
 from atldiff.landmarks.topology import MESH_POINTS, POINTS
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ TILE_SHARES = (1.0, 0.6, 0.36, 0.22)
 TURNED_TILE_SHARES = TILE_SHARES[:1]
 """Likewise in turned pictures, for faces of which nothing is seen in the picture as it is."""
 
+DOUBTFUL = 0.6
+"""Certainty below which it is perhaps no face."""
+
 MIN_FACE_PX = 24
 """Smallest accepted width of a face in pixels; below it the mouth is a handful of pixels."""
 
@@ -58,10 +61,15 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoundFace:
-    """One face of a picture: its landmarks (478, 3) in pixels, and whether they certainly lie the right way up."""
+    """One face of a picture: its landmarks (478, 3) in pixels, and how certain they are, as of `plausible.judge`."""
 
     points: np.ndarray
-    sure: bool
+    certainty: float
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is a face, and the right way up, beyond doubt."""
+        return self.certainty >= CERTAIN
 
 
 def _tiles(height: int, width: int, shares: Sequence[float]) -> Iterator[tuple[int, int, int, int]]:
@@ -150,14 +158,14 @@ def _righted(detector: Detector, image: np.ndarray, points: np.ndarray) -> Found
     if abs(roll) > TURNED_DEG:
         turned = again(roll)
         points = points if turned is None else turned
-    sure, seen_roll = judge(image, points, detector.look)
+    certainty, seen_roll = judge(image, points, detector.look)
     if seen_roll is None:
-        return FoundFace(points, sure)
+        return FoundFace(points, certainty)
     turned = again(seen_roll)
     if turned is None:
         return None
-    sure, seen_roll = judge(image, turned, detector.look)
-    return FoundFace(turned, sure) if seen_roll is None else None
+    certainty, seen_roll = judge(image, turned, detector.look)
+    return FoundFace(turned, certainty) if seen_roll is None else None
 
 
 def _search(image: np.ndarray, detector: Detector, shares: Sequence[float]) -> list[FoundFace]:
@@ -180,10 +188,10 @@ def _search_turned(image: np.ndarray, detector: Detector, quarters: int, shares:
     height, width = image.shape[:2]
     found = []
     for face in _search(np.rot90(image, quarters), detector, shares):
-        if face.sure:
+        if face.is_certain:
             x, y, z = face.points.T
             x, y = ((x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x))[quarters]
-            found.append(FoundFace(np.stack([x, y, z], axis=1), sure=True))
+            found.append(FoundFace(np.stack([x, y, z], axis=1), face.certainty))
     return found
 
 
@@ -194,9 +202,9 @@ def face_width(points: np.ndarray) -> float:
 
 
 def default_of(faces: Sequence[FoundFace]) -> int:
-    """Return which of several faces is taken where none is chosen: the largest, of those that certainly are faces."""
+    """Return which of several faces is taken where none is chosen: the largest, of those that are hardly none."""
     areas = [float(np.prod(np.ptp(face.points[:MESH_POINTS, :2], axis=0))) for face in faces]
-    return max(range(len(faces)), key=lambda index: (faces[index].sure, areas[index]))
+    return max(range(len(faces)), key=lambda index: (faces[index].certainty >= DOUBTFUL, areas[index]))
 
 
 def find_faces(image: np.ndarray, detector: Detector) -> list[FoundFace]:
@@ -207,7 +215,7 @@ def find_faces(image: np.ndarray, detector: Detector) -> list[FoundFace]:
     or one lies on its side or head, the picture is turned and looked at again.
     """
     faces = _search(image, detector, TILE_SHARES)
-    if not any(face.sure for face in faces):
+    if not any(face.is_certain for face in faces):
         for quarters in (2, 1, 3):
             turned = _search_turned(image, detector, quarters, TURNED_TILE_SHARES)
             if turned:
