@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 import wave
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from atldiff import cli
 from atldiff.checkpoint import save_model
 from atldiff.commands.live import Heard
 from atldiff.errors import MediaError
-from atldiff.live import END, PATIENCE_S, continuous, filled
+from atldiff.live import END, PATIENCE_S, as_arrays, continuous, filled
 from atldiff.media.piped import pcm_packets
 from atldiff.pipeline import TalkingHead
 
@@ -423,3 +424,53 @@ def test_a_long_chunk_is_the_same_as_many(random_model: ATLModel, pcm: bytes) ->
         np.stack(list(head.stream(portrait, pieces, size=64))) for pieces in ([samples], np.split(samples, [700, 9000]))
     )
     assert np.array_equal(whole, parts)
+
+
+PCM = np.array([0, 1, -1, 32767, -32768, 258], np.int16)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        PCM.astype("<i2").tobytes(),
+        bytearray(PCM.astype("<i2").tobytes()),
+        memoryview(PCM.astype("<i2").tobytes()),
+        array("h", PCM.tolist()),
+        memoryview(PCM),
+        PCM.tolist(),
+        tuple(PCM.tolist()),
+        PCM,
+    ],
+)
+def test_packets_of_any_kind_are_the_same_samples(packet) -> None:
+    (samples,) = as_arrays([packet])
+    assert samples.dtype == np.int16
+    assert samples.tolist() == PCM.tolist()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_half_a_sample_waits_for_the_next_packet(cut) -> None:
+    data = PCM.astype("<i2").tobytes()
+    parts = list(as_arrays([data[:cut], b"", data[cut:]]))
+    assert np.concatenate(parts).tolist() == PCM.tolist()
+
+
+def test_floats_of_a_list_stay_floats() -> None:
+    (samples,) = as_arrays([[0.5, -0.25]])
+    assert samples.dtype.kind == "f"
+    assert samples.tolist() == [0.5, -0.25]
+
+
+@pytest.mark.parametrize(
+    ("packets", "says"),
+    [
+        (["speech"], "got str"),
+        ([[40_000, 0]], "got 0 to 40000, expected 16-bit"),
+        ([b"\x00\x01\x02"], "half a 16-bit sample"),
+        ([[[1, 2], [3]]], "expected samples"),
+    ],
+)
+def test_a_packet_that_is_no_sound_is_one_line(packets, says) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        list(as_arrays(packets))
+    assert "\n" not in str(caught.value)

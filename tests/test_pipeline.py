@@ -418,3 +418,13 @@ def test_auto_takes_bfloat16_only_where_it_is_in_hardware_and_allowed(
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert choose_dtype("auto", torch.device("cpu")) == chosen
     assert choose_dtype("float32", torch.device("cpu")) == torch.float32
+
+
+def test_a_stream_of_bytes_gives_the_frames_of_its_samples(atl_head, portrait, speech) -> None:
+    pcm = np.rint(speech[:8000] * 32767).astype("<i2")
+    data = pcm.tobytes()
+    cuts = [data[:1001], data[1001:1002], data[1002:]]
+    from_bytes = list(atl_head.stream(portrait, cuts))
+    from_arrays = list(atl_head.stream(portrait, [pcm]))
+    assert len(from_bytes) == len(from_arrays) > 0
+    assert all(np.array_equal(a, b) for a, b in zip(from_bytes, from_arrays, strict=True))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -30,13 +31,56 @@ class _End:
 END: Final = _End()
 """The source has ended."""
 
+Samples: TypeAlias = "np.ndarray | bytes | bytearray | memoryview | array[int] | array[float] | Sequence[float]"
+"""What a packet of sound may be; `as_arrays` says how it is read."""
 Packet: TypeAlias = "np.ndarray | _End | BaseException"
 Take: TypeAlias = Callable[[float], "Packet | None"]
 """Waits up to so many seconds for the next packet; None when none came."""
 
 
+def as_arrays(packets: Iterable[Samples]) -> Iterator[np.ndarray]:
+    """Yield packets of sound as arrays (n,) or (n, channels).
+
+    Arrays come as they are: integers over the range of their type, floats in [-1, 1]. Bytes (bytes, bytearray, a
+    memoryview of bytes) are mono 16-bit little-endian PCM, what sound cards and sockets give; half a sample at the end
+    of a packet waits for the next one. An array.array, a memoryview of another type and a list are read as NumPy reads
+    them, whole numbers of a list as 16-bit samples.
+
+    Raises:
+        ValueError: none of these, whole numbers beyond 16 bits, or half a sample at the end of all.
+    """
+    half = b""
+    for packet in packets:
+        if isinstance(packet, np.ndarray):
+            yield np.atleast_1d(packet)
+        elif isinstance(packet, (bytes, bytearray)) or (isinstance(packet, memoryview) and packet.format in "Bbc"):
+            data = half + bytes(packet)
+            half = data[len(data) & ~1 :]
+            yield np.frombuffer(data[: len(data) & ~1], "<i2")
+        elif isinstance(packet, (memoryview, array, list, tuple)):
+            yield _array(packet)
+        else:
+            raise ValueError(f"audio packet: got {type(packet).__name__}, expected a NumPy array, bytes or a list")
+    if half:
+        raise ValueError("audio packets: got half a 16-bit sample at the end, expected an even number of bytes in all")
+
+
+def _array(packet: memoryview | array | list | tuple) -> np.ndarray:
+    try:
+        samples = np.asarray(packet)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"audio packet: {error}, expected samples (n,) or (n, channels)") from None
+    if not samples.size:
+        return np.zeros(0, np.float32)
+    if isinstance(packet, (list, tuple)) and samples.dtype.kind == "i":
+        if samples.min() < -32768 or samples.max() > 32767:
+            raise ValueError(f"audio packet: got {samples.min()} to {samples.max()}, expected 16-bit samples")
+        return samples.astype(np.int16)
+    return samples
+
+
 def continuous(
-    packets: Iterable[np.ndarray], sample_rate: int, *, ended: Callable[[], bool] = lambda: False
+    packets: Iterable[Samples], sample_rate: int, *, ended: Callable[[], bool] = lambda: False
 ) -> Iterator[np.ndarray]:
     """Yield a source's packets as they come, and a frame's time of silence whenever the clock is ahead of them.
 
@@ -44,7 +88,7 @@ def continuous(
     moves on, blinks, and keeps its mouth closed while nothing is said. A source that is faster than the clock is
     followed as fast as its packets are taken, and waits meanwhile; none of it is lost.
 
-    packets: arrays (n,) or (n, channels) at `sample_rate`; iterated in a thread of its own, where it may block. Its
+    packets: as `as_arrays` takes them, at `sample_rate`; iterated in a thread of its own, where it may block. Its
     end ends the stream. ended: asked now and then; True ends the stream as well.
 
     Raises:
@@ -64,7 +108,7 @@ def continuous(
 
     def listen() -> None:
         try:
-            for packet in packets:
+            for packet in as_arrays(packets):
                 if not offer(packet):
                     return
             offer(END)

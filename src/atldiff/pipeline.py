@@ -27,6 +27,7 @@ from atldiff.export.choose import find_export
 from atldiff.landmarks.edit import at_fps, resized_track, retarget
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
+from atldiff.live import as_arrays
 from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from atldiff.export.manifest import Export
+    from atldiff.live import Samples
     from atldiff.methods.build import Model
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.portrait import PortraitSource
@@ -288,7 +290,7 @@ class TalkingHead:
     def stream(
         self,
         portrait: PortraitSource,
-        chunks: Iterable[np.ndarray],
+        chunks: Iterable[Samples],
         *,
         sample_rate: int = SAMPLE_RATE,
         face: int | None = None,
@@ -306,7 +308,9 @@ class TalkingHead:
         atl-diff-paper's after two seconds. Smoothing adds three of its sigmas. `atldiff.live.continuous` makes
         chunks of a live source and lets the face idle while nothing comes.
 
-        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`. framing, driving: as for `landmarks`.
+        chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`, floats in [-1, 1] or integers over their
+        type's range, or bytes of mono 16-bit little-endian PCM; all that `atldiff.live.as_arrays` takes.
+        framing, driving: as for `landmarks`.
         background: as for a call.
         """
         self._check_pair(controls.emotion)
@@ -327,8 +331,7 @@ class TalkingHead:
             _drawn(behind, opened),
         )
         alone = self.workers.alone
-        for chunk in chunks:
-            samples = np.atleast_1d(chunk)
+        for samples in as_arrays(chunks):
             for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk
                 part = resampler.feed(samples[start : start + sample_rate])
                 yield from frames.push(alone(tracks.push, part).points())
