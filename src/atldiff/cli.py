@@ -154,7 +154,7 @@ def _dispatch(args: list[str]) -> int:
     if name not in COMMANDS:
         from difflib import get_close_matches
 
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, [*COMMANDS, "--help", "--version"], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(COMMANDS)}"
         raise ValueError(f"command: got {name!r}; {hint} (see `atldiff --help`)")
     return import_module(f"atldiff.commands.{name.replace('-', '_')}").run(args[1:])

@@ -116,7 +116,7 @@ SUBSTITUTES: Mapping[str, Substitute] = {
         refused=True,
     ),
     "--box": Substitute(
-        "the face is found by itself, --face N takes another of several",
+        "the face is found by itself; of several, --face N takes one that `atldiff faces` lists",
         takes="numbers",
         harmless=frozenset({"-1 -1 -1 -1"}),
         refused=True,
