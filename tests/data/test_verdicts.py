@@ -201,7 +201,7 @@ class TestRay:
         manifest = prepare(
             raw, tmp_path / "out", workers="ray", progress=lambda done, total: seen.append((done, total))
         )
-        assert seen == [(done, 10) for done in range(11)]
+        assert seen == [(done, 11) for done in range(12)]
         assert manifest.entries == local.entries
         assert tree(tmp_path / "out") == tree(local.folder)
         assert cluster.is_initialized()  # the caller's cluster is left to the caller

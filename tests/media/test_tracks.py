@@ -14,6 +14,7 @@ from av.stream import Disposition
 from atldiff.audio.load import Audio, load_audio, load_soundtrack
 from atldiff.errors import MediaError
 from atldiff.pipeline import Video
+from atldiff.types import Portrait
 from atldiff.video.sound import SoundFile
 from atldiff.video.write import VideoWriter
 
@@ -129,9 +130,14 @@ def test_the_output_has_the_track_that_was_heard(tmp_path: Path, codec: str, tra
         def __init__(self) -> None:
             self.size, self.fps = (64, 64), Fraction(25)
             self._audio, self._sized = audio, True
+            self._portrait = Portrait(np.zeros((64, 64, 3), np.uint8), np.zeros((478, 3), np.float32))
+            self._background = None
 
         def __len__(self) -> int:
             return 25
+
+        def _shown_in(self, path: object) -> Video:
+            return self
 
         def __iter__(self) -> Iterator[np.ndarray]:
             return iter([np.zeros((64, 64, 3), np.uint8)] * 25)

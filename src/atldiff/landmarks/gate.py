@@ -32,8 +32,9 @@ LOOKAHEAD_FRAMES = 4
 """A frame's gate knows the sound up to this many frames later: it is open when speech begins."""
 HOLD_FRAMES, CLOSE_FRAMES = 1, 4
 """The gate stays open for the first after the last spoken frame, and closes over the second: in 200 ms."""
-HEARD_FRAMES = 3
-"""A recording with less speech than this has none: a chord now and then sounds like a vowel."""
+HEARD_FRAMES = 8
+"""A recording with less speech than this has none: a chord now and then, or noise that an encoder fades in, sounds like
+a vowel."""
 
 _OPEN_FRAMES = LOOKAHEAD_FRAMES + 1
 _NO_SOUND_DB = -300.0
