@@ -99,7 +99,7 @@ class Downmix:
         self._block = max(1, round(rate * _BLOCK_S))
         self._coarse = max(1, rate // _COARSE_HZ)
         self._held = np.zeros((0, channels), np.float32)
-        self._power = np.zeros(channels + 1)  # of the plain mix, and of each channel
+        self._power = [0.0] * (channels + 1)  # of the plain mix, and of each channel
         self._turned = False
         self._strongest = 0
         self._last: tuple[float, ...] | None = None
@@ -144,40 +144,47 @@ class Downmix:
             start = stop
         return plain
 
-    def _powers(self, samples: NDArray[np.float32]) -> list[NDArray[np.float64]]:
+    def _powers(self, samples: NDArray[np.float32]) -> list[list[float]]:
         """Return for each block the mean square of the plain mix and of each channel, (channels + 1,)."""
         whole = len(samples) // self._block
         powers = self._block_powers(samples[: whole * self._block], whole) if whole else []
         rest = samples[whole * self._block :]
         return powers + (self._block_powers(rest, 1) if len(rest) else [])
 
-    def _block_powers(self, samples: NDArray[np.float32], blocks: int) -> list[NDArray[np.float64]]:
+    def _block_powers(self, samples: NDArray[np.float32], blocks: int) -> list[list[float]]:
         length = len(samples) // blocks
         coarse = min(self._coarse, length)
         steps = length // coarse
         rows = samples.reshape(blocks, length, -1)[:, : steps * coarse]
-        rows = rows.reshape(blocks, steps, coarse, -1).mean(axis=2)
-        mixed = sum(rows[..., channel] * weight for channel, weight in enumerate(self._weights))
-        heard = np.concatenate([np.asarray(mixed)[..., None], rows], axis=2)  # (blocks, steps, channels + 1)
+        fine = rows.reshape(blocks, steps, coarse, -1)
+        heard = np.empty((self._channels + 1, blocks, steps), np.float32)  # the plain mix, and each channel
+        for channel in range(self._channels):
+            heard[channel + 1] = sum(fine[:, :, at, channel] for at in range(coarse)) / np.float32(coarse)
+        heard[0] = sum(heard[channel + 1] * weight for channel, weight in enumerate(self._weights))
         if steps > 1:
-            heard = heard[:, 1:] - np.float32(_EMPHASIS) * heard[:, :-1]
-        return list(np.square(heard, dtype=np.float64).mean(axis=1))
+            heard = heard[..., 1:] - np.float32(_EMPHASIS) * heard[..., :-1]
+        return np.square(heard).mean(axis=2, dtype=np.float64).T.tolist()
 
-    def _choose(self, power: NDArray[np.float64]) -> tuple[float, ...]:
+    def _choose(self, power: list[float]) -> tuple[float, ...]:
         """Return the shares of the channels in a block of these powers."""
-        self._power += (power - self._power) / _MEMORY_BLOCKS if self._power.any() else power
-        mixed, alone = self._power[0], self._power[1:] * ((self._weights > 0) | self._assumed)
-        unrelated = float(np.square(self._weights, dtype=np.float64) @ alone)
-        loudest = float(alone.max())
+        if any(self._power):
+            self._power = [old + (new - old) / _MEMORY_BLOCKS for old, new in zip(self._power, power, strict=True)]
+        else:
+            self._power = power
+        mixed, *alone = self._power
+        unrelated = sum(share * share * each for share, each in zip(self._usual, alone, strict=True))
+        if not self._assumed:  # a channel without a share has none
+            alone = [each if share else 0.0 for share, each in zip(self._usual, alone, strict=True)]
+        loudest = max(alone)
         if loudest > _FLOOR:
             lost = self._assumed and unrelated < _LOST * loudest
             self._turned = lost or mixed < (_LEAVE if self._turned else _ENTER) * unrelated
             if alone[self._strongest] * _STRONGER < loudest or not self._turned:
-                self._strongest = int(alone.argmax())
+                self._strongest = alone.index(loudest)
         if not self._turned:
             return self._usual
         if self._channels == 2:
-            return float(self._weights[0]), -float(self._weights[1])
+            return self._usual[0], -self._usual[1]
         return tuple(float(channel == self._strongest) for channel in range(self._channels))
 
 

@@ -103,9 +103,11 @@ def _heard(path: Path, opened: OpenedAudio, timeline: Timeline | None) -> tuple[
 
 
 class _Mixer:
-    """Blocks of any rate and channels, which may change midway, to 16 kHz mono."""
+    """Blocks of any rate and channels, which may change midway, to 16 kHz mono, a second at a time."""
 
     def __init__(self) -> None:
+        self._held: list[NDArray[np.float32]] = []
+        self._held_samples = 0
         self._parts: list[NDArray[np.float32]] = []
         self._form: tuple[int, tuple[str, ...]] | None = None
         self._downmix = Downmix(SAMPLE_RATE, 1)
@@ -122,7 +124,10 @@ class _Mixer:
             places, assumed = places_of(block.channels)
             self._downmix, self._form = Downmix(block.rate, len(places), places, assumed=assumed), form
             self._may_add_up |= self._downmix.may_add_up
-        self._parts.append(self._resampler.push(self._downmix.push(np.clip(block.samples, -1.0, 1.0))))
+        self._held.append(block.samples)
+        self._held_samples += len(block.samples)
+        if self._held_samples >= block.rate:
+            self._mix()
 
     def flush(self) -> NDArray[np.float32]:
         """Return all samples, in [-1, 1]: where loud channels add up to more, the whole is as much softer."""
@@ -133,7 +138,14 @@ class _Mixer:
             samples /= np.float32(peak)
         return np.clip(samples, -1.0, 1.0)
 
+    def _mix(self) -> None:
+        if self._held:
+            samples = np.clip(np.concatenate(self._held), np.float32(-1), np.float32(1))
+            self._parts.append(self._resampler.push(self._downmix.push(samples)))
+            self._held, self._held_samples = [], 0
+
     def _end(self) -> None:
+        self._mix()
         self._parts.append(self._resampler.push(self._downmix.flush()))
 
 

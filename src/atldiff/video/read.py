@@ -65,7 +65,8 @@ half of it neither is off by more than the other half."""
 class VideoInfo:
     """What a video file states about itself.
 
-    width, height: pixels as displayed, square and upright. fps: mean frames a second. duration_s: seconds, if known.
+    width, height: pixels as displayed, square and upright. fps: mean frames a second. duration_s: seconds from the
+    first frame that decodes to the end, if known.
     start_s: timestamp in seconds of the first frame that decodes, on the clock that the file's sound is on as well.
     """
 
@@ -108,14 +109,18 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         if frame is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
         height, width = displayed_size(frame, stream)
-        duration = None
+        duration, stated_start = None, Fraction(0)
         if stream.duration is not None and stream.time_base is not None:
             duration = stream.duration * stream.time_base
+            stated_start = (stream.start_time or 0) * stream.time_base
         elif container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
-        start = _time_s(frame) or Fraction(0)
+            stated_start = Fraction(container.start_time or 0, av.time_base)
+        start, own_s = _time_s(frame) or Fraction(0), 1 / _frame_rate(stream)
+        if duration is not None and start - stated_start > own_s:  # what cannot be decoded is none of it
+            duration = max(duration - (start - stated_start), own_s)
         if container.format.name == _NO_DISPLAY_TIMES and stream.codec_context.has_b_frames:
-            start -= 1 / _frame_rate(stream) / 2
+            start -= own_s / 2
         return VideoInfo(width, height, _frame_rate(stream), duration, bool(container.streams.audio), start)
 
 

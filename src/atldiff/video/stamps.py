@@ -48,11 +48,22 @@ def _counted_back(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
     if known and known[0] is not None and known[-1] is not None:
         half = (held[stated[0]].duration or 0) / 2
         if abs(known[0] - known[-1]) < half:
-            for packet, start in zip(held[: stated[0]], starts, strict=False):
-                late = 0 if start is None else start - known[0]
-                if abs(late) >= half:
-                    packet.dts = None if packet.dts is None else packet.dts - late
-                    packet.pts = None if packet.pts is None else packet.pts - late
+            late = [0 if start is None else start - known[0] for start in starts[: stated[0]]]
+            _bring_forward(held, [by if abs(by) >= half else 0 for by in late])
     yield from held
     if held and held[-1].size:  # the empty packet is the last one
         yield from packets
+
+
+def _bring_forward(packets: list[av.Packet], late: list[int]) -> None:
+    """Make the first packets earlier by so many ticks each.
+
+    FFmpeg has pictures that others refer to shown when the next of them is decoded, which may be a later packet's time.
+    """
+    referred = [packet for packet in packets if packet.pts is not None and packet.pts != packet.dts]
+    following = dict(zip(map(id, referred), referred[1:], strict=False))
+    for packet, by in zip(packets, late, strict=False):
+        packet.dts = None if packet.dts is None else packet.dts - by
+    for packet, by in zip(packets, late, strict=False):
+        if by and packet.pts is not None:
+            packet.pts = following[id(packet)].dts if id(packet) in following else packet.pts - by
