@@ -65,7 +65,7 @@ def as_arrays(packets: Iterable[Samples]) -> Iterator[np.ndarray]:
         raise ValueError("audio packets: got half a 16-bit sample at the end, expected an even number of bytes in all")
 
 
-def _array(packet: memoryview | array | list | tuple) -> np.ndarray:
+def _array(packet: object) -> np.ndarray:
     try:
         samples = np.asarray(packet)
     except ValueError as error:  # lists of different lengths
