@@ -1,7 +1,7 @@
 """Is there a voice? Silero VAD's 16 kHz network in NumPy, on its own grid of 512 samples, one answer a video frame.
 
 The network hears every recording at one level: a running peak is brought to `HEARD_DB` before it listens. It neither
-opens for noise, tones or music nor misses speech 12 dB above them (measured: docs/architecture.md, "A voice").
+opens for noise, tones or music nor misses speech 12 dB above them (docs/architecture.md, "A voice").
 
 Weights: `silero_vad/`, made by `python -m atldiff.audio.convert_silero`.
 """

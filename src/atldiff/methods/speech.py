@@ -10,7 +10,7 @@ import numpy as np
 
 from atldiff.audio.features import MelStream
 from atldiff.audio.voice import VoiceStream
-from atldiff.landmarks.gate import SpeechGate
+from atldiff.landmarks.gate import HEARD_FRAMES, SpeechGate
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.motion import GaussianSmoother
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
@@ -84,7 +84,7 @@ class TrackStream:
             first = self._predicted.push(np.zeros(0, np.float32), mel, levels[:, 1])
             coefficients = np.concatenate([first, self._predicted.flush(frames)])
         gates = np.concatenate([self._gate.push(voice, levels[:, 0]), self._gate.flush(frames)])
-        if self._controls.silence_gate and not self._gate.heard:
+        if self._controls.silence_gate and not self._gate.heard and frames >= HEARD_FRAMES:
             _log.warning(
                 "audio: no speech heard in %.1f s, expected a voice: the mouth stays closed; try another recording, or "
                 "--no-silence-gate, which opens it for any sound",
