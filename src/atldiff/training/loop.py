@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 import time
-from contextlib import closing, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from atldiff.training.optimiser import MasterOptimiser
 from atldiff.training.processes import ALONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from torch import nn
@@ -57,7 +57,8 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _batches(parts: _Parts, workers: int, device: torch.device) -> Generator[dict[str, torch.Tensor]]:
+@contextmanager
+def _batches(parts: _Parts, workers: int, device: torch.device) -> Iterator[Iterator[dict[str, torch.Tensor]]]:
     # Batches come from another process: a thread in this one takes the interpreter from the training step.
     loader = DataLoader(
         parts,
@@ -71,7 +72,7 @@ def _batches(parts: _Parts, workers: int, device: torch.device) -> Generator[dic
     with hidden_from_children():
         batches = iter(loader)
     try:
-        yield from batches
+        yield batches
     finally:
         # Not left to the interpreter's end: there they are ended by a signal, and these hear none.
         if isinstance(batches, _MultiProcessingDataLoaderIter):
@@ -127,7 +128,7 @@ def train(
     parts_of_steps = _Parts(task.source, range(first, last), shares)
     with (
         stop_wishes() as stop_wished,
-        closing(_batches(parts_of_steps, workers, processes.device)) as batches,
+        _batches(parts_of_steps, workers, processes.device) as batches,
     ):
         for step in range(first, last):
             parts = []
