@@ -156,7 +156,7 @@ def test_every_file_gets_what_it_can_keep(
         assert len(said(caplog)) == 1
         assert "background: the portrait has transparent parts, laid on white" in caplog.text
         frame = next(iter(read_frames(path)))
-        assert frame[:8, :8].min() >= 245
+        assert frame[:8, :8].min() >= 253
     caplog.clear()
     green = atl_head(cutout, speech, background=(0, 128, 0), sampling=SHORT)
     for name in ("out.webm", "out.mp4"):

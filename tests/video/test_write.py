@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from atldiff.errors import MediaError
-from atldiff.video.write import VideoWriter, check_output
+from atldiff.video.read import read_rgba_frames
+from atldiff.video.write import VideoWriter, check_output, keeps_alpha
 
 SIZE = (64, 64)
 MUXED = ("mp4", "mov", "mkv", "webm")
@@ -223,6 +224,78 @@ def test_png_folder(tmp_path: Path, name: str) -> None:
         levels = np.frombuffer(file.readframes(3_840), "<i2")
     assert np.abs(levels[:2_400] / 32768 - tone(8_000, 0.3)[:, 0]).max() < 1e-4
     assert not levels[2_400:].any()
+
+
+def cutout(index: int, size: tuple[int, int]) -> np.ndarray:
+    """A soft ellipse that moves, one colour under all of it."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    reach = np.hypot((x - size[1] / 2 - index % 7) / size[1], (y - size[0] / 2) / size[0])
+    alpha = np.clip(255 * (0.4 - reach) / 0.1, 0, 255)
+    return np.dstack([np.full((*size, 3), (200, 90, 30)), alpha]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(96, 128), (97, 131)])
+@pytest.mark.parametrize("name", ["out.webm", "out.mov", "out/"])
+def test_alpha_comes_back(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    path = f"{tmp_path}/{name}"
+    assert keeps_alpha(path)
+    with VideoWriter(path, size=size, fps=25, audio=(tone(16_000, 1.2), 16_000), alpha=True) as writer:
+        for index in range(30):
+            writer.write(cutout(index, size))
+    assert writer.written.frames == 30
+    if name.endswith("/"):
+        got = [np.asarray(Image.open(f"{path}{index:06d}.png")) for index in range(30)]
+        assert all(np.array_equal(frame, cutout(index, size)) for index, frame in enumerate(got))
+        return
+    frames = list(read_rgba_frames(path))
+    assert len(frames) == 30
+    assert frames[0][0].shape[:2] == writer.written.size
+    assert writer.written.size == (size if name == "out.mov" else tuple(side + side % 2 for side in size))
+    for index in (0, 17, 29):
+        colour, alpha = frames[index]
+        wanted = cutout(index, size)
+        assert alpha is not None
+        height, width = size
+        off = np.abs(alpha[:height, :width].astype(int) - wanted[..., 3])
+        assert off.max() <= (30 if name == "out.webm" else 2)
+        assert off.mean() < 2
+        assert alpha[height // 2, width // 2] == 255
+        assert alpha[:4, :4].max() == 0
+        assert np.abs(colour[:height, :width].mean(axis=(0, 1)) - (200, 90, 30)).max() < 2.5
+    assert len(np.concatenate(decode(Path(path), "audio")[0])) > 16_000
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if name == "out.mov":
+            assert (context.name, context.profile, context.codec_tag) == ("prores", "4444", "ap4h")
+            assert stream.frames == 30
+        else:
+            assert (context.name, stream.metadata["alpha_mode"]) == ("vp9", "1")  # what browsers look for
+        assert context.color_primaries == context.color_trc == context.colorspace == 1
+
+
+def test_alpha_is_refused_where_it_would_be_lost(tmp_path: Path) -> None:
+    for name in ("out.mp4", "out.mkv", "out.gif"):
+        assert not keeps_alpha(tmp_path / name)
+        with pytest.raises(ValueError, match=r"got frames with alpha, expected \.webm, \.mov or a folder"):
+            VideoWriter(tmp_path / name, size=SIZE, fps=25, alpha=True)
+    writer = VideoWriter(tmp_path / "out.webm", size=SIZE, fps=25, alpha=True)
+    with pytest.raises(ValueError, match=r"got \(64, 64, 3\) uint8, expected \(64, 64, 4\) uint8"):
+        writer.write(picture(0))
+    with pytest.raises(ValueError, match="no such setting"):
+        VideoWriter(tmp_path / "out.mov", size=SIZE, fps=25, alpha=True, quality=10)
+
+
+@pytest.mark.parametrize("name", ["out.webm", "out.mov"])
+def test_a_part_with_alpha_is_kept(tmp_path: Path, name: str) -> None:
+    writer = VideoWriter(tmp_path / name, size=SIZE, fps=25, alpha=True)
+    for index in range(40):
+        writer.write(cutout(index, SIZE))
+    writer.abort()
+    (kept,) = tmp_path.iterdir()
+    frames = list(read_rgba_frames(kept))
+    assert len(frames) == 40
+    assert frames[0][1] is not None
 
 
 def test_output_is_deterministic(tmp_path: Path) -> None:

@@ -41,10 +41,14 @@ HELD_BYTES = 64_000_000
 # Looked at on 2 portraits at twice their size.
 DITHER = 8
 """Levels between the lowest and the highest step of the dither: gradients do not band, and no pattern shows."""
+NEAR = 2
+"""Levels from a colour of the palette within which nothing is dithered: white stays white."""
 HOLD = 6
 """Levels by which a pixel may differ from the frame's before it is drawn again: halves the file."""
 
 _TICK = Fraction(1, 100)
+_TRANSPARENT = 255
+"""Number of the colour that leaves what was there; those before it are colours."""
 
 
 def capped_side(path: str | os.PathLike[str], size: tuple[int, int]) -> int | None:
@@ -126,7 +130,9 @@ class _Colours:
         """Choose 255 colours for frames such as these; one is left for what stays as it was."""
         self._argb = _palette(frames)
         self._chosen = Image.new("P", (1, 1))
-        self._chosen.putpalette(self._argb[:255, 1:].tobytes())
+        self._chosen.putpalette(self._argb[:_TRANSPARENT, 1:].tobytes())
+        self._number_of = np.full(1 << 24, _TRANSPARENT, np.uint8)
+        self._number_of[_packed(self._argb[:_TRANSPARENT, 1:])] = np.arange(_TRANSPARENT)
         height, width = frames[0].shape[:2]
         steps = np.tile(_bayer(), (-(-height // 8), -(-width // 8)))[:height, :width, None]
         offset = np.repeat(np.rint(DITHER * (steps - 0.5)).astype(np.int16), 3, axis=2)
@@ -136,11 +142,29 @@ class _Colours:
     def reduce(self, frame: NDArray[np.uint8]) -> av.VideoFrame:
         """Return a frame (H, W, 3) as pal8."""
         shown = self._shown
-        red, green, blue = cv2.split(cv2.absdiff(frame, shown))
-        cv2.copyTo(frame, (cv2.max(cv2.max(red, green), blue) > HOLD).astype(np.uint8), shown)
-        dithered = cv2.subtract(cv2.add(shown, self._up), self._down)
-        indices = Image.fromarray(dithered).quantize(palette=self._chosen, dither=Image.Dither.NONE)
-        return av.VideoFrame.from_ndarray((np.asarray(indices), self._argb), format="pal8")  # pyright: ignore
+        cv2.copyTo(frame, (_apart(frame, shown) > HOLD).astype(np.uint8), shown)
+        nearest, dithered = self._nearest(shown), self._nearest(cv2.subtract(cv2.add(shown, self._up), self._down))
+        far = _apart(shown, self._argb[nearest, 1:]) > NEAR
+        indices = np.where(far, dithered, nearest)
+        return av.VideoFrame.from_ndarray((indices, self._argb), format="pal8")  # pyright: ignore
+
+    def _nearest(self, picture: np.ndarray) -> NDArray[np.uint8]:
+        """Return the numbers (H, W) of the colours next to a picture's."""
+        nearest = np.asarray(Image.fromarray(picture).quantize(palette=self._chosen, dither=Image.Dither.NONE))
+        itself = self._number_of[_packed(picture)]  # Pillow may be two levels off, which flat colours would show
+        return np.where(itself == _TRANSPARENT, nearest, itself)
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """Return colours (..., 3) uint8 as numbers below 2**24."""
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return by how many levels pixels differ, (H, W), in the channel where they do most."""
+    red, green, blue = cv2.split(cv2.absdiff(one, other))
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def _bayer() -> NDArray[np.float64]:
