@@ -466,7 +466,8 @@ def test_floats_of_a_list_stay_floats() -> None:
     [
         (["speech"], "got str"),
         ([[40_000, 0]], "got 0 to 40000, expected 16-bit"),
-        ([b"\x00\x01\x02"], "half a 16-bit sample"),
+        ([b"\x00\x01\x02", np.zeros(3)], "half a 16-bit sample before ndarray"),
+        (b"\x00\x01", "got bytes, expected packets"),
         ([[[1, 2], [3]]], "expected samples"),
     ],
 )
@@ -474,3 +475,14 @@ def test_a_packet_that_is_no_sound_is_one_line(packets, says) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         list(as_arrays(packets))
     assert "\n" not in str(caught.value)
+
+
+def test_half_a_sample_at_the_end_is_left_out_and_said(caplog) -> None:
+    (samples,) = as_arrays([b"\x00\x01\x02"])
+    assert samples.tolist() == [256]
+    assert "half a 16-bit sample at the end is left out" in caplog.text
+
+
+def test_a_tensor_is_an_array() -> None:
+    (samples,) = as_arrays([torch.tensor([0.5, -0.5])])
+    assert samples.tolist() == [0.5, -0.5]

@@ -5,6 +5,7 @@ Such as `head.stream(portrait, continuous(microphone, 16_000))`.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from atldiff.timebase import FPS
+
+_log = logging.getLogger(__name__)
 
 PATIENCE_S = 0.06
 """How late sound may be before the face idles: the jitter of packets from a microphone or a network."""
@@ -46,26 +49,35 @@ def as_arrays(packets: Iterable[Samples]) -> Iterator[np.ndarray]:
     of a packet waits for the next one. An array.array, a memoryview of another type and a list are read as NumPy reads
     them, whole numbers of a list as 16-bit samples.
 
+    Whatever else has an array to give, such as a tensor on the CPU, gives it. Half a sample at the end of all is left
+    out with a warning.
+
     Raises:
-        ValueError: none of these, whole numbers beyond 16 bits, or half a sample at the end of all.
+        ValueError: none of these, whole numbers beyond 16 bits, half a sample before a packet that is not bytes, or
+        sound itself in place of its packets.
     """
+    if isinstance(packets, (str, bytes, bytearray, memoryview)):
+        raise ValueError(f"audio packets: got {type(packets).__name__}, expected packets of sound, such as [data]")
     half = b""
     for packet in packets:
-        if isinstance(packet, np.ndarray):
-            yield np.atleast_1d(packet)
-        elif isinstance(packet, (bytes, bytearray)) or (isinstance(packet, memoryview) and packet.format in "Bbc"):
+        if isinstance(packet, (bytes, bytearray)) or (isinstance(packet, memoryview) and packet.format in "Bbc"):
             data = half + bytes(packet)
             half = data[len(data) & ~1 :]
             yield np.frombuffer(data[: len(data) & ~1], "<i2")
-        elif isinstance(packet, (memoryview, array, list, tuple)):
-            yield _array(packet)
+            continue
+        if half:
+            raise ValueError(f"audio packets: got half a 16-bit sample before {type(packet).__name__}, expected bytes")
+        if isinstance(packet, (memoryview, array, list, tuple)) or hasattr(packet, "__array__"):
+            yield np.atleast_1d(_array(packet))
         else:
             raise ValueError(f"audio packet: got {type(packet).__name__}, expected a NumPy array, bytes or a list")
     if half:
-        raise ValueError("audio packets: got half a 16-bit sample at the end, expected an even number of bytes in all")
+        _log.warning("audio packets: half a 16-bit sample at the end is left out")
 
 
 def _array(packet: object) -> np.ndarray:
+    if isinstance(packet, np.ndarray):
+        return packet
     try:
         samples = np.asarray(packet)
     except ValueError as error:  # lists of different lengths
