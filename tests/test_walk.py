@@ -22,7 +22,7 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, OVAL
 from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs
+from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.methods.speech import TrackStream
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
@@ -102,7 +102,7 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     source = apply(matrix, landmarks[NEEDED, :2].astype(np.float64))
     inputs = build_inputs(still, source[None], window_points[None][:, :, NEEDED], config.renderer)
     assert inputs.prior.shape == (1, 3, WINDOW, side, side)
-    assert inputs.conditions.shape == (1, CONDITION_CHANNELS, WINDOW, side, side)
+    assert inputs.conditions.shape == (1, 13, WINDOW, side, side)
     assert inputs.mask.shape == (1, 1, WINDOW, side, side)
     assert 0 <= float(inputs.mask.min()) <= float(inputs.mask.max()) <= 1
     assert -1 <= float(inputs.prior.min()) <= float(inputs.prior.max()) <= 1

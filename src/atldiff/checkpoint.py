@@ -161,6 +161,32 @@ def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) 
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=parts is None)
 
 
+def grow_into(model: Model, folder: Path, part: str) -> None:
+    """Copy those tensors of a part that a model of another configuration has too.
+
+    part: how their names begin. Weights that see more channels than theirs see the first ones as they did, the others
+    with weights of zero.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    wanted = model.state_dict()
+    grown = {}
+    for name, tensor in load_file(folder / WEIGHTS_FILE).items():
+        if not name.startswith(part) or name not in wanted:
+            continue
+        whole = wanted[name]
+        if tensor.shape != whole.shape:
+            wider = tensor.ndim == whole.ndim > 1 and tensor.shape[1] < whole.shape[1]
+            if not wider or tensor.shape[:1] + tensor.shape[2:] != whole.shape[:1] + whole.shape[2:]:
+                continue
+            padded = torch.zeros_like(whole)
+            padded[:, : tensor.shape[1]] = tensor.float()
+            tensor = padded  # noqa: PLW2901
+        grown[name] = tensor.float()
+    model.load_state_dict(grown, strict=False)
+
+
 def save_model(model: Model, folder: Path, card: str | None = None, *, half: bool = True) -> None:
     """Write a checkpoint, each file whole or not at all.
 

@@ -83,11 +83,13 @@ class Portrait:
 
     image: (H, W, 3) uint8 RGB. landmarks: (478, 3) float32 pixels of `image`. alpha: (H, W) uint8, straight; None where
     all of it is opaque. Colours under alpha 0 are not seen, but what moves at an edge is sampled with them.
+    references: further pictures of the same person, whose mouths show what this one's does not; in any order.
     """
 
     image: NDArray[np.uint8]
     landmarks: NDArray[np.float32]
     alpha: NDArray[np.uint8] | None = None
+    references: tuple[Portrait, ...] = ()
 
     def __post_init__(self) -> None:
         _require(

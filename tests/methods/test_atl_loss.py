@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from atldiff.diffusion.sampler import interpolate
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS
 
 if TYPE_CHECKING:
     from atldiff.methods.atl import ATLModel, Renderer
@@ -30,7 +29,7 @@ def batch(renderer: Renderer) -> dict[str, torch.Tensor]:
     return {
         "target": draw(3) * 2 - 1,
         "prior": draw(3) * 2 - 1,
-        "conditions": draw(CONDITION_CHANNELS),
+        "conditions": draw(13),
         "mask": draw(1),
         "mouth": (draw(1) > 0.7).float(),
         "noise": draw(3, 1) - 0.5,

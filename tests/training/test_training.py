@@ -27,7 +27,7 @@ from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
 from atldiff.landmarks.stream import SILENT
 from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED
+from atldiff.methods.atl_inputs import NEEDED
 from atldiff.timebase import MEL_BANDS
 from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
@@ -328,7 +328,7 @@ class TestRendererSet:
         batch = source.batch(0, range(3))
         shapes = {name: tuple(tensor.shape) for name, tensor in batch.items()}
         assert shapes == {
-            "target": (3, 3, 2, 80, 80), "prior": (3, 3, 2, 80, 80), "conditions": (3, CONDITION_CHANNELS, 2, 80, 80),
+            "target": (3, 3, 2, 80, 80), "prior": (3, 3, 2, 80, 80), "conditions": (3, 13, 2, 80, 80),
             "mask": (3, 1, 2, 80, 80), "mouth": (3, 1, 2, 80, 80), "noise": (3, 3, 1, 80, 80), "time": (3,),
             "guessed": (3,), "clips": (3,),
         }  # fmt: skip

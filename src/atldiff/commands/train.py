@@ -39,10 +39,10 @@ class Train:
     """
 
     config: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRESET|FILE.json")]
-    """Of atl-diff landmarks and renderer; of atl-diff-paper paper-landmarks and paper-renderer; of difftalker
-    difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a codec of
-    difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; debug; or a JSON file such
-    as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff", "model": {"preset": "paper"}}, or, over weights of
+    """Of atl-diff landmarks, the renderer mouth and then mouth-adversarial, renderer (one layer, half the scale); of
+    atl-diff-paper paper-landmarks and paper-renderer; of difftalker difftalker-codec, difftalker-landmarks, and the
+    renderers difftalker and difftalker-sd; of lmdiff, over a codec of difftalker's, lmdiff-landmarks, the renderer
+    lmdiff, lmdiff-sync, and lmdiff-joint; debug; or a JSON file such as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff", "model": {"preset": "paper"}}, or, over weights of
     lmdiff-sync, {"preset": "lmdiff-joint", "frames": 5, "model": {"joint": {"sync_weight": 0.1}}}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
@@ -55,6 +55,8 @@ class Train:
     codec: Annotated[str | None, optional("HUB_ID|FOLDER")] = None
     """Autoencoder of diffusers (AutoencoderKL or AutoencoderTiny) under difftalker's or lmdiff's renderer, instead of
     the preset's codec. The window grows to the next side that its latents divide."""
+    lpips: Annotated[str | None, optional("FILE|HUB_FILE")] = None
+    """AlexNet of LPIPS, for the presets that ask for mouths that look real."""
     steps: Annotated[int | None, optional("N")] = None
     """Steps of the whole run, instead of the preset's."""
     minutes: Annotated[float | None, optional("M")] = None
@@ -102,6 +104,16 @@ def run(args: list[str]) -> int:
         write_json({"config": asdict(config), **_sizes(config, manifest)})
         return 0
 
+    network = None
+    if config.perceptual_weight:
+        if options.lpips is None:
+            raise ValueError(
+                f"lpips: {options.config} compares mouths by the features of LPIPS; expected --lpips FILE, the AlexNet "
+                'of LPIPS v0.1 (see atldiff evaluate --help), or a configuration of {"perceptual_weight": 0}'
+            )
+        from atldiff.backbones import alexnet
+
+        network = alexnet.load(options.lpips)
     with patience():
         from atldiff.training.processes import join_processes
         from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
@@ -114,6 +126,7 @@ def run(args: list[str]) -> int:
             options.data,
             options.out,
             start=options.weights,
+            network=network,
             processes=processes,
             workers=options.workers,
             minutes=options.minutes,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from atldiff.config.check import check
+from atldiff.config.check import check, check_choice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +51,17 @@ class RendererConfig:
     """Landmarks-Guide Noise and 3D Identity Diffusion in compact form."""
 
     side: int = 80
-    """Side of the window in pixels. A multiple of `stem` times 2 to the number of levels less one; 16 to 512."""
+    """Width of the window in pixels. A multiple of `stem` times 2 to the number of levels less one; 16 to 512."""
+    height: int = 0
+    """Its height in pixels, a multiple of the same; 0 for a square."""
     origin: tuple[int, int] = (24, 26)
     """Corner of the window (x, y) in template pixels."""
+    scale: float = 1.0
+    """Pixels of a template pixel: the outer eye corners are 72 times that apart. 0.25 to 4."""
+    layered: bool = False
+    """Whether the warped portrait has the person's teeth behind its lips (`video.cavity`) instead of between them."""
+    head: Literal["shuffle", "resize"] = "shuffle"
+    """How features become pixels: rearranged, whose grid an adversary brings out, or enlarged and convolved."""
     stem: int = 4
     """Space-to-depth factor in front of the network. 1, 2, 4 or 8."""
     widths: tuple[int, ...] = (64, 128, 192)
@@ -64,13 +73,17 @@ class RendererConfig:
     noise_gain: float = 0.6
     """Noise scale added where the mask is one. 0 to 4."""
     mask_reach_px: float = 9.0
-    """How far the mask reaches beyond the lips, in window pixels. 1 to 64."""
+    """How far the mask reaches beyond the lips, in template pixels. 1 to 64."""
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
         step = self.stem * 2 ** (levels - 1)
         check(self.stem in (1, 2, 4, 8), "stem", self.stem, "1, 2, 4 or 8")
-        check(16 <= self.side <= 512 and self.side % step == 0, "side", self.side, f"a multiple of {step} in 16 to 512")
+        for name, length in (("side", self.side), ("height", self.height)):
+            check((name == "height" and not length) or (16 <= length <= 512 and length % step == 0), name, length,
+                  f"a multiple of {step} in 16 to 512")  # fmt: skip
+        check(0.25 <= self.scale <= 4, "scale", self.scale, "0.25 to 4")
+        check_choice("head", self.head, ("shuffle", "resize"))
         check(len(self.origin) == 2, "origin", self.origin, "two numbers")
         check(1 <= levels <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,
                "one to five multiples of 16")  # fmt: skip

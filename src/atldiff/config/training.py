@@ -48,6 +48,11 @@ class TrainConfig:
     """Decay of the averaged weights, which are the ones shipped. 0 to below 1."""
     seed: int = 0
     """Seed of weights, data order and noise. 0 to 2**32 - 1."""
+    perceptual_weight: float = 0.0
+    """Layered renderer: weight of the mouth's LPIPS distance to the real one, for which `train` is given the network.
+    0 or more."""
+    adversarial_weight: float = 0.0
+    """Layered renderer: weight of an adversary that is shown mouths, and of its features. 0 or more."""
     bfloat16: bool = True
     """Renderer: compute in bfloat16 with float32 master weights; the generator is small and stays in float32."""
     save_every: int = 500
@@ -87,6 +92,11 @@ class TrainConfig:
         check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         check(0 <= self.ema < 1, "ema", self.ema, "0 to below 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
+        for name in ("perceptual_weight", "adversarial_weight"):
+            weight = getattr(self, name)
+            check(weight >= 0, name, weight, "0 or more")
+            layered = isinstance(self.model, ATLConfig) and self.model.renderer.layered and self.stage == "renderer"
+            check(not weight or layered, name, weight, "0 but for the stage renderer of a layered atl-diff")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
         check(0 <= self.min_sync <= 1, "min_sync", self.min_sync, "0 to 1")
@@ -98,7 +108,38 @@ def _has_codec(model: ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig)
     return isinstance(model, DiffTalkerConfig | LMDiffConfig) and model.renderer.codec.kind == "compact"
 
 
+MOUTH = ATLConfig(
+    renderer=RendererConfig(
+        side=144, height=112, origin=(28, 41), scale=2.0, layered=True, head="resize", mask_reach_px=6.0
+    )
+)
+"""Whose renderer has the mouth in layers, at twice the scale."""
+
 TRAIN_PRESETS: dict[str, TrainConfig] = {
+    "mouth": TrainConfig(
+        model=MOUTH,
+        steps=600,
+        clips_per_batch=8,
+        frames=3,
+        perceptual_weight=2.0,
+        warmup_steps=50,
+        ema=0.99,
+        save_every=100,
+        probe_every=200,
+    ),
+    "mouth-adversarial": TrainConfig(
+        model=MOUTH,
+        steps=3_000,
+        clips_per_batch=8,
+        frames=3,
+        optimiser="adamw",
+        learning_rate=4e-4,
+        perceptual_weight=2.0,
+        adversarial_weight=0.1,
+        ema=0.99,
+        save_every=200,
+        probe_every=200,
+    ),
     "renderer": TrainConfig(stage="renderer"),
     "landmarks": TrainConfig(
         stage="landmarks",

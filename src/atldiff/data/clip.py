@@ -28,6 +28,7 @@ from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME
 from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import (
     STORED_FACE_SIDE,
+    STORED_MOUTH,
     STORED_WINDOW,
     WindowGeometry,
     extract,
@@ -46,7 +47,7 @@ MIN_EYE_DISTANCE_PX = 20.0
 MAX_MEDIAN_YAW_DEG = 50.0
 THUMBNAIL = 64
 FACE_JPEG_QUALITY = 95
-RECORD_FORMAT = 3
+RECORD_FORMAT = 4
 """Raised when prepared clips hold something new: older ones are then prepared again."""
 OTHER_FACE_SHARE = 0.4
 """Width of a second face, as a share of the first one's, from which a clip shows several people."""
@@ -54,7 +55,8 @@ LOOKS, LOOKS_AGREEING = 3, 2
 """Frames that are looked at for a second face, and how many must show one: a passer-by is none."""
 WHOLE_SHARE, WHOLE_MARGIN_S = 0.8, 0.5
 """A video is truncated when less than this share of its stated length decodes and more than this is missing."""
-_SMOOTH_FRAMES = 1.5
+SMOOTH_FRAMES = 1.5
+_LIP_CORNERS = np.array([61, 291])
 _CUT_EYE_DISTANCES = 0.5
 
 
@@ -74,6 +76,11 @@ class ClipRecord:
     start: int = 0
     """The video's frame, at 25 fps, that the clip starts with."""
     eye_distance_px: float = 0.0
+    mouth_px: float = 0.0
+    """Median distance of the lip corners in the video's own pixels: a mouth of fewer than 88 is enlarged."""
+    sharpness: float = 0.0
+    """Median share of fine detail around the mouth, `sharpness` of its window: 0.17 where it is enlarged, 0.2 to 0.3
+    where it is sharp."""
     yaw_deg: float = 0.0
     sync: float = 0.0
     """Peak correlation of speech-band level and lip opening over lags of up to 8 frames; 0 without audio."""
@@ -155,8 +162,10 @@ def prepare_clip(
 
     Tensors: windows (T, 96, 96, 3) uint8, matrix (T, 2, 3) picture to window, points (T, 478, 3) picture pixels;
     faces (bytes,) uint8, one JPEG a frame of the whole-face window, one after the other, face_sizes (T,) int32 their
-    lengths, face_matrix (2, 3) picture to that window; mel (4 T, 80) and levels (4 T, 2) float16 and samples (640 T,)
-    int16 (absent without audio and where nobody speaks); thumbnail (64, 64, 3) uint8.
+    lengths, face_matrix (2, 3) picture to that window; mouths (bytes,) uint8 and mouth_sizes (T,) int32, the same of
+    the window around the mouth, which lies at `STORED_MOUTH` of the template; mel (4 T, 80) and levels
+    (4 T, 2) float16 and samples (640 T,) int16 (absent without audio and where nobody speaks); thumbnail (64, 64, 3)
+    uint8.
     """
     blank = ClipRecord(
         path=relative,
@@ -216,11 +225,12 @@ def _measure(
     if abs(yaw) > MAX_MEDIAN_YAW_DEG:
         return rejected(f"profile: median yaw {yaw:.0f} degrees, expected within {MAX_MEDIAN_YAW_DEG:.0f}", yaw)
 
-    matrix = fit_window(points, STORED_WINDOW, _SMOOTH_FRAMES)
+    matrix = fit_window(points, STORED_WINDOW, SMOOTH_FRAMES)
     windows = np.empty((frames, STORED_WINDOW.side, STORED_WINDOW.side, 3), np.uint8)
     thumbnail = np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)
     still = fit_still_window(points, face_window(STORED_FACE_SIDE))
-    faces = []
+    mouth_matrix = fit_window(points, STORED_MOUTH, SMOOTH_FRAMES)
+    faces, mouths, details = [], [], []
     looks, crowded = [frames * (look + 1) // (LOOKS + 1) for look in range(LOOKS)], 0
     tracker.reset()
     for index, frame in enumerate(read_frames_at(path, FPS, start=first, stop=end), first):
@@ -232,6 +242,9 @@ def _measure(
         if 0 <= at < frames:
             windows[at] = extract(frame, matrix[at], STORED_WINDOW.side)
             faces.append(_jpeg(extract(frame, still, STORED_FACE_SIDE)))
+            mouth = extract(frame, mouth_matrix[at], STORED_MOUTH.size, sharp=True)
+            mouths.append(_jpeg(mouth))
+            details.append(sharpness(mouth))
         if at == frames // 2:
             thumbnail = extract(frame, thumbnail_matrix(points[at]), THUMBNAIL)
     tensors = {
@@ -242,6 +255,8 @@ def _measure(
         "faces": np.concatenate(faces),
         "face_sizes": np.array([len(face) for face in faces], np.int32),
         "face_matrix": still.astype(np.float32),
+        "mouths": np.concatenate(mouths),
+        "mouth_sizes": np.array([len(mouth) for mouth in mouths], np.int32),
     }
 
     part = slice(start * COLUMNS_PER_FRAME, stop * COLUMNS_PER_FRAME)
@@ -263,11 +278,24 @@ def _measure(
         frames=frames,
         start=first + start,
         eye_distance_px=round(eye, 1),
+        mouth_px=round(
+            float(np.median(np.linalg.norm(np.diff(points[:, _LIP_CORNERS, :2], axis=1)[:, 0], axis=-1))), 1
+        ),
+        sharpness=round(float(np.median(details)), 3),
         yaw_deg=round(yaw, 1),
         sync=round(sync, 3),
         lag_frames=lag,
     )
     return record, tensors
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Return the share of detail that is a pixel or two wide, in [0, 1]: blur and enlargement lower it; (H, W, 3)."""
+    import cv2
+
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    fine, coarse = (cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in (1.0, 4.0))
+    return float((grey - fine).std() / max(1e-6, (fine - coarse).std() + (grey - fine).std()))
 
 
 def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker) -> bool:

@@ -20,6 +20,7 @@ from atldiff.landmarks.topology import LIPS_INNER, LIPS_OUTER, OVAL, lip_opening
 from atldiff.timebase import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from atldiff.video.window import (
     STORED_FACE_SIDE,
+    STORED_MOUTH,
     STORED_WINDOW,
     extract,
     face_window,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PICTURE = 160
 EYE_DISTANCE_PX = 48.0
+MOUTH_PX = 30.0
 OPEN_GAP = 0.16
 
 
@@ -112,6 +114,11 @@ def _clip(
     windows = np.stack([extract(p, m, STORED_WINDOW.side) for p, m in zip(pictures, matrix, strict=True)])
     still = fit_still_window(points, face_window(STORED_FACE_SIDE))
     faces = [_jpeg(extract(picture, still, STORED_FACE_SIDE)) for picture in pictures]
+    around = fit_window(points, STORED_MOUTH)
+    mouths = [
+        _jpeg(extract(picture, its, STORED_MOUTH.size, sharp=True))
+        for picture, its in zip(pictures, around, strict=True)
+    ]
     mel, levels = log_mel(samples)
     tensors = {
         "windows": windows,
@@ -121,6 +128,8 @@ def _clip(
         "faces": np.concatenate(faces),
         "face_sizes": np.array([len(face) for face in faces], np.int32),
         "face_matrix": still.astype(np.float32),
+        "mouths": np.concatenate(mouths),
+        "mouth_sizes": np.array([len(mouth) for mouth in mouths], np.int32),
         "samples": np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16),
         "mel": mel.astype(np.float16),
         "levels": levels.astype(np.float16),
@@ -130,6 +139,8 @@ def _clip(
         name=name,
         frames=frames,
         eye_distance_px=EYE_DISTANCE_PX,
+        mouth_px=MOUTH_PX,
+        sharpness=0.1,
         sync=1.0,
         format=RECORD_FORMAT,
     )

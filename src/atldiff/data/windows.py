@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from atldiff.data.faces import ClipFaces
     from atldiff.data.manifest import Manifest, ManifestEntry
+    from atldiff.data.mouths import ClipMouths
 
 SAME_POSE_PX = 2.0
 """Largest mean distance of rigid points, in window pixels, between a reference and a target at the same pose."""
@@ -69,7 +70,7 @@ def load_clip(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -> 
     )
 
 
-def same_pose(clip: ClipWindows, frame: int) -> np.ndarray:
+def same_pose(clip: ClipWindows | ClipMouths, frame: int) -> np.ndarray:
     """Return the frames at the head pose of `frame` and some way off it; at least the nearest pose."""
     distance = np.linalg.norm(clip.rigid - clip.rigid[frame], axis=-1).mean(axis=-1)  # (T,)
     away = np.abs(np.arange(len(clip)) - frame) >= MIN_APART_FRAMES
@@ -77,7 +78,7 @@ def same_pose(clip: ClipWindows, frame: int) -> np.ndarray:
     return near if len(near) else np.array([np.where(away, distance, np.inf).argmin()])
 
 
-def pick_reference(clip: ClipWindows, frame: int, random: np.random.Generator) -> int:
+def pick_reference(clip: ClipWindows | ClipMouths, frame: int, random: np.random.Generator) -> int:
     """Draw a reference frame at the target's pose, often one with closed lips, at times one with open lips."""
     frames = same_pose(clip, frame)
     kind, extreme = random.random(), max(1, len(frames) // 5)
@@ -87,7 +88,7 @@ def pick_reference(clip: ClipWindows, frame: int, random: np.random.Generator) -
     return int(random.choice(frames))
 
 
-def clip_weights(clips: Sequence[ClipWindows | ClipFaces]) -> np.ndarray:
+def clip_weights(clips: Sequence[ClipWindows | ClipFaces | ClipMouths]) -> np.ndarray:
     """Return each clip's probability: people by the square root of their clips, one person's clips equally."""
     counts: dict[str, int] = {}
     for clip in clips:

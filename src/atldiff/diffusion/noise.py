@@ -71,14 +71,17 @@ def video_noise(over_time: str, seed: int, first: int, frames: int, channels: in
     return frame_noise(seed, first, frames, channels, side)[None]
 
 
-def window_noise(seed: int, channels: int, side: int) -> torch.Tensor:
-    """Return one noise picture (channels, side, side) float32, a function of the seed alone.
+def window_noise(seed: int, channels: int, size: int | tuple[int, int]) -> torch.Tensor:
+    """Return one noise picture (channels, height, width) float32, a function of the seed alone.
+
+    size: its side, or width and height.
 
     Every frame of a video starts from the same picture: noise that changed with the frame would flicker, and windows
     that overlap would disagree.
     """
+    width, height = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(channels, side, side, generator=generator)
+    return torch.randn(channels, height, width, generator=generator)
 
 
 def guided_noise(

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+HEAD_WIDTH = 24
+"""Least channels of an enlarging head."""
+
+
 class UNet3D(nn.Module):
     """Predict the residual x0 - prior, (B, channels_out, T, S, S), from the noisy window and its conditions.
 
     channels_in: channels of the concatenated input. stem: space-to-depth factor. widths and blocks: a value a level.
     context_width: channels of tokens that every level but the first attends to, 0 for none. labels: how many classes
-    the time embedding knows, 0 for none.
+    the time embedding knows, 0 for none. head: `shuffle`, features rearranged to pixels, or `resize`, enlarged and
+    convolved.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class UNet3D(nn.Module):
         channels_out: int = 3,
         context_width: int = 0,
         labels: int = 0,
+        head: str = "shuffle",
     ) -> None:
         super().__init__()
         self.stem_factor = stem
@@ -67,7 +73,15 @@ class UNet3D(nn.Module):
             )  # to depth, then to space
             width = width if level == 0 else widths[level - 1]
         self.out_norm = nn.GroupNorm(widths[0] // 16, widths[0])
-        self.out = nn.Conv2d(widths[0], channels_out * stem**2, 3, padding=1)
+        self.enlarge = nn.ModuleList()
+        if head == "resize":
+            width = widths[0]
+            while stem > 1:
+                self.enlarge.append(nn.Conv2d(width, max(HEAD_WIDTH, width // 2), 3, padding=1))
+                width, stem = max(HEAD_WIDTH, width // 2), stem // 2
+            self.out = nn.Conv2d(width, channels_out, 3, padding=1)
+        else:
+            self.out = nn.Conv2d(widths[0], channels_out * stem**2, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
 
@@ -123,5 +137,9 @@ class UNet3D(nn.Module):
                 h = block(h, embedded, batch)
             if not isinstance(grow, nn.Identity):
                 h = functional.pixel_shuffle(grow(h), 2).contiguous(memory_format=torch.channels_last)
-        out = self.out(functional.silu(self.out_norm(h)))
-        return unfold_time(functional.pixel_shuffle(out, self.stem_factor), batch)
+        h = functional.silu(self.out_norm(h))
+        if not self.enlarge:
+            return unfold_time(functional.pixel_shuffle(self.out(h), self.stem_factor), batch)
+        for convolution in self.enlarge:
+            h = functional.silu(convolution(functional.interpolate(h, scale_factor=2, mode="bilinear")))
+        return unfold_time(self.out(h), batch)

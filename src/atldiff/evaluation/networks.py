@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from atldiff.config import PRESETS, RendererConfig, sampling_presets
 from atldiff.data.completion import DRIVES, completion_scores, load_seen
+from atldiff.data.mouths import ClipMouths, cut, load_mouths
 from atldiff.data.speech import carried, generator_scores, load_samples, load_speech
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.evaluation.statistics import paired
@@ -17,7 +19,7 @@ from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.topology import POINTS
 from atldiff.methods.atl import Renderer
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_layers
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.lmdiff import TalkRenderer
@@ -49,11 +51,12 @@ def renderer_errors(
     frames at the target's head pose; the mouth is the target's inner-lip polygon grown by 5 px. Windows have the
     resolution at which they are prepared.
     """
-    clip = load_clip(manifest, entry, np.arange(POINTS))
+    config = renderer.config
+    layered = isinstance(config, RendererConfig) and config.layered
+    clip = (load_mouths if layered else load_clip)(manifest, entry, np.arange(POINTS))
     if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
         return None
-    config = renderer.config
-    geometry = WindowGeometry(config.side, config.origin)
+    geometry = renderer.geometry if layered else WindowGeometry(config.side, config.origin)
     random = np.random.default_rng((SEED, *entry.record.name.encode()))
     noise = renderer.window_noise(SEED, 0, WINDOW_FRAMES)
     count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
@@ -61,12 +64,15 @@ def renderer_errors(
     for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
         frames = np.arange(start, start + WINDOW_FRAMES)
         reference = random.choice(same_pose(clip, int(start) + WINDOW_FRAMES // 2))
-        images, source, target = crop(
-            clip, np.concatenate([[reference], frames]), geometry, np.zeros(2, int), flip=False
-        )
+        chosen, jitter = np.concatenate([[reference], frames]), np.zeros(2, int)
+        if isinstance(clip, ClipMouths):
+            images, points = cut(clip, chosen, geometry, jitter, flip=False)
+            source, target = points[0], points[1:]
+        else:
+            images, source, target = crop(clip, chosen, geometry, jitter, flip=False)
         video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
         identity, real = video[:, :, 0].contiguous(), video[:, :, 1:]
-        ruler = RendererConfig(side=config.side, origin=config.origin)
+        ruler = replace(config, layered=False) if layered else RendererConfig(side=config.side, origin=config.origin)
         inputs = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], ruler)
 
         def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
@@ -74,10 +80,13 @@ def renderer_errors(
 
         sums["prior"] += error(inputs.prior)
         for name, sampling in sampling_presets(config).items():
-            painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps)
-            sums[name] += error(
-                painted + (inputs.prior - base)
-            )  # the change, laid over the prior as the composite does
+            if layered:
+                layers = [window_layers(images[:1], source[None], geometry)]
+                painted, _ = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
+            else:
+                painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps)
+                painted = painted + (inputs.prior - base)  # the change, laid over the prior as the composite does
+            sums[name] += error(painted)
     return sums if sums["prior"] > STILL * count else None
 
 

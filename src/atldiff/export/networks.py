@@ -16,7 +16,7 @@ from atldiff.errors import CheckpointError
 from atldiff.landmarks.kflm import POINTS, TOKENS
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS
+from atldiff.methods.atl_inputs import condition_channels, window_of
 from atldiff.methods.difftalker import DiffTalkerModel
 from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.methods.paper import PaperModel
@@ -113,10 +113,10 @@ def denoiser_of(model: Model) -> nn.Module:
 
 
 def _atl_denoiser(model: ATLModel, frames: int) -> Network:
-    unet, side = denoiser_of(model), model.config.renderer.side
+    unet, config = denoiser_of(model), model.config.renderer
 
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        return _pictures(random, 3 + CONDITION_CHANNELS, frames, side), _time(random, unet)
+        return _pictures(random, 3 + condition_channels(config), frames, window_of(config).size), _time(random, unet)
 
     return Network(DENOISER, unet, ("x", "embedding"), draw)
 
@@ -126,7 +126,7 @@ def _paper_denoiser(model: PaperModel, frames: int) -> Network:
 
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
         return (
-            _pictures(random, 6, frames, config.side),
+            _pictures(random, 6, frames, (config.side, config.side)),
             _time(random, unet),
             _normal(random, 1, config.identity_tokens, config.identity_width),
             _label(random, config.emotions),
@@ -161,12 +161,13 @@ def _normal(random: np.random.Generator, *shape: int) -> torch.Tensor:
     return torch.from_numpy(random.standard_normal(shape, np.float32))
 
 
-def _pictures(random: np.random.Generator, channels: int, frames: int, side: int) -> torch.Tensor:
+def _pictures(random: np.random.Generator, channels: int, frames: int, size: tuple[int, int]) -> torch.Tensor:
     """Return (1, C, T, S, S): smooth pictures in [-1, 1] that hardly move, with noise on the first three channels."""
     coarse = torch.from_numpy(random.uniform(-1, 1, (channels, 1, 8, 8)).astype(np.float32))
-    smooth = nn.functional.interpolate(coarse, (side, side), mode="bilinear")  # (C, 1, S, S)
-    x = smooth.expand(channels, frames, side, side) + 0.05 * _normal(random, channels, frames, side, side)
-    x[:3] += 0.5 * _normal(random, 3, frames, side, side)
+    width, height = size
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear")  # (C, 1, H, W)
+    x = smooth.expand(channels, frames, height, width) + 0.05 * _normal(random, channels, frames, height, width)
+    x[:3] += 0.5 * _normal(random, 3, frames, height, width)
     return x[None]
 
 

@@ -7,35 +7,37 @@ import numpy as np
 _SUBPIXEL_BITS = 4
 
 
-def polygons(points: np.ndarray, side: int) -> np.ndarray:
+def polygons(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     """Fill closed polygons with anti-aliased edges.
 
-    points: (T, K, 2) pixels, in order around the polygon; they may lie outside the picture.
+    points: (T, K, 2) pixels, in order around the polygon; they may lie outside the picture. size: its side, or width
+    and height.
 
     Returns:
-        (T, side, side) uint8, 0 outside to 255 inside.
+        (T, height, width) uint8, 0 outside to 255 inside.
     """
     import cv2
 
-    fixed = _fixed_point(points, side)
-    maps = np.zeros((len(points), side, side), np.uint8)
+    fixed = _fixed_point(points, size)
+    maps = np.zeros((len(points), *_shape(size)), np.uint8)
     for canvas, polygon in zip(maps, fixed, strict=True):
         cv2.fillPoly(canvas, [polygon], 255, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
     return maps
 
 
-def polylines(points: np.ndarray, side: int, width_px: int = 1) -> np.ndarray:
+def polylines(points: np.ndarray, size: int | tuple[int, int], width_px: int = 1) -> np.ndarray:
     """Draw open lines with anti-aliased edges.
 
-    points: (T, K, 2) pixels, in order along the line; they may lie outside the picture.
+    points: (T, K, 2) pixels, in order along the line; they may lie outside the picture. size: its side, or width and
+    height.
 
     Returns:
-        (T, side, side) uint8, 0 outside to 255 on the line.
+        (T, height, width) uint8, 0 outside to 255 on the line.
     """
     import cv2
 
-    fixed = _fixed_point(points, side)
-    maps = np.zeros((len(points), side, side), np.uint8)
+    fixed = _fixed_point(points, size)
+    maps = np.zeros((len(points), *_shape(size)), np.uint8)
     for canvas, line in zip(maps, fixed, strict=True):
         cv2.polylines(canvas, [line], False, 255, width_px, lineType=cv2.LINE_AA, shift=_SUBPIXEL_BITS)
     return maps
@@ -63,5 +65,11 @@ def dilated(maps: np.ndarray, reach_px: float, ramp_px: float) -> np.ndarray:
     return grown
 
 
-def _fixed_point(points: np.ndarray, side: int) -> np.ndarray:
-    return np.ascontiguousarray(np.round(np.clip(points, -4 * side, 5 * side) * (1 << _SUBPIXEL_BITS)), np.int32)
+def _fixed_point(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    longer = max(_shape(size))
+    return np.ascontiguousarray(np.round(np.clip(points, -4 * longer, 5 * longer) * (1 << _SUBPIXEL_BITS)), np.int32)
+
+
+def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a side, or of width and height."""
+    return (size, size) if isinstance(size, int) else size[::-1]

@@ -16,14 +16,17 @@ from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import interpolate, sample
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.generator import Generator
-from atldiff.methods.atl_inputs import CONDITION_CHANNELS, NEEDED, build_inputs
+from atldiff.methods.atl_inputs import NEEDED, build_inputs, condition_channels, window_of
 from atldiff.stages import stage
-from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from atldiff.config import ATLConfig, RendererConfig
+    from atldiff.video.cavity import MouthLayers
+    from atldiff.video.window import WindowGeometry
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the loss inside the mouth, over the weight of the mask."""
@@ -47,7 +50,7 @@ class Renderer(nn.Module):
     def __init__(self, config: RendererConfig) -> None:
         super().__init__()
         self.config = config
-        self.unet = UNet3D(3 + CONDITION_CHANNELS, config.stem, config.widths, config.blocks)
+        self.unet = UNet3D(3 + condition_channels(config), config.stem, config.widths, config.blocks, head=config.head)
 
     @property
     def device(self) -> torch.device:
@@ -57,22 +60,23 @@ class Renderer(nn.Module):
     @property
     def geometry(self) -> WindowGeometry:
         """The window, in template pixels."""
-        return WindowGeometry(self.config.side, self.config.origin)
+        return window_of(self.config)
 
     def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
         """Return the noise (1, 3, 1, S, S) of a video's frames, which all share it."""
-        return window_noise(seed, 3, self.config.side)[None, :, None].to(self.device)
+        return window_noise(seed, 3, self.geometry.size)[None, :, None].to(self.device)
 
     def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
 
-        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations.
+        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
         """
         with stage("inputs"):
-            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config)
+            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config, layers)
         with stage("denoise"), torch.inference_mode():
             prior, conditions, mask = (x.to(self.device) for x in (inputs.prior, inputs.conditions, inputs.mask))
             return self.render(prior, conditions, mask, noise, steps), inputs.prior

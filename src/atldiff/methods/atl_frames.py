@@ -11,17 +11,20 @@ import numpy as np
 import torch
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
-from atldiff.landmarks.control import FACE_CONTROL
+from atldiff.landmarks.control import CHIN, FACE_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
+from atldiff.methods.atl import Renderer
+from atldiff.methods.atl_inputs import to_template, window_layers
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.background import lay
+from atldiff.video.cavity import MouthLayers
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.tone import tone_of
 from atldiff.video.warp import PortraitWarp
-from atldiff.video.window import apply, extract, fit_window, outline
+from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, extract, fit_window, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from atldiff.config import SampleConfig
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
-    from atldiff.video.window import WindowGeometry
     from atldiff.workers import Workers
 
 CAVITY_BLUR_PX = 1.0
@@ -88,11 +90,16 @@ class FrameStream:
         self._portrait, self._background, self._landmarks = portrait.pixels, background, portrait.landmarks[:, :2]
         self._tone = tone_of(portrait.image, self._landmarks)
         matrix = fit_window(points, self._geometry)[0]
-        identity = extract(portrait.image, matrix, self._geometry.side).astype(np.float32) / 127.5 - 1
-        self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None]
         self._source = apply(matrix, points[:, :, :2])
+        self._layers = portrait_layers(portrait)
+        # A renderer that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
+        self._layered = isinstance(renderer, Renderer) and renderer.config.layered
+        seen = portrait.image if self._layered else self._layers.lips
+        picture = extract(seen, matrix, self._geometry.size, sharp=self._layered)
+        self._window_layers = self._in_window(portrait, picture) if self._layered else ()
+        self._identity = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         self._warp = PortraitWarp.prepare(
-            portrait.image,
+            self._layers.lips,
             face=portrait.landmarks[OVAL, :2],
             source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
             unit_px=self._geometry.scale / float(np.hypot(matrix[0, 0], matrix[1, 0])),
@@ -116,7 +123,10 @@ class FrameStream:
         target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
         cavities = self._cavities(target)
         noise = self._renderer.window_noise(self._seed, first, len(points))
-        frames, base = self._renderer.render_window(self._identity, self._source, target[None], noise, self._steps)
+        layers = {"layers": self._window_layers} if self._layered else {}
+        frames, base = self._renderer.render_window(
+            self._identity, self._source, target[None], noise, self._steps, **layers
+        )
         sampled, priors = ((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5 for x in (frames, base))
         if self._tone is not None:
             sampled, priors = self._tone.of(sampled), self._tone.of(priors)
@@ -126,20 +136,66 @@ class FrameStream:
 
         return sampled, finish
 
+    def _in_window(self, portrait: Portrait, picture: np.ndarray) -> tuple[MouthLayers]:
+        """Return the layers at the window's resolution; picture: the portrait there."""
+        pictures, points = [picture], [self._source[0]]
+        for other in portrait.references:
+            matrix = fit_window(other.landmarks[None], self._geometry)[0]
+            pictures.append(extract(other.image, matrix, self._geometry.size, sharp=True))
+            points.append(apply(matrix, other.landmarks[:, :2]))
+        return (window_layers(pictures, np.stack(points), self._geometry),)
+
     def _cavities(self, target: np.ndarray) -> np.ndarray:
         import cv2
 
-        cavities = polygons(target[:, LIPS_INNER], self._geometry.side).astype(np.float32) / 255
+        if self._layered:  # its prior has the cavity already: only the difference is added
+            return np.zeros((len(target), *self._geometry.size[::-1]), np.float32)
+        cavities = polygons(target[:, LIPS_INNER], self._geometry.size).astype(np.float32) / 255
         return np.stack([cv2.GaussianBlur(cavity, (0, 0), CAVITY_BLUR_PX) for cavity in cavities])
 
     def _frame(self, points: np.ndarray, window: WindowResult) -> np.ndarray:
         with stage("warp"):
-            detail = np.concatenate(outline(window.matrix, self._geometry.side))
+            detail = np.concatenate(outline(window.matrix, self._geometry.size))
             smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
             moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
         with stage("composite"):
             x0, y0, x1, y1 = self._warp.box
+            if self._layered:
+                self._lay_cavity(moved, (x0, y0), points, window.matrix)
             composite(moved[..., :3], (x0, y0), window)
+            if not self._layered:
+                self._lay_cavity(moved, (x0, y0), points, window.matrix)
             frame = self._portrait.copy()
             frame[y0:y1, x0:x1] = moved
             return lay(frame, self._background)
+
+    def _lay_cavity(self, canvas: np.ndarray, corner: tuple[int, int], points: np.ndarray, matrix: np.ndarray) -> None:
+        lips, chin = points[LIPS_INNER, :2].astype(np.float64), points[CHIN, :2].mean(0)
+        template = _chain(to_template(self._geometry), matrix)
+        self._layers.paint(canvas, corner, lips, chin, template, unseen=self._layered)
+
+
+def portrait_layers(portrait: Portrait) -> MouthLayers:
+    """Part a portrait into the layers of its mouth, at its own resolution, with what its references show of it."""
+    matrix = _to_template(portrait.landmarks)
+    own = MouthLayers.prepare(
+        portrait.image, portrait.landmarks[LIPS_INNER, :2], portrait.landmarks[CHIN, :2].mean(0), matrix
+    )
+    scale = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))  # pixels of the portrait a template pixel
+    size = tuple(round(length / STORED_MOUTH.scale * scale) for length in STORED_MOUTH.size)
+    geometry = WindowGeometry(size[0], STORED_MOUTH.origin, scale, size[1])
+    others = []
+    for other in portrait.references:
+        to_window = fit_window(other.landmarks[None], geometry)[0]
+        points = apply(to_window, other.landmarks[:, :2].astype(np.float64))
+        picture = extract(other.image, to_window, geometry.size, sharp=True)
+        others.append(MouthLayers.prepare(picture, points[LIPS_INNER], points[CHIN].mean(0), to_template(geometry)))
+    return own.with_references(others)
+
+
+def _to_template(points: np.ndarray) -> np.ndarray:
+    return fit_window(points[None], WindowGeometry(128, (0, 0)))[0]
+
+
+def _chain(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    return np.concatenate([second[:, :2] @ first[:, :2], (second[:, :2] @ first[:, 2] + second[:, 2])[:, None]], 1)

@@ -8,30 +8,46 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.landmarks.control import MOUTH_CONTROL
+from atldiff.landmarks.control import CHIN, MOUTH_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER
 from atldiff.methods.mouth_maps import mask_and_mouth
-from atldiff.video.warp import warp_windows
+from atldiff.video.cavity import MouthLayers
+from atldiff.video.warp import SOFTENING_PX2, warp_windows
+from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atldiff.config import RendererConfig
 
 FIELD_SCALE_PX = 8.0
-CONDITION_CHANNELS = 13
-"""Channels beside the noisy window: prior 3, identity 3, lip maps 4, noise mask 1, displacement 2."""
+"""Template pixels of a displacement that the network sees as one."""
+HELD = ((4.0, 6.0), (124.0, 126.0))
+"""Corners, in template pixels, of the rectangle whose border the warp of any window leaves in place."""
+BORDER_PX = 3.0
+"""Template pixels over which the mask of a layered window fades towards its border."""
 
-NEEDED = np.unique(np.concatenate([MOUTH_CONTROL.indices(), LIPS_OUTER, LIPS_INNER, JAW]))
+NEEDED = np.unique(np.concatenate([MOUTH_CONTROL.indices(), LIPS_OUTER, LIPS_INNER, JAW, CHIN]))
 """Dense indices that the inputs are made of."""
+
+
+def condition_channels(config: RendererConfig) -> int:
+    """Return the channels beside the noisy window.
+
+    Prior 3, identity 3, lip maps 4, noise mask 1, displacement 2; layered also what stands behind the lips 3, and where
+    it was seen 1.
+    """
+    return 17 if config.layered else 13
 
 
 @dataclass(frozen=True, slots=True)
 class RendererInputs:
     """Everything the denoiser is conditioned on, for B windows of T frames, float32.
 
-    prior: (B, 3, T, S, S) warped identity in [-1, 1]. conditions: (B, 13, T, S, S). mask: (B, 1, T, S, S) in [0, 1],
-    where noise is placed and the picture may change. mouth: (B, 1, T, S, S) in [0, 1], the inner-lip polygon grown by
-    5 px: where the error is measured and weighs most.
+    prior: (B, 3, T, H, W) warped identity in [-1, 1]. conditions: (B, 13 or 17, T, H, W). mask: (B, 1, T, H, W) in
+    [0, 1], where noise is placed and the picture may change. mouth: (B, 1, T, H, W) in [0, 1], the inner-lip polygon
+    grown by 5 template px: where the error is measured and weighs most.
     """
 
     prior: torch.Tensor
@@ -44,8 +60,19 @@ def _subset(indices: np.ndarray) -> np.ndarray:
     return np.searchsorted(NEEDED, indices)
 
 
-_OUTER, _INNER, _JAW = (_subset(i) for i in (LIPS_OUTER, LIPS_INNER, JAW))
+_OUTER, _INNER, _JAW, _CHIN = (_subset(i) for i in (LIPS_OUTER, LIPS_INNER, JAW, CHIN))
 _CONTROL = MOUTH_CONTROL.within(NEEDED)
+
+
+def window_of(config: RendererConfig) -> WindowGeometry:
+    """Return a renderer's window."""
+    return WindowGeometry(config.side, config.origin, config.scale, config.height or None)
+
+
+def to_template(geometry: WindowGeometry) -> np.ndarray:
+    """Return the map (2, 3) of a window's pixels to the template's."""
+    (x, y), scale = geometry.origin, geometry.scale
+    return np.array([[1 / scale, 0, x], [0, 1 / scale, y]], np.float64)
 
 
 def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -54,43 +81,94 @@ def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np
     points: (N, len(NEEDED), 2) window pixels.
 
     Returns:
-        lips and inner mouth (N, S, S) float32 in [0, 1], and the noise mask (N, S, S): the lips grown by
+        lips and inner mouth (N, H, W) float32 in [0, 1], and the noise mask (N, H, W): the lips grown by
         `mask_reach_px`, kept above the jaw line so that nothing is painted on the neck or the background; and the
-        inner mouth grown by 5 px (N, S, S).
+        inner mouth grown by 5 template px (N, H, W).
     """
-    side = config.side
-    lips = polygons(points[:, _OUTER], side)
-    inner = polygons(points[:, _INNER], side)
-    mask, mouth = mask_and_mouth(lips, inner, polygons(points[:, _JAW], side), config.mask_reach_px)
+    size = window_of(config).size
+    lips = polygons(points[:, _OUTER], size)
+    inner = polygons(points[:, _INNER], size)
+    face = polygons(points[:, _JAW], size)
+    mask, mouth = mask_and_mouth(lips, inner, face, config.mask_reach_px, config.scale)
+    if config.layered:
+        mask = mask * _inside(size, BORDER_PX * config.scale)
     return lips / np.float32(255), inner / np.float32(255), mask, mouth
 
 
+def _inside(size: tuple[int, int], ramp_px: float) -> np.ndarray:
+    """Return (H, W) float32: 1 in a window, falling smoothly to 0 at its border."""
+    along = [np.clip(np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / ramp_px, 0, 1) for n in size]
+    across, down = (ramp * ramp * (3 - 2 * ramp) for ramp in along)
+    return (down[:, None] * across).astype(np.float32)
+
+
+def window_layers(pictures: Sequence[np.ndarray], points: np.ndarray, geometry: WindowGeometry) -> MouthLayers:
+    """Part pictures of one person into the layers of a mouth: the portrait first, then references in any order.
+
+    pictures: (H, W, 3) uint8 each, in the window of `geometry`. points: (N, 478 or len(NEEDED), 2) in their pixels.
+    """
+    inner, chin = (_INNER, _CHIN) if points.shape[1] == len(NEEDED) else (LIPS_INNER, CHIN)
+    matrix = to_template(geometry)
+    first, *others = (
+        MouthLayers.prepare(picture, its[inner], its[chin].mean(0), matrix)
+        for picture, its in zip(pictures, points.astype(np.float64), strict=True)
+    )
+    return first.with_references(others)
+
+
 def build_inputs(
-    identity: np.ndarray | torch.Tensor, source: np.ndarray, target: np.ndarray, config: RendererConfig
+    identity: np.ndarray | torch.Tensor,
+    source: np.ndarray,
+    target: np.ndarray,
+    config: RendererConfig,
+    layers: Sequence[MouthLayers] = (),
 ) -> RendererInputs:
     """Build the renderer's inputs.
 
-    identity: (B, 3, S, S) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
-    pixels. target: (B, T, len(NEEDED), 2) the wanted points.
+    identity: (B, 3, H, W) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
+    pixels. target: (B, T, len(NEEDED), 2) the wanted points. layers: of each window, for a layered renderer.
     """
     identity = torch.as_tensor(identity)
     batch, frames = target.shape[:2]
-    side = config.side
+    geometry = window_of(config)
+    width, height = geometry.size
     flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
     lips, inner, mask, mouth = lip_maps(flat, config)
     source_lips, source_inner, _, _ = lip_maps(source.astype(np.float32), config)
-    repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, S, S)
+    repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, H, W)
     moved = _CONTROL.of(flat)
     still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
-    prior, field = warp_windows(repeated, moved, still)
+    behind = []
+    if config.layered:
+        closed = torch.from_numpy(np.stack([layer.lips for layer in layers])).permute(0, 3, 1, 2)
+        closed = (closed.float() / 127.5 - 1).repeat_interleave(frames, 0)
+        held = [(np.array(corner) - config.origin) * config.scale for corner in HELD]
+        prior, field = warp_windows(
+            closed, moved, still, max(2, round(2 * config.scale)), held=(held[0], held[1]),
+            softening=SOFTENING_PX2 * config.scale**2,
+        )  # fmt: skip
+        told = np.stack(
+            [
+                layers[index // frames].window(
+                    points[_INNER], points[_CHIN].mean(0), to_template(geometry), geometry.size
+                )
+                for index, points in enumerate(flat.astype(np.float64))
+            ]
+        )  # (B * T, H, W, 5)
+        told = torch.from_numpy(told).permute(0, 3, 1, 2)
+        picture, seen, weight = told[:, :3] / 127.5 - 1, told[:, 3:4], told[:, 4:]
+        prior = prior + weight * (picture - prior)
+        behind = [picture, seen]
+    else:
+        prior, field = warp_windows(repeated, moved, still)
 
     def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
-        maps = torch.as_tensor(maps).reshape(batch, frames, -1, side, side)
-        return maps.transpose(1, 2)  # (B, C, T, S, S)
+        maps = torch.as_tensor(maps).reshape(batch, frames, -1, height, width)
+        return maps.transpose(1, 2)  # (B, C, T, H, W)
 
     source_maps = torch.as_tensor(np.stack([source_lips, source_inner], 1)).repeat_interleave(frames, 0)
     conditions = torch.cat([
         over_time(prior), over_time(repeated), over_time(lips), over_time(inner), over_time(source_maps),
-        over_time(mask), over_time(field / FIELD_SCALE_PX),
+        over_time(mask), over_time(field / (FIELD_SCALE_PX * config.scale)), *(over_time(maps) for maps in behind),
     ], dim=1)  # fmt: skip
     return RendererInputs(over_time(prior), conditions, over_time(mask), over_time(mouth))

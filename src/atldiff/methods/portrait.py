@@ -60,7 +60,9 @@ def resized(portrait: Portrait, size: int | None) -> Portrait:
     image = cv2.resize(portrait.image, wanted, interpolation=kind)
     alpha = None if portrait.alpha is None else cv2.resize(portrait.alpha, wanted, interpolation=kind).astype(np.uint8)
     factor = np.array([wanted[0] / width, wanted[1] / height, wanted[0] / width], np.float32)
-    return Portrait(image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32), alpha)
+    return Portrait(
+        image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32), alpha, portrait.references
+    )
 
 
 def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
+RIVAL = "rival."
+"""How the names of an adversary's tensors begin in a state."""
+RIVAL_BETAS = (0.5, 0.99)
 
 
 class _Parts(Dataset):
@@ -108,7 +111,10 @@ def train(
     if task.bfloat16:
         task.module.to(torch.bfloat16)
     optimiser = MasterOptimiser(task.module, config, average=processes.is_main)
-    first = _resume(optimiser, config, folder)
+    optimisers = {"": optimiser}
+    if task.rival is not None:
+        optimisers[RIVAL] = MasterOptimiser(task.rival.module, task.rival.config, betas=RIVAL_BETAS)
+    first = _resume(optimisers, config, folder)
     _check_same_start(task.module, first, processes)
     last = min(config.steps, stop_after if stop_after is not None else config.steps)
     if first >= last:
@@ -122,7 +128,7 @@ def train(
         nonlocal saved
         with held():
             _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
-            _save(optimiser, config, folder, done)
+            _save(optimisers, config, folder, done)
         saved = done
 
     parts_of_steps = _Parts(task.source, range(first, last), shares)
@@ -138,7 +144,9 @@ def train(
                 with leave_it:
                     for share in shares:
                         torch.manual_seed(dropout_seed(config.seed, step, share.start))
-                        parts.append(_add_gradients(task, optimiser, next(batches), len(shares), processes.device))
+                        parts.append(
+                            _add_gradients(task, optimisers, next(batches), len(shares), processes.device, step)
+                        )
             except Interrupted:
                 if processes.count > 1:  # Ctrl-C once more: others would be waited for
                     raise
@@ -150,8 +158,8 @@ def train(
             failed = ~losses[:, parts[0].names.index("loss")].isfinite()
             told = torch.cat([losses.mean(0), failed.any()[None], losses.new_tensor([out_of_time, stop_wished()])])
             # One wait for all: what one process sees, the time and the wish to stop included, holds for every one.
-            processes.mean([*optimiser.gradients(), told])
-            norm = optimiser.step(step)
+            processes.mean([*(g for each in optimisers.values() for g in each.gradients()), told])
+            norm, *_ = (each.step(step) for each in optimisers.values())
             *values, broken, out_of_time, interrupted = told.tolist()
             scalars = dict(zip(parts[0].names, values, strict=True)) | {"gradient_norm": norm}
             if broken:
@@ -192,16 +200,22 @@ class _Part:
 
 def _add_gradients(
     task: Task,
-    optimiser: MasterOptimiser,
+    optimisers: dict[str, MasterOptimiser],
     batch: dict[str, torch.Tensor],
     parts: int,
     device: torch.device,
+    step: int,
 ) -> _Part:
     """Add the gradient of one of `parts` micro-batches to the step's: the mean over clips of per-clip losses."""
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     losses = task.loss(task.module, moved)
     (losses["loss"] / parts).backward()
-    optimiser.accumulate()
+    optimisers[""].accumulate()
+    if task.rival is not None:
+        rival = task.rival.loss(step)
+        (rival / parts).backward()
+        optimisers[RIVAL].accumulate()
+        losses = losses | {"rival": rival}
     values = torch.stack([loss.detach().float() for loss in losses.values()])
     return _Part(list(losses), values, task.source.clip_names(batch))
 
@@ -270,16 +284,17 @@ def _identity(config: TrainConfig) -> dict:
     return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key not in free}))
 
 
-def _save(optimiser: MasterOptimiser, config: TrainConfig, folder: Path, step: int) -> None:
+def _save(optimisers: dict[str, MasterOptimiser], config: TrainConfig, folder: Path, step: int) -> None:
     from safetensors.torch import save_file
 
     # One file holds both, so a run killed between two writes can never resume from a mixture.
     metadata = {"step": str(step), "config": json.dumps(_identity(config))}
     with replacing(folder / STATE_FILE) as partial:
-        save_file(optimiser.tensors(), partial, metadata=metadata)
+        tensors = {f"{of}{name}": x for of, each in optimisers.items() for name, x in each.tensors().items()}
+        save_file(tensors, partial, metadata=metadata)
 
 
-def _resume(optimiser: MasterOptimiser, config: TrainConfig, folder: Path) -> int:
+def _resume(optimisers: dict[str, MasterOptimiser], config: TrainConfig, folder: Path) -> int:
     from safetensors import safe_open
 
     path = folder / STATE_FILE
@@ -294,5 +309,8 @@ def _resume(optimiser: MasterOptimiser, config: TrainConfig, folder: Path) -> in
                 f"{path}: a run with another {changed[0]} ({saved.get(changed[0])!r}, now {wanted[changed[0]]!r}); "
                 "resume with the same configuration or choose another --out"
             )
-        optimiser.load_tensors({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a dict
+        keys = list(file.keys())
+        for of, each in optimisers.items():
+            own = [key for key in keys if key.startswith(RIVAL) == (of == RIVAL)]
+            each.load_tensors({key.removeprefix(of): file.get_tensor(key) for key in own})
         return int(metadata["step"])

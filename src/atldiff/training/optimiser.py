@@ -32,10 +32,17 @@ class MasterOptimiser:
     Gradients are added up and averaged over processes in float32 on the masters. DistributedDataParallel would do both
     in the parameters' bfloat16, through a module's `forward`, which a loss need not call.
 
-    average: keep the averaged weights; processes that write nothing have no use for them.
+    average: keep the averaged weights; processes that write nothing have no use for them. betas: of AdamW.
     """
 
-    def __init__(self, module: nn.Module, config: TrainConfig, *, average: bool = True) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: TrainConfig,
+        *,
+        average: bool = True,
+        betas: tuple[float, float] = (0.9, 0.98),
+    ) -> None:
         self.config = config
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.names = [name for name, _ in named]
@@ -53,7 +60,7 @@ class MasterOptimiser:
             {"params": [m for m in rest if m.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [m for m in rest if m.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)]
+        self.optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=betas, fused=True)]
         if muon:
             self.optimisers.append(
                 torch.optim.Muon(muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from atldiff import checkpoint
-from atldiff.config import DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PaperConfig, method_of
+from atldiff.config import ATLConfig, DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PaperConfig, method_of
 from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
@@ -29,6 +29,7 @@ from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import landmarks_task
 from atldiff.training.latent_renderer_task import latent_renderer_task
 from atldiff.training.loop import train
+from atldiff.training.mouth_task import mouth_task
 from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.processes import ALONE
 from atldiff.training.renderer_task import renderer_task
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from atldiff.backbones.alexnet import LpipsAlexNet
     from atldiff.config import MethodConfig, RendererOptions, SyncConfig, TrainConfig
     from atldiff.methods.build import Model
     from atldiff.training.processes import Processes
@@ -69,6 +71,7 @@ def train_stage(
     out: Path,
     *,
     start: str | os.PathLike[str] | None = None,
+    network: LpipsAlexNet | None = None,
     processes: Processes = ALONE,
     workers: int = 1,
     stop_after: int | None = None,
@@ -78,8 +81,9 @@ def train_stage(
     """Train a stage into `out` and return the steps done; the same call resumes it.
 
     start: checkpoint whose weights the run starts from and whose other stage is carried along. `out/checkpoint` holds
-    the averaged weights of the last save. processes: from `join_processes`, which also chooses the device; every
-    process makes this call, and their number and device may be others when the run is resumed.
+    the averaged weights of the last save. network: of LPIPS, for a configuration that weighs it. processes: from
+    `join_processes`, which also chooses the device; every process makes this call, and their number and device may be
+    others when the run is resumed.
 
     Raises:
         DataError, CheckpointError, TrainingError: see their rooms.
@@ -97,12 +101,14 @@ def train_stage(
     model = build(config.model)
     if source is not None:
         checkpoint.load_into(model, source, parts=_carried(config, source))
+        if _grows(config, source):
+            checkpoint.grow_into(model, source, "renderer.")
     model.to(processes.device)
 
     def write(module: nn.Module) -> None:
         checkpoint.save_model(model, out / CHECKPOINT_FOLDER)
 
-    task = _task(model, manifest, config, write)
+    task = _task(model, manifest, config, write, None if network is None else network.to(processes.device))
     return train(
         task, config, out,
         processes=processes, workers=workers, stop_after=stop_after, minutes=minutes, progress=progress,
@@ -164,6 +170,8 @@ def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
     along unless the stage sync makes another.
     """
     theirs, ours = checkpoint.read_config(start), config.model
+    if _grows(config, start):
+        return ("generator.",)
     if not isinstance(theirs.renderer, LatentDiffusionConfig):
         return None
     same_method = type(theirs) is type(ours)
@@ -175,13 +183,31 @@ def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
     return (*generator, *expert, "renderer.codec.") if same_codec else (*generator, *expert)
 
 
-def _task(model: Model, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+def _grows(config: TrainConfig, start: Path) -> bool:
+    """Return whether the renderer of atl-diff is trained further in another form than `start` has it."""
+    theirs = checkpoint.read_config(start)
+    ours = config.model
+    return (
+        config.stage == "renderer" and isinstance(ours, ATLConfig) and isinstance(theirs, ATLConfig)
+        and ours.renderer != theirs.renderer
+    )  # fmt: skip
+
+
+def _task(
+    model: Model,
+    manifest: Manifest,
+    config: TrainConfig,
+    write: Callable[[nn.Module], None],
+    network: LpipsAlexNet | None,
+) -> Task:
     """Return the stage of a model's method."""
     landmarks = config.stage == "landmarks"
     if isinstance(model, LMDiffModel) and config.stage in ("joint", "sync"):
         return (joint_task if config.stage == "joint" else sync_task)(model, manifest, config, write)
     match model:
         case ATLModel():
+            if not landmarks and model.config.renderer.layered:
+                return mouth_task(model, manifest, config, write, network)
             return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
         case PaperModel():
             return (kflm_task if landmarks else paper_renderer_task)(model, manifest, config, write)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from atldiff.config import TrainConfig
+
 
 class BatchSource(Protocol):
     """Batches as a function of the step, item by item; picklable, so that another process can make them."""
@@ -38,13 +40,26 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """An adversary that is trained beside a stage, by an optimiser of its own.
+
+    loss: step to its loss over what the stage's own loss has just seen, a mean over the batch's clips. config: whose
+    optimiser and learning rate it takes.
+    """
+
+    module: nn.Module
+    loss: Callable[[int], torch.Tensor]
+    config: TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One stage of training.
 
     module: what is trained, on its device. loss: (module, batch) to named scalars, each a mean over the batch's clips
     of terms that know only their clip, so that equal parts of a batch average to the whole; the one called `loss` is
     minimised. probe: module to a measurement. write: (module) writes the checkpoint that users load. bfloat16: compute
-    in it, over float32 masters.
+    in it, over float32 masters. rival: that judges it, where there is one.
     """
 
     module: nn.Module
@@ -53,3 +68,4 @@ class Task:
     probe: Callable[[nn.Module], Probe]
     write: Callable[[nn.Module], None]
     bfloat16: bool = False
+    rival: Rival | None = None

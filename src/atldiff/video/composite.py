@@ -13,7 +13,7 @@ from atldiff.video.window import outline
 class WindowResult:
     """One frame of a renderer's window, float32 levels 0 to 255.
 
-    frame, prior: (S, S, 3). cavity: (S, S) in [0, 1], the open mouth, where nothing of the warped picture is kept.
+    frame, prior: (h, w, 3). cavity: (h, w) in [0, 1], the open mouth, where nothing of the warped picture is kept.
     matrix: (2, 3) map of picture pixels to window pixels.
     """
 
@@ -33,8 +33,8 @@ def composite(canvas: np.ndarray, corner: tuple[int, int], window: WindowResult)
     """
     import cv2
 
-    side = window.frame.shape[0]
-    first, last = outline(window.matrix, side)
+    height, width = window.frame.shape[:2]
+    first, last = outline(window.matrix, (width, height))
     low = np.floor(first).astype(int) - corner
     high = np.ceil(last).astype(int) + 1 - corner
     height, width = canvas.shape[:2]

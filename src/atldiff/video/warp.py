@@ -61,19 +61,30 @@ def displacement_field(
 
 
 def warp_windows(
-    images: torch.Tensor, target: np.ndarray, source: np.ndarray, cell_px: int = 2
+    images: torch.Tensor,
+    target: np.ndarray,
+    source: np.ndarray,
+    cell_px: int = 2,
+    *,
+    held: tuple[np.ndarray, np.ndarray] | None = None,
+    softening: float = SOFTENING_PX2,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Warp each window so that its control points move from `source` to `target`; the window's border stays.
+    """Warp each window so that its control points move from `source` to `target`; what is far around it stays.
 
-    images: (B, C, S, S). target, source: (B, K, 2) float32 in window pixels. cell_px: spacing of the evaluated grid.
+    images: (B, C, H, W). target, source: (B, K, 2) float32 in window pixels. cell_px: spacing of the evaluated grid.
+    held: corners (2,) of the rectangle whose border stays, in window pixels; a quarter of a square window around it
+    unless given. softening: in squared window pixels.
 
     Returns:
-        warped images (B, C, S, S) and the displacement (B, 2, S, S) in pixels, backward.
+        warped images (B, C, H, W) and the displacement (B, 2, H, W) in pixels, backward.
     """
-    side = images.shape[-1]
-    centres, anchors = _grid(side, cell_px)
+    height, width = images.shape[-2:]
+    columns, anchors = _grid(width, cell_px)
+    rows, _ = _grid(height, cell_px)
+    if held is not None:
+        anchors = border_anchors(*(np.asarray(corner, np.float32) for corner in held))
     fields = [
-        displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), centres, centres)
+        displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), columns, rows, softening)
         for there, here in zip(target.astype(np.float32), source.astype(np.float32), strict=True)
     ]
     return _resampled(images, torch.from_numpy(np.stack(fields)).to(images.device))
@@ -103,12 +114,15 @@ def _grid(side: int, cell_px: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _resampled(images: torch.Tensor, fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (B, C, S, S) read through coarse fields (B, h, w, 2), and the fields at their side (B, 2, S, S)."""
-    side = images.shape[-1]
-    field = functional.interpolate(fields.permute(0, 3, 1, 2), size=(side, side), mode="bilinear", align_corners=False)
-    positions = torch.arange(side, dtype=torch.float32, device=images.device)
-    here = torch.stack(torch.meshgrid(positions, positions, indexing="xy"))  # (2, S, S)
-    lookup = (here + field) * (2 / side) + (1 / side - 1)  # align_corners=False coordinates
+    """Return images (B, C, H, W) read through coarse fields (B, h, w, 2), and the fields at their size (B, 2, H, W)."""
+    height, width = images.shape[-2:]
+    field = functional.interpolate(
+        fields.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
+    )
+    columns, rows = (torch.arange(n, dtype=torch.float32, device=images.device) for n in (width, height))
+    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))  # (2, H, W)
+    each = torch.tensor([width, height], dtype=torch.float32, device=images.device)[:, None, None]
+    lookup = (here + field) * (2 / each) + (1 / each - 1)  # align_corners=False coordinates
     warped = functional.grid_sample(
         images, lookup.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
     )

@@ -1,7 +1,7 @@
-"""The stabilised square around the lower face, its transform and the inverse.
+"""The stabilised window around the lower face, its transform and the inverse.
 
 The template places 13 rigid points in a 128-pixel square: outer eye corners 72 px apart at y = 2, mouth centre at
-(64, 58). A window is a square part of it, given by its side and origin in template pixels.
+(64, 58). A window is a part of it, given by its size in pixels and its origin in template pixels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,28 @@ TEMPLATE = np.array([
 
 @dataclass(frozen=True, slots=True)
 class WindowGeometry:
-    """A square part of the template: side in pixels, origin (x, y) in template pixels, and pixels a template pixel."""
+    """A part of the template, square unless a height is given.
+
+    side: its width in pixels. origin: its corner (x, y) in template pixels. scale: pixels a template pixel. height: in
+    pixels, when it is not the width.
+    """
 
     side: int
     origin: tuple[int, int]
     scale: float = 1.0
+    height: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.side, self.side if self.height is None else self.height
 
 
 STORED_WINDOW = WindowGeometry(side=96, origin=(16, 16))
-"""What `atldiff prepare` keeps of each frame; a renderer's window lies inside it."""
+"""What `atldiff prepare` keeps of each frame; a renderer's window lies inside it, or inside `STORED_MOUTH`."""
+
+STORED_MOUTH = WindowGeometry(side=176, origin=(20, 30), scale=2.0, height=160)
+"""What `atldiff prepare` keeps of each frame's mouth, at twice the scale: a resting mouth is about 90 px wide."""
 
 FACE_ORIGIN, FACE_EXTENT = (-48, -106), 224
 """Corner and side, in template pixels, of the whole-face window: hair to chin with some air, as the papers crop."""
@@ -90,16 +103,22 @@ def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
 
 
-def outline(matrix: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the low and high corners (2,) in picture pixels of the box around a window; matrix: (2, 3) to window."""
-    corners = apply(invert(matrix), np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float64))
+def outline(matrix: np.ndarray, size: int | tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the low and high corners (2,) in picture pixels of the box around a window.
+
+    matrix: (2, 3) picture to window. size: the window's side, or width and height.
+    """
+    width, height = (size, size) if isinstance(size, int) else size
+    corners = apply(invert(matrix), np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64))
     return corners.min(axis=0), corners.max(axis=0)
 
 
-def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
-    """Resample a picture (H, W, C) into the window (side, side, C) by the map `matrix` (2, 3); edges replicate.
+def extract(image: np.ndarray, matrix: np.ndarray, size: int | tuple[int, int], *, sharp: bool = False) -> np.ndarray:
+    """Resample a picture (H, W, C) into a window (height, width, C) by the map `matrix` (2, 3); edges replicate.
 
     A picture larger than the window is averaged before it is sampled, so nothing aliases.
+
+    size: the window's side, or width and height. sharp: by cubic interpolation, for pictures whose details count.
     """
     import cv2
 
@@ -107,7 +126,7 @@ def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
     fetch = matrix
     if reduction > 1.5:
         # Only the part of the picture that the window sees is averaged.
-        first, last = outline(matrix, side)
+        first, last = outline(matrix, size)
         margin = 2 * reduction
         low = np.maximum(np.floor(first - margin), 0).astype(int)
         high = np.minimum(np.ceil(last + margin), [image.shape[1], image.shape[0]]).astype(int)
@@ -118,4 +137,6 @@ def extract(image: np.ndarray, matrix: np.ndarray, side: int) -> np.ndarray:
         image = cv2.GaussianBlur(part, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
         fetch = matrix.copy()
         fetch[:, 2] += matrix[:, :2] @ low
-    return cv2.warpAffine(image, fetch, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    flags = cv2.INTER_CUBIC if sharp else cv2.INTER_LINEAR
+    shape = (size, size) if isinstance(size, int) else size
+    return cv2.warpAffine(image, fetch, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)

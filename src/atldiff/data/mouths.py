@@ -1,0 +1,148 @@
+"""Prepared clips as a zoomed renderer needs them: the mouth at the video's own sharpness, and how sharp that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import safe_open
+
+from atldiff.data.clip import SMOOTH_FRAMES
+from atldiff.data.windows import clip_weights, mirrored, same_pose
+from atldiff.errors import DataError
+from atldiff.landmarks.topology import lip_opening
+from atldiff.video.window import RIGID_POINTS, STORED_MOUTH, apply, fit_window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from atldiff.data.manifest import Manifest, ManifestEntry
+    from atldiff.video.window import WindowGeometry
+
+SHARP_MOUTH_PX = (40.0, 72.0)
+"""Widths of a mouth in the video between which a clip becomes sharp."""
+SHARP_DETAIL = (0.16, 0.22)
+"""Shares of fine detail (`data.clip.sharpness`) between which it does."""
+BLURRED_SHARE = 0.1
+"""Weight of a clip without sharpness among the others when clips are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipMouths:
+    """What is kept in memory of one clip; its pictures stay on disk."""
+
+    name: str
+    source: str
+    identity: str
+    file: Path
+    points: np.ndarray
+    """(T, K, 2) float32 in stored-window pixels."""
+    rigid: np.ndarray
+    """(T, 13, 2) float32 in template pixels."""
+    opening: np.ndarray
+    """(T,) float32 lip opening in template pixels."""
+    offsets: np.ndarray
+    """(T + 1,) int64 where each frame's JPEG starts."""
+    sharp: float
+    """How far its pictures are to be believed about detail, 0 to 1."""
+
+    def __len__(self) -> int:
+        return len(self.opening)
+
+    def pictures(self, frames: np.ndarray) -> np.ndarray:
+        """Read frames (F,) as pictures (F, 160, 176, 3) uint8 RGB.
+
+        Raises:
+            DataError: a picture cannot be decoded.
+        """
+        import cv2
+
+        width, height = STORED_MOUTH.size
+        out = np.empty((len(frames), height, width, 3), np.uint8)
+        with safe_open(str(self.file), "numpy") as file:
+            stored = file.get_slice("mouths")
+            for picture, frame in zip(out, frames.tolist(), strict=True):
+                coded = stored[int(self.offsets[frame]) : int(self.offsets[frame + 1])]
+                found = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+                if found is None:
+                    raise DataError(f"data {self.file}: frame {frame} is not a JPEG; run `atldiff prepare` again")
+                picture[:] = found[..., ::-1]
+        return out
+
+
+def load_mouths(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -> ClipMouths:
+    """Load the landmarks of one prepared clip; `indices` (K,) are the dense points to keep.
+
+    Raises:
+        DataError: the clip was prepared before mouths were kept.
+    """
+    path, record = manifest.tensors(entry), entry.record
+    with safe_open(str(path), "numpy") as file:
+        if "mouths" not in file.keys():  # noqa: SIM118 - not a dict
+            raise DataError(f"data {path}: no mouths; expected a folder of this version: run `atldiff prepare` again")
+        tracked = file.get_tensor("points").astype(np.float64)
+        sizes = file.get_tensor("mouth_sizes")
+    points = apply(fit_window(tracked, STORED_MOUTH, SMOOTH_FRAMES), tracked[..., :2])
+    rigid = points[:, list(RIGID_POINTS)] / STORED_MOUTH.scale
+    return ClipMouths(
+        name=record.name,
+        source=record.source,
+        identity=entry.identity,
+        file=path,
+        points=points[:, indices].astype(np.float32),
+        rigid=rigid.astype(np.float32),
+        opening=(lip_opening(points) / STORED_MOUTH.scale).astype(np.float32),
+        offsets=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
+        sharp=sharp_share(record.mouth_px, record.sharpness),
+    )
+
+
+def sharp_share(mouth_px: float, sharpness: float) -> float:
+    """Return how far a clip is to be believed about detail, 0 to 1, from what its record says."""
+    parts = [
+        np.clip((value - low) / (high - low), 0, 1)
+        for value, (low, high) in ((mouth_px, SHARP_MOUTH_PX), (sharpness, SHARP_DETAIL))
+    ]
+    return float(parts[0] * parts[1])
+
+
+def mouth_weights(clips: Sequence[ClipMouths]) -> np.ndarray:
+    """Return each clip's probability: as `clip_weights`, and the sharper the more."""
+    weights = clip_weights(clips) * np.array([BLURRED_SHARE + (1 - BLURRED_SHARE) * clip.sharp for clip in clips])
+    return weights / weights.sum()
+
+
+def pick_more(clip: ClipMouths, frame: int, count: int, random: np.random.Generator) -> list[int]:
+    """Draw further references for a target: the widest mouth at its pose first, then any frame."""
+    if not count:
+        return []
+    frames = same_pose(clip, frame)
+    widest = frames[np.argsort(clip.opening[frames])[-max(1, len(frames) // 10) :]]
+    return [int(random.choice(widest)), *(int(random.integers(len(clip))) for _ in range(count - 1))]
+
+
+def cut(
+    clip: ClipMouths, frames: np.ndarray, geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a window out of stored ones.
+
+    frames: (F,). jitter: (2,) shift of the window in its pixels.
+
+    Returns:
+        pictures (F, H, W, 3) uint8 and points (F, K, 2) in their pixels.
+    """
+    (x, y), (width, height) = corner(geometry, jitter), geometry.size
+    images = clip.pictures(frames)[:, y : y + height, x : x + width]
+    points = clip.points[frames] - np.array([x, y], np.float32)
+    if flip:
+        return np.ascontiguousarray(images[:, :, ::-1]), mirrored(points, width)
+    return images, points
+
+
+def corner(geometry: WindowGeometry, jitter: np.ndarray) -> tuple[int, int]:
+    """Return where a window's corner lies in the stored one, in pixels; it is kept inside."""
+    wanted = (np.asarray(geometry.origin) - np.asarray(STORED_MOUTH.origin)) * STORED_MOUTH.scale + jitter
+    x, y = np.clip(np.rint(wanted).astype(int), 0, np.array(STORED_MOUTH.size) - geometry.size)
+    return int(x), int(y)

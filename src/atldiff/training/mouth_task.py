@@ -1,0 +1,222 @@
+"""A layered renderer's stage: what it paints beside the real mouth, as pixels, as features, and to an adversary."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from atldiff.config import PRESETS
+from atldiff.data.manifest import Split
+from atldiff.data.mouths import load_mouths
+from atldiff.diffusion.edges import edge_errors
+from atldiff.diffusion.sampler import interpolate
+from atldiff.errors import DataError
+from atldiff.methods.atl_inputs import NEEDED, window_of
+from atldiff.training.mouth_data import MouthSet
+from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
+from atldiff.training.task import Probe, Rival, Task
+from atldiff.video.window import STORED_MOUTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from atldiff.backbones.alexnet import LpipsAlexNet
+    from atldiff.config import TrainConfig
+    from atldiff.data.manifest import Manifest
+    from atldiff.methods.atl import ATLModel, Renderer
+    from atldiff.video.window import WindowGeometry
+
+MOUTH_WEIGHT = 2.0
+"""Extra weight of the pixels' error inside the mouth, over the weight of the mask."""
+PIXELS, EDGES, MOTION = 5.0, 0.2, 0.5
+"""Weights of squared error, of that of differences of neighbours, and of that of differences of frames."""
+MATCHING_WEIGHT = 10.0
+"""Weight of the adversary's maps against that of its verdict."""
+RAMP_STEPS = 40
+"""Steps over which the adversary's weight rises."""
+R1_WEIGHT, R1_EVERY = 2.0, 8
+RIVAL_RATE = 1e-3
+"""Peak learning rate of the adversary."""
+PROBE_BATCHES, PROBE_CLIPS, PROBE_FRAMES = 4, 8, 3
+PROBE_SEED = 20_261
+
+
+def check_mouth_window(geometry: WindowGeometry) -> None:
+    """Raise DataError unless a renderer's window lies inside the one around the mouth that `prepare` stores."""
+    low = (np.asarray(geometry.origin) - STORED_MOUTH.origin) * STORED_MOUTH.scale
+    if geometry.scale != STORED_MOUTH.scale or low.min() < 0 or (low + geometry.size > STORED_MOUTH.size).any():
+        end = [at + size / STORED_MOUTH.scale for at, size in zip(STORED_MOUTH.origin, STORED_MOUTH.size, strict=True)]
+        raise DataError(
+            f"config renderer: a window of {geometry.size[0]}x{geometry.size[1]} at {geometry.origin} and scale "
+            f"{geometry.scale:g}, expected one of scale {STORED_MOUTH.scale:g} inside template pixels "
+            f"{STORED_MOUTH.origin} to ({end[0]:g}, {end[1]:g}), which is what `atldiff prepare` keeps"
+        )
+
+
+class MouthLoss:
+    """The loss of a layered renderer, and of the adversary that it is trained against.
+
+    network: of LPIPS, or None. The adversary judges what the last call of the loss has painted.
+    """
+
+    def __init__(self, renderer: Renderer, config: TrainConfig, network: LpipsAlexNet | None) -> None:
+        self.renderer, self.config, self.network = renderer, config, network
+        self.adversary = MouthAdversary(config.frames) if config.adversarial_weight else None
+        self.step = 0
+        self._judged: dict[str, torch.Tensor] = {}
+        if network is not None:
+            network.requires_grad_(False)
+
+    def __call__(self, module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return the losses of a batch of `MouthSet`: means over its clips, so that equal parts average to it."""
+        renderer, config = self.renderer, self.config
+        target, prior, conditions, mask, mouth, noise = (
+            batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth", "noise")
+        )
+        sharp, t = batch["sharp"], batch["time"]
+        state = start = renderer.initial_noise(prior, mask, noise)
+        later = t < 1
+        if later.any():
+            with torch.no_grad():
+                guess = renderer.denoise(
+                    start[later], torch.ones_like(t[later]), prior[later], conditions[later], mask[later]
+                )
+            state = start.clone()
+            state[later] = interpolate(guess, start[later], t[later])
+        made = renderer.denoise(state, t, prior, conditions, mask)
+        real = prior + mask * (target - prior)
+        weight = mask + MOUTH_WEIGHT * mouth
+        weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True))
+        difference = made - real
+        square = (weight * difference.square().mean(dim=1, keepdim=True)).sum()
+        edges = edge_errors(difference, weight).sum()
+        motion = (weight[:, :, 1:] * (difference[:, :, 1:] - difference[:, :, :-1]).abs().mean(1, keepdim=True)).sum()
+        losses = {"square": square, "edges": edges, "motion": motion}
+        total = PIXELS * square + EDGES * edges + MOTION * motion
+        crops = {name: mouth_crops(value, batch["centre"]) for name, value in (("made", made), ("real", real))}
+        if self.network is not None and config.perceptual_weight:
+            with torch.autocast(made.device.type, torch.bfloat16, enabled=config.bfloat16):
+                distance = perceptual(self.network, crops["made"], crops["real"])
+            losses["perceptual"] = (sharp * distance).mean()
+            total = total + config.perceptual_weight * losses["perceptual"]
+        if self.adversary is not None:
+            beside = torch.cat([conditions[:, 3:6], conditions[:, 6:8]], 1)[:, :, made.shape[2] // 2][:, :, None]
+            crops["beside"] = mouth_crops(beside, batch["centre"])[:, :, 0]
+            crops["mouth"] = mouth_crops(mouth, batch["centre"]).amax(2)
+            self._judged = {name: value.detach() for name, value in crops.items()} | {"sharp": sharp}
+            self.adversary.requires_grad_(False)
+            verdict, maps = self.adversary(crops["made"], crops["beside"])
+            with torch.no_grad():
+                _, wanted = self.adversary(crops["real"], crops["beside"])
+            self.adversary.requires_grad_(True)
+            fooled = -(sharp * weighted(verdict, crops["mouth"])).mean()
+            matching = sum(
+                (sharp * weighted((own - other).abs().mean(1), crops["mouth"])).mean()
+                for own, other in zip(maps, wanted, strict=True)
+            ) / len(maps)
+            ramp = min(1.0, self.step / RAMP_STEPS)
+            total = total + ramp * config.adversarial_weight * (fooled + MATCHING_WEIGHT * matching)
+            losses |= {"fooled": fooled, "matching": torch.as_tensor(matching)}
+        with torch.no_grad():
+            before = (mouth * (prior - target).square()).sum()
+            losses["mouth_ratio"] = (mouth * (made - target).square()).sum() / before.clamp_min(1e-9)
+        return {"loss": total} | losses
+
+    def of_rival(self, step: int) -> torch.Tensor:
+        """Return the adversary's loss over what the last call painted: the mean over its clips."""
+        assert self.adversary is not None  # noqa: S101 - for the type checker
+        self.step = step + 1
+        judged, sharp = self._judged, self._judged["sharp"]
+        real = judged["real"].requires_grad_(step % R1_EVERY == 0)
+        yes, _ = self.adversary(real, judged["beside"])
+        no, _ = self.adversary(judged["made"], judged["beside"])
+        loss = sum(
+            (sharp * weighted(functional.relu(1 - sign * scores), judged["mouth"])).mean()
+            for sign, scores in ((1, yes), (-1, no))
+        )
+        if step % R1_EVERY == 0:
+            (slope,) = torch.autograd.grad((sharp * weighted(yes, judged["mouth"])).sum(), real, create_graph=True)
+            loss = loss + R1_WEIGHT / 2 * R1_EVERY * slope.square().sum((1, 2, 3, 4)).mean()
+        return torch.as_tensor(loss)
+
+
+def mouth_task(
+    model: ATLModel,
+    manifest: Manifest,
+    config: TrainConfig,
+    write: Callable[[nn.Module], None],
+    network: LpipsAlexNet | None,
+) -> Task:
+    """Return the stage of a layered renderer over a prepared folder. network: of LPIPS, or None.
+
+    Raises:
+        DataError: no clip to train on, or a window that is not prepared.
+    """
+    renderer = model.renderer
+    check_mouth_window(window_of(renderer.config))
+    sets = {}
+    for split in (Split.TRAIN, Split.VAL):
+        clips = [load_mouths(manifest, entry, NEEDED) for entry in manifest.usable(split)]
+        frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
+        sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed)
+    if not sets[Split.TRAIN].clips:
+        raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
+    steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
+    held_out = [sets[Split.VAL].batch(step, range(PROBE_CLIPS)) for step in steps]
+    renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    loss = MouthLoss(renderer, config, network)
+
+    def probe(module: nn.Module) -> Probe:
+        device = renderer.device
+        noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
+        sums: dict[str, list[float]] = {}
+        before, strips = 0.0, []
+        for batch in held_out:
+            prior, conditions, mask, target, mouth = (
+                batch[name].to(device).float() for name in ("prior", "conditions", "mask", "target", "mouth")
+            )
+            before += float((mouth * (prior - target).square()).sum())
+            real = prior + mask * (target - prior)
+            frames = {"prior": prior}
+            for name, sampling in PRESETS.items():
+                frames[name] = renderer.render(prior, conditions, mask, noise, sampling.steps)
+            for name, made in frames.items():
+                sums.setdefault(f"mouth_ratio_{name}", []).append(float((mouth * (made - target).square()).sum()))
+                if network is not None:
+                    crops = [mouth_crops(value, batch["centre"]) for value in (made, real)]
+                    sums.setdefault(f"perceptual_{name}", []).append(float(perceptual(network, *crops).mean()))
+                sums.setdefault(f"detail_{name}", []).append(float(detail(made, mouth) / detail(real, mouth)))
+            shown = [prior, frames["fast"], frames["balanced"], frames["best"], target]
+            strips.append(torch.cat(shown, -1)[:, :, 1])
+        scalars = {
+            name: sum(values) / max(before, 1e-9) if name.startswith("mouth") else sum(values) / len(values)
+            for name, values in sums.items()
+        }
+        pictures = {}
+        if strips:
+            grid = torch.cat(strips)[:16]  # (N, 3, H, 5 W)
+            rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
+            pictures["prior_fast_balanced_best_real"] = (
+                ((rows + 1) * 127.5).clamp(0, 255).cpu().numpy().astype(np.uint8)
+            )
+        return Probe(scalars, pictures)
+
+    rival = None
+    if loss.adversary is not None:
+        rates = replace(config, optimiser="adamw", learning_rate=RIVAL_RATE, weight_decay=0.0)
+        rival = Rival(loss.adversary.to(renderer.device), loss.of_rival, rates)
+    return Task(renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16, rival=rival)
+
+
+def detail(frames: torch.Tensor, mouth: torch.Tensor) -> torch.Tensor:
+    """Return the mean gradient energy of frames (B, 3, T, H, W) inside mouths (B, 1, T, H, W)."""
+    grey = frames.mean(1, keepdim=True)
+    across, down = grey.diff(dim=-1)[..., :-1, :], grey.diff(dim=-2)[..., :-1]
+    inside = mouth[..., :-1, :-1]
+    return (inside * (across.square() + down.square())).sum() / inside.sum().clamp_min(1)
