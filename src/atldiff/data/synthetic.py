@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.audio.features import log_mel
-from atldiff.data.clip import FACE_JPEG_QUALITY, RECORD_FORMAT, ClipRecord
+from atldiff.data.clip import FACE_JPEG_QUALITY, RECORD_FORMAT, SMOOTH_FRAMES, ClipRecord
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.files import replacing
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
@@ -114,7 +114,7 @@ def _clip(
     windows = np.stack([extract(p, m, STORED_WINDOW.side) for p, m in zip(pictures, matrix, strict=True)])
     still = fit_still_window(points, face_window(STORED_FACE_SIDE))
     faces = [_jpeg(extract(picture, still, STORED_FACE_SIDE)) for picture in pictures]
-    around = fit_window(points, STORED_MOUTH)
+    around = fit_window(points, STORED_MOUTH, SMOOTH_FRAMES)
     mouths = [
         _jpeg(extract(picture, its, STORED_MOUTH.size, sharp=True))
         for picture, its in zip(pictures, around, strict=True)

@@ -42,10 +42,11 @@ class MouthSet:
 
         target, prior (B, 3, T, H, W); conditions (B, 17, T, H, W); mask, mouth (B, 1, T, H, W); time (B,) float32,
         noise (B, 3, 1, H, W) of the bridge state to train at; centre (B, 2) of the lips in pixels; sharp (B,), how
-        far the target is to be believed about detail; clips (B,) indices.
+        far the target is to be believed about detail; clips, step (B,) int64.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return batch | {"step": torch.full((len(rows),), step)}
 
     def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:
         """Return the names of a batch's clips."""

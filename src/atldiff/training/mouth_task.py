@@ -68,7 +68,6 @@ class MouthLoss:
     def __init__(self, renderer: Renderer, config: TrainConfig, network: LpipsAlexNet | None) -> None:
         self.renderer, self.config, self.network = renderer, config, network
         self.adversary = MouthAdversary(config.frames) if config.adversarial_weight else None
-        self.step = 0
         self._judged: dict[str, torch.Tensor] = {}
         if network is not None:
             network.requires_grad_(False)
@@ -120,7 +119,7 @@ class MouthLoss:
                 (sharp * weighted((own - other).abs().mean(1), crops["mouth"])).mean()
                 for own, other in zip(maps, wanted, strict=True)
             ) / len(maps)
-            ramp = min(1.0, self.step / RAMP_STEPS)
+            ramp = min(1.0, float(batch["step"][0]) / RAMP_STEPS)
             total = total + ramp * config.adversarial_weight * (fooled + MATCHING_WEIGHT * matching)
             losses |= {"fooled": fooled, "matching": torch.as_tensor(matching)}
         with torch.no_grad():
@@ -131,7 +130,6 @@ class MouthLoss:
     def of_rival(self, step: int) -> torch.Tensor:
         """Return the adversary's loss over what the last call painted: the mean over its clips."""
         assert self.adversary is not None  # noqa: S101 - for the type checker
-        self.step = step + 1
         judged, sharp = self._judged, self._judged["sharp"]
         real = judged["real"].requires_grad_(step % R1_EVERY == 0)
         yes, _ = self.adversary(real, judged["beside"])
