@@ -32,6 +32,7 @@ from atldiff.export.choose import find_export
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
+from atldiff.landmarks.steady import steady
 from atldiff.pipeline import TalkingHead
 from atldiff.timebase import FPS, SAMPLE_RATE, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
@@ -292,7 +293,7 @@ def _render_spoken(
 
 
 def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig, size: int | None) -> Path:
-    """Render a clip's first face moved by its own landmarks: what the renderer adds to the errors."""
+    """Render a clip's first face moved by its own landmarks, steadied: what the renderer adds to the errors."""
     first = int(np.flatnonzero(real.found)[0])
     image = next(frame for index, frame in enumerate(real.frames()) if index == first)
     portrait = Portrait(image, real.points[first])
@@ -310,5 +311,5 @@ def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: Sample
     sound = None if real.samples is None else real.samples[: len(track) * SAMPLE_RATE // FPS]
     if sound is not None and frame_count(len(sound)) < len(track):
         sound = np.pad(sound, (0, len(track) * SAMPLE_RATE // FPS - len(sound)))
-    head.render(portrait, track, audio=sound, sampling=sampling, size=size).save(out, keep_part=False)
+    head.render(portrait, steady(track), audio=sound, sampling=sampling, size=size).save(out, keep_part=False)
     return out
