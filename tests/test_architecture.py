@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "data": BASE | MIDDLE | {"backbones"},  # beside methods: neither sees the other
     "export": BASE | MIDDLE | MODEL,  # the networks in other runtimes
     "pipeline": BASE | MIDDLE | MODEL | {"export"},
-    "training": UP_TO_PIPELINE | {"data"},
+    "training": UP_TO_PIPELINE | {"data", "backbones"},
     "evaluation": UP_TO_PIPELINE | {"data", "backbones"},
     "ablation": UP_TO_PIPELINE | {"data", "training", "evaluation"},
     "released": UP_TO_PIPELINE | {"backbones"},  # the authors' files

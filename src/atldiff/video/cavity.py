@@ -34,7 +34,7 @@ EDGE = 0.5
 SHADE_DEPTH, SHADE_SOFT, SHADE = 1.8, 1.0, 0.45
 """The upper lip's shadow: height, softness, and how much it takes away."""
 
-GAP_FADE = (0.012, 0.03)
+GAP_FADE = (0.016, 0.036)
 """Lip openings, in eye distances, between which teeth fade in: a gap thinner than that shows no tooth."""
 
 FILL_SIDE = 240
