@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 sys.path.append(str(Path(__file__).parent))  # for helpers that several tests import, such as signalled
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ANSWERS = {number: signal.getsignal(number) for number in SIGNALS}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -53,6 +56,16 @@ def plain_logging() -> Iterator[None]:
     logger = logging.getLogger("atldiff")
     logger.handlers = []
     logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def answers_as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test after which a signal is answered differently, not a later one that sends it."""
+    yield
+    found = {number: signal.getsignal(number) for number in ANSWERS}
+    for number, handler in ANSWERS.items():
+        signal.signal(number, handler)
+    assert found == ANSWERS, f"{request.node.name} leaves handlers"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,6 +145,13 @@ class TestHeld:
 
 
 class TestWishes:
+    @pytest.fixture
+    def brief(self, monkeypatch: pytest.MonkeyPatch) -> float:
+        """How long patience lasts in this test, in seconds; two signals so far apart are two."""
+        monkeypatch.setattr(interrupt, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(interrupt, "SAME_S", 0.01)
+        return 0.05
+
     @pytest.mark.parametrize("number", NUMBERS)
     def test_a_signal_is_noted_and_raised_when_asked(self, number: int) -> None:
         before = signal.getsignal(number)
@@ -198,6 +207,77 @@ class TestWishes:
 
         with pytest.raises(Interrupted):
             stay()
+
+    @pytest.mark.usefixtures("answered")
+    def test_what_was_taken_does_not_come_again(self, brief: float) -> None:
+        """Such as when its owner is saving."""
+        with interrupt.patience():
+            signal.raise_signal(signal.SIGTERM)
+            with stop_wishes() as wished:
+                assert wished()
+            time.sleep(4 * brief)
+        time.sleep(4 * brief)
+
+    @pytest.mark.usefixtures("answered")
+    def test_what_nobody_took_comes_at_the_end(self) -> None:
+        reached = []
+
+        def work() -> None:
+            with interrupt.patience():
+                with interrupt.patience():
+                    signal.raise_signal(signal.SIGTERM)
+                    reached.append("the end of the inner one")
+                reached.append("the end")
+
+        with pytest.raises(Interrupted) as caught:
+            work()
+        assert caught.value.number == signal.SIGTERM
+        assert reached == ["the end of the inner one", "the end"]
+
+    @pytest.mark.usefixtures("answered")
+    def test_patience_that_fails_leaves_nothing_behind(self, brief: float) -> None:
+        def work() -> None:
+            with interrupt.patience():
+                signal.raise_signal(signal.SIGTERM)
+                raise OSError("full")
+
+        with pytest.raises(OSError, match="full"):
+            work()
+        assert interrupt.received() == signal.SIGTERM
+        time.sleep(4 * brief)
+
+    @pytest.mark.usefixtures("answered")
+    @pytest.mark.parametrize("first", [interrupt.end_patience, partial(signal.raise_signal, signal.SIGTERM)])
+    def test_patience_is_ended(self, first: Callable[[], None]) -> None:
+        reached = []
+
+        def work() -> None:
+            with interrupt.patience():
+                first()
+                reached.append("patience")
+                interrupt.end_patience()
+                signal.raise_signal(signal.SIGTERM)
+                reached.append("none")
+
+        with pytest.raises(Interrupted):
+            work()
+        assert reached == ["patience"]
+
+    @pytest.mark.usefixtures("answered")
+    def test_in_another_thread_what_waits_is_not_taken(self) -> None:
+        def look() -> None:
+            with stop_wishes():
+                pass
+
+        def work() -> None:
+            with interrupt.patience():
+                signal.raise_signal(signal.SIGTERM)
+                thread = threading.Thread(target=look)
+                thread.start()
+                thread.join()
+
+        with pytest.raises(Interrupted):
+            work()
 
     @pytest.mark.usefixtures("answered")
     def test_no_patience_with_ctrl_c(self) -> None:

@@ -42,6 +42,7 @@ class _Answer:
         self.number: int | None = None
         self.patient = False
         self._at = 0.0
+        self._waiting: threading.Timer | None = None
 
     def __call__(self, number: int, frame: FrameType | None = None) -> None:
         _leave_dead_terminal(number)
@@ -50,8 +51,21 @@ class _Answer:
             return
         self.number, self._at = number, now
         if again or not self.patient or number == signal.SIGINT:
+            self.take()
             raise Interrupted(number)
-        _send_later(PATIENCE_S, number)
+        self._waiting = _send_later(PATIENCE_S, number)
+
+    def take(self) -> int | None:
+        """Return the number of the last signal; one that waits is seen to by the caller and does not come again."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+        return self.number
+
+    def raise_waiting(self) -> None:
+        """Raise what waits, if anything does."""
+        if self._waiting is not None and (number := self.take()) is not None:
+            raise Interrupted(number)
 
     def again(self, lost: sys.UnraisableHookArgs) -> None:
         """Raise once more what came where nothing can be raised, such as in a destructor."""
@@ -62,12 +76,13 @@ class _Answer:
         _send_later(0.01, lost.exc_value.number)
 
 
-def _send_later(seconds: float, number: int) -> None:
+def _send_later(seconds: float, number: int) -> threading.Timer:
     import _thread
 
     timer = threading.Timer(seconds, _thread.interrupt_main, (number,))
     timer.daemon = True
     timer.start()
+    return timer
 
 
 _answer = _Answer()
@@ -96,19 +111,39 @@ def patience() -> Iterator[None]:
     """In the body, let what stops a process other than Ctrl-C wait for `stop_wishes`, for at most `PATIENCE_S`.
 
     For a start that takes seconds: were it left at once, a run that is stopped early again and again would never get
-    anywhere.
+    anywhere. Within another one, a body is part of that one's.
+
+    Raises:
+        Interrupted: at the end of the body, which did not take what waits.
     """
-    before, _answer.patient = _answer.patient, True
+    answer = _answer
+    before, answer.patient = answer.patient, True
     try:
         yield
-    finally:
-        _answer.patient = before
+    except BaseException:
+        answer.patient = before
+        if not before:
+            answer.take()
+        raise
+    answer.patient = before  # before anything is raised: what comes from here on does not wait
+    if not before:
+        answer.raise_waiting()
+
+
+def end_patience() -> None:
+    """Have nothing wait from here on, in the rest of the body of `patience`.
+
+    Raises:
+        Interrupted: something did.
+    """
+    _answer.patient = False
+    _answer.raise_waiting()
 
 
 @contextmanager
 def answers_kept() -> Iterator[None]:
     """Put back whatever handlers a library sets in the body for itself."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
     try:
         yield
     finally:
@@ -178,8 +213,10 @@ def stop_wishes() -> Iterator[StopWish]:
     Outside the main thread, where no handler can be set, signals keep their effect and there is never a wish.
     """
     wish = StopWish()
-    wish.number = received()
     with _handled(wish.note, lambda handler: handler not in (signal.SIG_IGN, None)):
+        if threading.current_thread() is threading.main_thread():
+            waited = _answer.take()  # only now that nothing can come between
+            wish.number = waited if wish.number is None else wish.number
         yield wish
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
@@ -23,7 +28,11 @@ from atldiff.data.manifest import Manifest, Split
 from atldiff.data.prepare import Job, load_record, prepare
 from atldiff.data.sources import mead
 from atldiff.errors import DataError
+from atldiff.interrupt import answers_kept
 from atldiff.timebase import SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
 
@@ -188,9 +197,50 @@ class TestVerdicts:
 def cluster():
     """A local Ray cluster of two workers."""
     ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'atldiff[ray]')")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    with answers_kept():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
     yield ray
-    ray.shutdown()
+    with answers_kept():
+        ray.shutdown()
+
+
+class TakingRay(ModuleType):
+    """Ray as far as its handlers matter: starting it and ending it take SIGTERM for themselves."""
+
+    class ObjectRef:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if name in ("init", "shutdown"):
+                signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+            return {"is_initialized": False, "cluster_resources": {}}.get(name)
+
+        return call
+
+    def remote(self, **named: Any) -> Callable[[Any], Any]:
+        return lambda work: SimpleNamespace(remote=lambda job: partial(work, job))
+
+    def wait(self, references: list, num_returns: int) -> tuple[list, list]:
+        return references[:1], references[1:]
+
+    def get(self, reference: Any) -> Any:
+        return reference()
+
+
+def test_ray_s_handlers_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    exceptions = ModuleType("ray.exceptions")
+    exceptions.OutOfMemoryError = exceptions.WorkerCrashedError = OSError  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "ray", TakingRay("ray"))
+    monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+    try:
+        for _ in ray_workers.work_on_ray(lambda job: ClipRecord(path=job, name=job, format=RECORD_FORMAT), ["a", "b"]):
+            seen.append(signal.getsignal(signal.SIGTERM))
+        assert [*seen, signal.getsignal(signal.SIGTERM)] == [before] * 3
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class TestRay:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from atldiff import interrupt
+from atldiff.commands import train as train_command
 from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig, TrainConfig
 from atldiff.data.synthetic import make_synthetic
-from atldiff.training import loop
+from atldiff.training import loop, processes
 from atldiff.training import run as runs
 from atldiff.training.run import train_stage
 from signalled import result, start, tell_group, until
@@ -163,6 +166,64 @@ class TestMoments:
         train_stage(CONFIG, prepared.folder, tmp_path, workers=0)
         for name, tensor in load_file(tmp_path / "state.safetensors").items():
             assert torch.equal(tensor, undisturbed[name]), name
+
+
+class TestTheStart:
+    """Of the command: what stops it waits for the first step, wherever it comes, and is not asked for again later."""
+
+    @pytest.fixture(autouse=True)
+    def answered(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Signals as the command line has them, and little patience."""
+        monkeypatch.setattr(interrupt, "_answer", interrupt._Answer())
+        monkeypatch.setattr(interrupt, "PATIENCE_S", 1.0)
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+        interrupt.answer_signals()
+        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def words(self, tmp_path: Path, prepared: Manifest) -> list[str]:
+        return [*command(tmp_path, prepared, workers=0)[3:], "--quiet"]
+
+    def stopped_at(self, tmp_path: Path, prepared: Manifest) -> int:
+        with pytest.raises(interrupt.Interrupted) as caught:
+            train_command.run(self.words(tmp_path, prepared))
+        assert caught.value.number == signal.SIGTERM
+        return steps_in(tmp_path / "out")
+
+    def test_before_there_is_a_run(self, prepared: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def send() -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(processes, "join_processes", once(processes.join_processes, send))
+        assert self.stopped_at(tmp_path, prepared) == 1
+
+    def test_the_first_step_may_take_longer(
+        self, prepared: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def send() -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(interrupt, "PATIENCE_S", 0.05)
+        monkeypatch.setattr(interrupt, "SAME_S", 0.01)
+        monkeypatch.setattr(loop, "_scalar_writer", once(loop._scalar_writer, send))
+        monkeypatch.setattr(loop, "_add_gradients", once(loop._add_gradients, lambda: time.sleep(0.2)))
+        assert self.stopped_at(tmp_path, prepared) == 1
+
+    def test_a_run_that_was_finished(self, prepared: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody takes it there: the command is interrupted at its end."""
+        words = self.words(tmp_path, prepared)
+        train_command.run([*words, "--minutes", "0.00001"])
+        settings = json.loads((tmp_path / "run.json").read_text())
+        (tmp_path / "run.json").write_text(json.dumps({**settings, "steps": steps_in(tmp_path / "out")}))
+
+        def send() -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(runs, "open_data", once(runs.open_data, send))
+        with pytest.raises(interrupt.Interrupted):
+            train_command.run(words)
 
 
 def command(tmp_path: Path, prepared: Manifest, workers: int = 2) -> list[str]:

@@ -30,6 +30,7 @@ from atldiff.errors import DataError, TrainingError
 from atldiff.evaluation import report
 from atldiff.evaluation.run import split_entries
 from atldiff.files import sha256, write_text
+from atldiff.interrupt import end_patience
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.methods.paper import PaperModel
 from atldiff.training.loop import STATE_FILE
@@ -114,6 +115,7 @@ def ablate(
     steps = _train(manifest, out, base, processes=processes, workers=workers, minutes=minutes, progress=progress)
     if min(steps.values()) < base.steps or not processes.is_main:
         return Outcome(steps, None)
+    end_patience()  # every clip that is measured is kept at once
     folders = {arm.name: out / "arms" / arm.name / CHECKPOINT_FOLDER for arm in ARMS}
     weights = {name: sha256(folder / checkpoint.WEIGHTS_FILE) for name, folder in folders.items()}
     renderers = {name: _load_renderer(folder).to(processes.device, number_format) for name, folder in folders.items()}

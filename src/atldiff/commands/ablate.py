@@ -75,21 +75,21 @@ def run(args: list[str]) -> int:
         from atldiff.training.processes import join_processes
 
         processes = join_processes(options.device)
-    quiet = options.report.quiet or not processes.is_main
-    with _Stages(quiet=quiet) as progress:
-        outcome = ablate(
-            options.data,
-            options.out,
-            base=base,
-            split=options.split,
-            clips=options.clips,
-            processes=processes,
-            workers=options.workers,
-            minutes=options.minutes,
-            dtype=options.dtype,
-            command=f"atldiff ablate {shlex.join(args)}",
-            progress=progress,
-        )
+        quiet = options.report.quiet or not processes.is_main
+        with _Stages(quiet=quiet) as progress:
+            outcome = ablate(
+                options.data,
+                options.out,
+                base=base,
+                split=options.split,
+                clips=options.clips,
+                processes=processes,
+                workers=options.workers,
+                minutes=options.minutes,
+                dtype=options.dtype,
+                command=f"atldiff ablate {shlex.join(args)}",
+                progress=progress,
+            )
     if not processes.is_main:
         return 0
     document = outcome.document

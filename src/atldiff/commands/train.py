@@ -120,19 +120,19 @@ def run(args: list[str]) -> int:
         from atldiff.training.run import CHECKPOINT_FOLDER, train_stage
 
         processes = join_processes(options.device)
-    quiet = options.report.quiet or not processes.is_main
-    with Progress("training", quiet=quiet) as progress:
-        done = train_stage(
-            config,
-            options.data,
-            options.out,
-            start=options.weights,
-            network=network,
-            processes=processes,
-            workers=options.workers,
-            minutes=options.minutes,
-            progress=lambda step, total, losses: progress(step, total, f"loss {losses['loss']:.4f}"),
-        )
+        quiet = options.report.quiet or not processes.is_main
+        with Progress("training", quiet=quiet) as progress:
+            done = train_stage(
+                config,
+                options.data,
+                options.out,
+                start=options.weights,
+                network=network,
+                processes=processes,
+                workers=options.workers,
+                minutes=options.minutes,
+                progress=lambda step, total, losses: progress(step, total, f"loss {losses['loss']:.4f}"),
+            )
     checkpoint = options.out / CHECKPOINT_FOLDER
     if not processes.is_main:
         processes.leave()

@@ -71,4 +71,5 @@ def work_on_ray(work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]) -> Gen
         for reference in running:
             ray.cancel(reference, force=True)
         if started:
-            ray.shutdown()
+            with answers_kept():
+                ray.shutdown()

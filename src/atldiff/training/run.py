@@ -15,7 +15,6 @@ from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
-from atldiff.interrupt import patience
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.build import build
 from atldiff.methods.difftalker import DiffTalkerModel
@@ -64,7 +63,6 @@ def open_data(data: Path, run: Path) -> Manifest:
     return Manifest.load(data)
 
 
-@patience()
 def train_stage(
     config: TrainConfig,
     data: Path,
