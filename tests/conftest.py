@@ -95,9 +95,12 @@ def random_model() -> ATLModel:
     model = ATLModel(
         ATLConfig(
             generator=GeneratorConfig(width=16, blocks=1, components=4, identity_components=2),
-            renderer=RendererConfig(widths=(16, 32), blocks=(1, 1)),
+            renderer=RendererConfig(
+                side=144, height=112, origin=(28, 41), scale=2.0, layered=True, head="resize", mask_reach_px=6.0,
+                widths=(16, 32), blocks=(1, 1),
+            ),
         )
-    )
+    )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():  # zero-initialised ends would hide everything behind them

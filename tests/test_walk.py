@@ -22,7 +22,8 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, OVAL
 from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.atl_frames import portrait_layers
+from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_layers
 from atldiff.methods.speech import TrackStream
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
@@ -38,7 +39,7 @@ WINDOW = 16
 
 def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     config: ATLConfig = random_model.config
-    side = config.renderer.side
+    width, height = size = config.renderer.side, config.renderer.height
 
     # 1 an image becomes (H, W, 3) uint8
     image = read_image(EXAMPLES / "portrait.jpg")
@@ -53,14 +54,14 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     portrait = Portrait(image, landmarks)
 
     # 3 the window and its transform, with an exact inverse
-    geometry = WindowGeometry(side, config.renderer.origin)
+    geometry = WindowGeometry(width, config.renderer.origin, config.renderer.scale, height)
     matrix = fit_window(landmarks[None], geometry)[0]
     assert matrix.shape == (2, 3)
-    identity = extract(image, matrix, side)
-    assert identity.shape == (side, side, 3)
+    identity = extract(image, matrix, size, sharp=True)
+    assert identity.shape == (height, width, 3)
     lips = apply(matrix, landmarks[LIPS, :2].astype(np.float64))
     assert (lips > 0).all()
-    assert (lips < side).all()
+    assert (lips < size).all()
     assert np.abs(apply(invert(matrix), lips) - landmarks[LIPS, :2]).max() < 1e-3
 
     # 4 samples at 16 kHz mono
@@ -90,31 +91,38 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     assert first.fps == Fraction(FPS)
     target = track_points[:WINDOW]
 
-    # 8 the identity warped to them: at the portrait's own resolution, and at window size
-    unit_px = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    warp = PortraitWarp.prepare(image, landmarks[OVAL, :2], FACE_CONTROL.of(landmarks[:, :2]), unit_px)
+    # 8 the mouth in two layers: lips without what is between them, and what is behind them
+    source = apply(matrix, landmarks[NEEDED, :2].astype(np.float64))
+    layers = window_layers([identity], source[None], geometry)
+    assert layers.lips.shape == identity.shape
+    assert layers.skull.any()  # the example smiles with its teeth
+    native = portrait_layers(portrait)
+    assert native.lips.shape == image.shape
+
+    # 9 the lips warped to them, over what is behind: at the portrait's own resolution, and at window size
+    unit_px = geometry.scale / float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    warp = PortraitWarp.prepare(native.lips, landmarks[OVAL, :2], FACE_CONTROL.of(landmarks[:, :2]), unit_px)
     moved = warp.warp(FACE_CONTROL.of(target[0, :, :2]))
     x0, y0, x1, y1 = warp.box
     assert moved.shape == (y1 - y0, x1 - x0, 3)
     matrices = fit_window(target, geometry)
     window_points = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, target, strict=True)])
     still = torch.from_numpy(identity.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-    source = apply(matrix, landmarks[NEEDED, :2].astype(np.float64))
-    inputs = build_inputs(still, source[None], window_points[None][:, :, NEEDED], config.renderer)
-    assert inputs.prior.shape == (1, 3, WINDOW, side, side)
-    assert inputs.conditions.shape == (1, 13, WINDOW, side, side)
-    assert inputs.mask.shape == (1, 1, WINDOW, side, side)
+    inputs = build_inputs(still, source[None], window_points[None][:, :, NEEDED], config.renderer, [layers])
+    assert inputs.prior.shape == (1, 3, WINDOW, height, width)
+    assert inputs.conditions.shape == (1, 17, WINDOW, height, width)
+    assert inputs.mask.shape == (1, 1, WINDOW, height, width)
     assert 0 <= float(inputs.mask.min()) <= float(inputs.mask.max()) <= 1
     assert -1 <= float(inputs.prior.min()) <= float(inputs.prior.max()) <= 1
 
-    # 9 the guided noise: the prior, disturbed where the landmarks say
-    noise = window_noise(0, 3, side)
+    # 10 the guided noise: the prior, disturbed where the landmarks say
+    noise = window_noise(0, 3, size)
     start = guided_noise(inputs.prior, inputs.mask, noise[None, :, None], 0.05, 0.6)
     disturbed = (start - inputs.prior).abs().mean(dim=1, keepdim=True)
     assert start.shape == inputs.prior.shape
     assert float(disturbed[inputs.mask > 0.9].mean()) > 5 * float(disturbed[inputs.mask == 0].mean())
 
-    # 10 the sampler: frames, equal to the prior outside the mask
+    # 11 the sampler: frames, equal to the prior outside the mask
     renderer = random_model.renderer
     with torch.inference_mode():
         sampled = sample(
@@ -124,18 +132,20 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     outside = (inputs.mask == 0).expand_as(sampled)
     assert torch.equal(sampled[outside], inputs.prior[outside])
 
-    # 11 the composite at native resolution touches the window's part only
+    # 12 the composite at native resolution touches the window's part only
     levels_of = lambda x: ((x[0, :, 0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.float32)  # noqa: E731
     canvas = moved.copy()
-    result = WindowResult(levels_of(sampled), levels_of(inputs.prior), np.zeros((side, side), np.float32), matrices[0])
+    result = WindowResult(
+        levels_of(sampled), levels_of(inputs.prior), np.zeros((height, width), np.float32), matrices[0]
+    )
     composite(canvas, (x0, y0), result)
     changed = np.argwhere((canvas != moved).any(axis=2))
-    corners = apply(invert(matrices[0]), np.array([[0, 0], [side, 0], [side, side], [0, side]], float))
+    corners = apply(invert(matrices[0]), np.array([[0, 0], [width, 0], [width, height], [0, height]], float))
     assert len(changed)
     assert (changed[:, ::-1] + [x0, y0] >= corners.min(0) - 2).all()
     assert (changed[:, ::-1] + [x0, y0] <= corners.max(0) + 2).all()
 
-    # 12 written as it is made
+    # 13 written as it is made
     path = tmp_path / "walk.mp4"
     with VideoWriter(path, size=image.shape[:2], fps=Fraction(FPS), audio=None) as writer:
         for _ in range(3):

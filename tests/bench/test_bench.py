@@ -59,10 +59,11 @@ def test_one_video_books_every_stage(head, inputs, tmp_path) -> None:
 def test_network_call_is_one_evaluation_of_a_window(head) -> None:
     renderer = head.model.renderer
     side = renderer.config.side
+    height = getattr(renderer.config, "height", side)
     picture = (
         (1, 4, 8, side // 4, side // 4)
         if isinstance(renderer, LatentRenderer | TalkRenderer)
-        else (1, 3, 8, side, side)
+        else (1, 3, 8, height, side)
     )
     with torch.inference_mode():
         assert network_call(renderer, SHORT)().shape == picture
@@ -77,10 +78,10 @@ def test_flops_grow_with_the_window(head) -> None:
 
 def test_flops_of_a_network_counted_by_hand(random_model) -> None:
     renderer = random_model.renderer
-    unet, renderer.unet = renderer.unet, _OneConvolution(16, 3)
+    unet, renderer.unet = renderer.unet, _OneConvolution(20, 3)
     try:
-        side = renderer.config.side
-        assert count_gflop(renderer, SHORT) == pytest.approx(2 * 9 * 16 * 3 * 8 * side**2 / 1e9)
+        pixels = renderer.config.side * renderer.config.height
+        assert count_gflop(renderer, SHORT) == pytest.approx(2 * 9 * 20 * 3 * 8 * pixels / 1e9)
     finally:
         renderer.unet = unet
 
