@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,19 @@ def checkpoint(random_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Have no process of its own make a video; the list says what weights it was asked to make one with."""
+    asked: list[list[str]] = []
+
+    def cold_start(weights: Sequence[str], clip: Path, preset: str, steps: int) -> dict[str, float]:
+        asked.append([*weights])
+        return {"cold_s": 1.5}
+
+    monkeypatch.setattr("atldiff.evaluation.cost.cold_start", cold_start)
+    return asked
+
+
 class TestCheckpoint:
     def test_the_whole_way(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -259,7 +273,7 @@ class TestCheckpoint:
         assert "real-time factor" in capsys.readouterr().out
 
     def test_stages_of_two_checkpoints(
-        self, prepared: tuple[Path, Path], checkpoint: Path, random_paper_model, tmp_path: Path
+        self, prepared: tuple[Path, Path], checkpoint: Path, random_paper_model, tmp_path: Path, started
     ) -> None:
         data, source = prepared
         save_model(random_paper_model, tmp_path / "paper")
@@ -273,8 +287,12 @@ class TestCheckpoint:
         wanted = sum(p.numel() for p in random_paper_model.generator.parameters())
         wanted += sum(p.numel() for p in load_model(checkpoint).renderer.parameters())
         assert result["cost"]["parameters"] == wanted
-        assert result["cost"]["cold_s"] > 0
+        assert result["cost"]["cold_s"] == 1.5
+        assert started == [
+            ["--weights", "atl-diff", "--generator", str(tmp_path / "paper"), "--renderer", str(checkpoint)]
+        ]
 
+    @pytest.mark.usefixtures("started")
     def test_co_driven_the_head_is_where_the_real_one_is(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path
     ) -> None:
