@@ -35,8 +35,8 @@ def conditions(image: np.ndarray, points: np.ndarray) -> list[Condition]:
         found.append(
             Condition(
                 "mouth covered",
-                "no lips are seen where the mouth should be (a mask, a veil, a hand?), and the video shows some all the "
-                "same: take a picture with the mouth in sight",
+                "no lips are seen where the mouth should be (a mask, a veil, a hand?), and the video shows some all "
+                "the same: take a picture with the mouth in sight",
             )
         )
     if eyes_are_closed(points):
