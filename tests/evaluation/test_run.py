@@ -109,6 +109,7 @@ class TestFolders:
                 assert values[name] == 0, name
             assert values["lip_correlation"] == pytest.approx(1)
             assert values["lip_amplitude"] == pytest.approx(1)
+            assert values["mouth_sharpness"] == pytest.approx(1)
             assert values["face_found"] == 100
             assert values["fps"] == 25
 
@@ -127,6 +128,8 @@ class TestFolders:
         assert measured | skipped.keys() == {metric.name for metric in METRICS}
         assert not measured & skipped.keys()
         assert skipped["lpips"]["enable"].endswith("--lpips alexnet-owt-7be5be79.pth")
+        for name in ("mouth_lpips", "mouth_realism"):
+            assert skipped[name]["enable"] == skipped["lpips"]["enable"]
         assert "--syncnet ByteDance/LatentSync" in skipped["lse_d"]["enable"]
         assert "--seed 3" in skipped["fid"]["enable"]  # the very command, and one option more
         assert skipped["rtf"]["enable"].startswith("atldiff evaluate --checkpoint")
@@ -178,8 +181,10 @@ class TestFolders:
         assert "FID of ours: 8 frames against 8 real" in capsys.readouterr().out
         assert result["sets"]["ours"]["fid"] == {"value": pytest.approx(0, abs=1e-4), "generated": 8, "real": 8}
         assert {item["metric"] for item in result["skipped"]} == {"lse_d", "lse_c", "lse_offset_ms", "rtf"} | (
-            {"silent_mouth"} - result["summary"]["ours"].keys()
+            {"silent_mouth", "teeth_slide", "cavity_jitter", "seam_brightness"} - result["summary"]["ours"].keys()
         )
+        assert values["ours"]["mouth_lpips"] == 0
+        assert values[STATIC_PHOTO]["mouth_lpips"] > 0
 
     def test_an_interruption_keeps_what_was_measured(
         self, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
