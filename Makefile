@@ -27,8 +27,9 @@ demo: $(VENV)/.base-installed
 	$(BIN)/atldiff generate examples/portrait.jpg examples/speech.wav -o out/demo.mp4 --framing head $(if $(METHOD),--method $(METHOD))
 	@echo "The video: $(CURDIR)/out/demo.mp4"
 
+# Whole files go to one process after another, a thread each: what a file makes for its tests is made once.
 test: lint
-	$(BIN)/python -m pytest --timeout=300
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout=300 --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).parent))  # for helpers that several tests import, such as signalled
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-ANSWERS = {number: signal.getsignal(number) for number in SIGNALS}
+ANSWERS = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "landmarks": "portrait + recording -> landmark track, to look at or to edit",
     "render": "portrait + landmark track -> video",
     "faces": "list the faces of a picture with their numbers, and draw them",
-    "prepare": "folder of videos -> training clips, manifest and a split by people",
+    "prepare": "folder of videos -> training clips and a manifest, some people or clips held out",
     "align": "measure the lag between sound and lips of prepared clips",
     "train": "train the landmark generator or the renderer; the same command resumes",
     "import-weights": "the authors' published files -> checkpoint",

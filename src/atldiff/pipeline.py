@@ -39,9 +39,10 @@ from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.background import WHITE, draw_background, is_transparent, open_background, say_if_hidden, say_white
+from atldiff.video.formats import check_output, keeps_alpha
 from atldiff.video.gif import capped_side
 from atldiff.video.sound import SoundFile
-from atldiff.video.write import VideoWriter, Written, check_output, keeps_alpha
+from atldiff.video.write import VideoWriter, Written
 from atldiff.workers import Workers
 
 if TYPE_CHECKING:

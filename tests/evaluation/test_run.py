@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ class TestFolders:
                 assert values[name] == 0, name
             assert values["lip_correlation"] == pytest.approx(1)
             assert values["lip_amplitude"] == pytest.approx(1)
+            assert values["mouth_sharpness"] == pytest.approx(1)
             assert values["face_found"] == 100
             assert values["fps"] == 25
 
@@ -126,6 +128,8 @@ class TestFolders:
         assert measured | skipped.keys() == {metric.name for metric in METRICS}
         assert not measured & skipped.keys()
         assert skipped["lpips"]["enable"].endswith("--lpips alexnet-owt-7be5be79.pth")
+        for name in ("mouth_lpips", "mouth_realism"):
+            assert skipped[name]["enable"] == skipped["lpips"]["enable"]
         assert "--syncnet ByteDance/LatentSync" in skipped["lse_d"]["enable"]
         assert "--seed 3" in skipped["fid"]["enable"]  # the very command, and one option more
         assert skipped["rtf"]["enable"].startswith("atldiff evaluate --checkpoint")
@@ -177,8 +181,10 @@ class TestFolders:
         assert "FID of ours: 8 frames against 8 real" in capsys.readouterr().out
         assert result["sets"]["ours"]["fid"] == {"value": pytest.approx(0, abs=1e-4), "generated": 8, "real": 8}
         assert {item["metric"] for item in result["skipped"]} == {"lse_d", "lse_c", "lse_offset_ms", "rtf"} | (
-            {"silent_mouth"} - result["summary"]["ours"].keys()
+            {"silent_mouth", "teeth_slide", "cavity_jitter", "seam_brightness"} - result["summary"]["ours"].keys()
         )
+        assert values["ours"]["mouth_lpips"] == 0
+        assert values[STATIC_PHOTO]["mouth_lpips"] > 0
 
     def test_an_interruption_keeps_what_was_measured(
         self, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +239,19 @@ def checkpoint(random_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Have no process of its own make a video; the list says what weights it was asked to make one with."""
+    asked: list[list[str]] = []
+
+    def cold_start(weights: Sequence[str], clip: Path, preset: str, steps: int) -> dict[str, float]:
+        asked.append([*weights])
+        return {"cold_s": 1.5}
+
+    monkeypatch.setattr("atldiff.evaluation.cost.cold_start", cold_start)
+    return asked
+
+
 class TestCheckpoint:
     def test_the_whole_way(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -259,7 +278,7 @@ class TestCheckpoint:
         assert "real-time factor" in capsys.readouterr().out
 
     def test_stages_of_two_checkpoints(
-        self, prepared: tuple[Path, Path], checkpoint: Path, random_paper_model, tmp_path: Path
+        self, prepared: tuple[Path, Path], checkpoint: Path, random_paper_model, tmp_path: Path, started
     ) -> None:
         data, source = prepared
         save_model(random_paper_model, tmp_path / "paper")
@@ -273,8 +292,12 @@ class TestCheckpoint:
         wanted = sum(p.numel() for p in random_paper_model.generator.parameters())
         wanted += sum(p.numel() for p in load_model(checkpoint).renderer.parameters())
         assert result["cost"]["parameters"] == wanted
-        assert result["cost"]["cold_s"] > 0
+        assert result["cost"]["cold_s"] == 1.5
+        assert started == [
+            ["--weights", "atl-diff", "--generator", str(tmp_path / "paper"), "--renderer", str(checkpoint)]
+        ]
 
+    @pytest.mark.usefixtures("started")
     def test_co_driven_the_head_is_where_the_real_one_is(
         self, prepared: tuple[Path, Path], checkpoint: Path, tmp_path: Path
     ) -> None:

@@ -7,9 +7,16 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from atldiff.evaluation import statistics
 from atldiff.evaluation.statistics import bootstrap_mean, holm, paired, smallest_p
 
 INF = math.inf
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for what is asked of hundreds of samples."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 999)
 
 
 class TestBootstrapMean:
@@ -22,6 +29,7 @@ class TestBootstrapMean:
         assert interval.high == pytest.approx(interval.mean + half, abs=0.03)
         assert interval.clips == 400
 
+    @pytest.mark.usefixtures("fewer_resamples")
     @pytest.mark.parametrize("kind", ["normal", "exponential"])
     def test_it_covers_the_truth_as_often_as_it_says(self, kind: str) -> None:
         random = np.random.default_rng(1)
@@ -78,6 +86,7 @@ class TestPaired:
         assert back.mean == -forth.mean
         assert back.p == pytest.approx(forth.p)
 
+    @pytest.mark.usefixtures("fewer_resamples")
     def test_no_effect_is_rarely_seen(self) -> None:
         random = np.random.default_rng(2)
         ps = [paired(random.normal(size=12).tolist(), random.normal(size=12).tolist(), 0).p for _ in range(200)]

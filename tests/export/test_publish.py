@@ -28,6 +28,7 @@ from atldiff.files import sha256
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from atldiff.export.manifest import Export
     from atldiff.methods.build import Model
 
 torch.set_num_threads(1)
@@ -37,22 +38,27 @@ def left_over(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if ".partial" in path.name)
 
 
-def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, runtime, tmp_path) -> None:
-    export = export_checkpoint(checkpoint_folder, tmp_path / "out", runtime)
-    for name in ("config.json", "model.safetensors", "README.md"):
-        assert (tmp_path / "out" / name).read_bytes() == (checkpoint_folder / name).read_bytes()
-    suffixes = (".onnx",) if runtime == "onnx" else (".xml", ".bin")
-    assert set(export.files) == {name + suffix for name in ("denoiser", "generator") for suffix in suffixes}
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
-        ["README.md", "config.json", "export.json", "model.safetensors", *export.files]
-    )
-    assert left_over(tmp_path) == []
+@pytest.fixture(scope="module")
+def published(checkpoint_folder, runtime, tmp_path_factory) -> Export:
+    """Each method exported for each runtime, for windows of another length than a preset's."""
+    return export_checkpoint(checkpoint_folder, tmp_path_factory.mktemp("published") / "out", runtime, window_frames=6)
 
-    told = json.loads((tmp_path / "out" / "export.json").read_text())
-    frames = sampling_presets(load_model(checkpoint_folder).config.renderer)["balanced"].window_frames
-    assert (told["format_version"], told["runtime"], told["int8"], told["window_frames"]) == (1, runtime, False, frames)
+
+def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, runtime, published) -> None:
+    folder = published.folder
+    for name in ("config.json", "model.safetensors", "README.md"):
+        assert (folder / name).read_bytes() == (checkpoint_folder / name).read_bytes()
+    suffixes = (".onnx",) if runtime == "onnx" else (".xml", ".bin")
+    assert set(published.files) == {name + suffix for name in ("denoiser", "generator") for suffix in suffixes}
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["README.md", "config.json", "export.json", "model.safetensors", *published.files]
+    )
+    assert left_over(folder.parent) == []
+
+    told = json.loads((folder / "export.json").read_text())
+    assert (told["format_version"], told["runtime"], told["int8"], told["window_frames"]) == (1, runtime, False, 6)
     assert told["sources"]["model.safetensors"] == sha256(checkpoint_folder / "model.safetensors")
-    assert told["files"] == {name: sha256(tmp_path / "out" / name) for name in export.files}
+    assert told["files"] == {name: sha256(folder / name) for name in published.files}
     for name in ("denoiser", "generator"):
         exact = told["parity"][name]["float32"]
         assert exact["tolerance"] == parity.TOLERANCES["float32"] == 1e-4
@@ -61,16 +67,15 @@ def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, runtime, 
     assert "bfloat16" not in told["parity"]["generator"]
     assert told["versions"]["torch"] == torch.__version__
 
-    read = read_export(tmp_path / "out", digests(tmp_path / "out"))
-    assert read == export
+    read = read_export(folder, digests(folder))
+    assert read == published
 
 
-def test_exported_networks_give_what_pytorch_gives(checkpoint_folder, runtime, tmp_path) -> None:
-    export = export_checkpoint(checkpoint_folder, tmp_path / "out", runtime, window_frames=6)
-    assert export.window_frames == 6
+def test_exported_networks_give_what_pytorch_gives(checkpoint_folder, published) -> None:
+    assert published.window_frames == 6
     for network in networks_of(load_model(checkpoint_folder), 6):
         opened = open_network(
-            export.network(network.name), export.runtime, network.inputs, dtype=torch.float32, streams=2
+            published.network(network.name), published.runtime, network.inputs, dtype=torch.float32, streams=2
         )
         values = network.draw(np.random.default_rng(77))
         with torch.inference_mode():
@@ -148,6 +153,8 @@ def test_int8_is_within_its_tolerance_and_smaller(atl_folder, runtime, tmp_path)
     exact = export_checkpoint(atl_folder, tmp_path / "exact", runtime)
     small = export_checkpoint(atl_folder, tmp_path / "small", runtime, int8=True)
     assert small.int8
+    frames = sampling_presets(load_model(atl_folder).config.renderer)["balanced"].window_frames
+    assert exact.window_frames == small.window_frames == frames
     kinds = small.parity["denoiser"]
     assert exact.parity["denoiser"]["float32"]["relative"] < kinds["float32"]["relative"] < parity.TOLERANCES["int8"]
     assert kinds["float32"]["inputs"] == 14  # of the pipeline: 1, 2 and 4 steps, of two pictures

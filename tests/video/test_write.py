@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from atldiff.errors import MediaError
+from atldiff.video.formats import check_output, keeps_alpha
 from atldiff.video.read import read_rgba_frames
-from atldiff.video.write import VideoWriter, check_output, keeps_alpha
+from atldiff.video.write import VideoWriter
 
 SIZE = (64, 64)
 MUXED = ("mp4", "mov", "mkv", "webm")

@@ -60,7 +60,7 @@ def check_target(output: str, *inputs: Path | None) -> None:
     if is_track(output):
         check_file_target(Path(output), TRACK_SUFFIX)
     else:
-        from atldiff.video.write import check_output
+        from atldiff.video.formats import check_output
 
         check_output(output)
     refuse_replacing(output, *inputs)
@@ -87,7 +87,7 @@ def check_background(background: str | None, output: str) -> Background | None:
     if background is None:
         return None
     from atldiff.video.background import is_transparent, open_background
-    from atldiff.video.write import keeps_alpha
+    from atldiff.video.formats import keeps_alpha
 
     opened = open_background(background)
     if is_transparent(opened) and not is_track(output) and (output == STDOUT or not keeps_alpha(output)):

@@ -209,9 +209,10 @@ def generate_live(
     from atldiff.methods.framing import framed
     from atldiff.methods.portrait import resized
     from atldiff.video.background import is_transparent
+    from atldiff.video.formats import keeps_alpha
     from atldiff.video.gif import capped_side
     from atldiff.video.sound import LiveSound
-    from atldiff.video.write import VideoWriter, keeps_alpha
+    from atldiff.video.write import VideoWriter
 
     portrait = framed(portrait, framing)
     portrait = resized(portrait, size or capped_side(output, portrait.image.shape[:2]))

@@ -1,4 +1,4 @@
-"""`atldiff prepare`: a folder of videos becomes training clips, a manifest and a split by people."""
+"""`atldiff prepare`: a folder of videos becomes training clips and a manifest, some people or clips held out."""
 
 from __future__ import annotations
 

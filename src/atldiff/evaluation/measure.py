@@ -24,6 +24,7 @@ from atldiff.evaluation.footage import (
 )
 from atldiff.evaluation.metrics import landmarks, motion, sync
 from atldiff.evaluation.metrics.syncnet import crop_face, face_boxes, lse
+from atldiff.evaluation.mouths import mouth_values
 from atldiff.evaluation.pictures import Values, View, watch_pictures
 from atldiff.evaluation.protocol import PER_CLIP, SYNCNET_FRAMES
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
@@ -93,8 +94,9 @@ def measure_clip(
         if backbones.syncnet is not None:
             values[name] |= _syncnet_values(view.footage, backbones.syncnet)
     pictures = watch_pictures(View(real, real_to_crop), seen, backbones, fid, paired=paired)
-    for name, found in pictures.items():
-        values[name] |= found
+    mouths = mouth_values(real, {name: view.footage for name, view in seen.items()}, backbones.lpips, paired=paired)
+    for name in rows:
+        values[name] |= pictures[name] | mouths[name]
     for name, row in values.items():
         for measure, value in row.items():
             if value is not None and math.isnan(value):  # one degenerate clip must not cost the whole report

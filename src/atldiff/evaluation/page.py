@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "image": "Picture",
+    "mouth": "Mouth",
     "landmarks": "Landmarks",
     "sync": "Lips and sound",
     "identity": "Identity",

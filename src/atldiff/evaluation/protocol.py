@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-PROTOCOL = "atldiff-1.1"
+PROTOCOL = "atldiff-2"
 CROP = 256
 """Side in pixels of the square that pixels and landmarks are measured in."""
 CROP_REACH = 1.5
@@ -25,6 +25,8 @@ TOLERATED_FRAMES = 2
 """A video that ends this many frames before or after the real clip is as long: encoders round."""
 SYNCNET_FRAMES = 1500
 """SyncNet hears and sees the first minute of a clip."""
+MOUTH_FRAMES = 1500
+"""Mouths, too, are looked at in the first minute: their crops are held in memory."""
 
 GROUND_TRUTH, STATIC_PHOTO, REAL_LANDMARKS = "ground truth", "static photo", "real landmarks"
 """Rows beside the system's own: the real clip against itself, its first frame held, and the renderer alone."""
@@ -43,7 +45,7 @@ class Metric:
     better: Literal["higher", "lower", "closer"] | None
     meaning: str
     source: str
-    group: Literal["image", "landmarks", "sync", "identity", "motion", "media", "cost"]
+    group: Literal["image", "mouth", "landmarks", "sync", "identity", "motion", "media", "cost"]
     paired: bool = False
 
 
@@ -64,6 +66,18 @@ METRICS = (
            "this package", "image", paired=True),
     Metric("seam_box", "seam, face box", "levels", "closer", "the same across the landmarks' box, where others paste",
            "this package", "image", paired=True),
+    Metric("mouth_sharpness", "mouth sharpness", "", "closer", "gradients inside open lips over the real ones'",
+           "this package", "mouth"),
+    Metric("mouth_realism", "mouth realism", "", "lower", "open mouths to the person's own, over these to one another",
+           "this package, on Zhang et al., 2018", "mouth"),
+    Metric("mouth_lpips", "LPIPS mouth", "", "lower", "distance in AlexNet's features of the lips, pose-free",
+           "Zhang et al., 2018", "mouth", paired=True),
+    Metric("teeth_slide", "teeth slide", "", "closer", "share of the lips' motion that teeth go along with",
+           "this package", "mouth"),
+    Metric("cavity_jitter", "cavity jitter", "levels", "lower", "change a frame inside open lips that stand still",
+           "this package", "mouth"),
+    Metric("seam_brightness", "teeth between shut lips", "levels", "lower", "how much brighter than the lips it is",
+           "this package", "mouth"),
     Metric("lmd", "LMD", "px", "lower", "distance of the 68 landmarks in the crop, head pose included",
            "Chen et al., 2018", "landmarks", paired=True),
     Metric("mouth_lmd", "mouth LMD", "px", "lower", "distance of the 20 mouth landmarks, head pose included",

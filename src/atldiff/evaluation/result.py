@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from atldiff.evaluation.run import Measured
 
 _NEEDS: dict[str, tuple[str, Published]] = {
-    "lpips": ("lpips", ALEXNET),
+    **dict.fromkeys(("lpips", "mouth_lpips", "mouth_realism"), ("lpips", ALEXNET)),
     "fid": ("inception", INCEPTION),
     **dict.fromkeys(("lse_d", "lse_c", "lse_offset_ms"), ("syncnet", SYNCNET)),
     "identity": ("embedder", SFACE_WEIGHTS),
@@ -115,7 +115,7 @@ def _skipped(
         elif name in _OF_A_RUN:
             reason, enable = _OF_A_RUN[name], "atldiff evaluate --checkpoint NAME --data PREPARED"
         else:
-            reason = "no clip has what it takes (a sound track, a silence, or enough frames)"
+            reason = "no clip has what it takes (a sound track, a silence, an open mouth, or enough frames)"
         skipped.append({"metric": name, "reason": reason, "enable": enable})
     return skipped
 

@@ -20,6 +20,10 @@ class Crop:
     turn: np.ndarray
     step: float
 
+    def from_picture(self, points: np.ndarray) -> np.ndarray:
+        """Return points (K, 2) of the picture as points of the crop."""
+        return (((points - self.corner) / self.step) @ self.turn).astype(points.dtype)
+
     def to_picture(self, points: np.ndarray) -> np.ndarray:
         """Return points (K, 2) of the crop as points of the picture."""
         return (points @ self.turn.T).astype(points.dtype) * np.float64(self.step) + self.corner

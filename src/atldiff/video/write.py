@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -20,6 +19,7 @@ from PIL import Image
 from atldiff.errors import MediaError
 from atldiff.files import Workplace
 from atldiff.interrupt import held
+from atldiff.video.formats import Format, check_output, check_quality, format_of, is_folder, is_own, keeps_alpha
 from atldiff.video.gif import MOST_FPS, GifStream
 from atldiff.video.sound import LiveSound, SoundFile, add_sound, check_sound, write_wav
 from atldiff.video.still import reason
@@ -35,35 +35,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class _Format(NamedTuple):
-    muxer: str
-    video: str
-    audio: str | None
-    crf: int | None
-    fragmented: bool  # written in fragments, then copied into a file with its index in front
-    pixels: str = "yuv420p"
-
-    @property
-    def even(self) -> int:
-        """What the sides are multiples of."""
-        return 2 if "420" in self.pixels else 1
-
-
-_FORMATS = {
-    ".mp4": _Format("mp4", "libx264", "aac", 18, True),
-    ".mov": _Format("mov", "libx264", "aac", 18, True),
-    ".mkv": _Format("matroska", "libx264", "aac", 18, False),
-    ".webm": _Format("webm", "libvpx-vp9", "libopus", 28, False),
-    ".gif": _Format("gif", "gif", None, 0, False),
-}
-
-# ProRes 4444 is what editing programs exchange pictures with alpha in. PNG in .mov is lossless, twice as large, and
-# unknown to most of them; HEVC with alpha has no encoder outside macOS.
-_ALPHA_FORMATS = {
-    ".mov": _Format("mov", "prores_ks", "aac", None, True, "yuva444p10le"),
-    ".webm": _Format("webm", "libvpx-vp9", "libopus", 28, False, "yuva420p"),
-}
-
 # The index of a fragmented file waits for the first fragment, because only then the encoder delays are known: written
 # at once it could not hold the edit lists that make sound and picture both start at 0.
 _FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
@@ -74,47 +45,10 @@ _ENCODER_OPTIONS = {
     # A macroblock's bits: half of what the profile takes, which is more than PNG. 8 bits of alpha are all there are.
     "prores_ks": {"profile": "4444", "vendor": "apl0", "bits_per_mb": "1000", "alpha_bits": "8"},
 }
-_MAX_CRF = {"libx264": 51, "libvpx-vp9": 63}
 _EXACT = 0x40000 | 0x4000  # swscale's ACCURATE_RND and FULL_CHR_H_INP, which PyAV names only from 18 on
 _THREADS = 2
 _BT709 = 1  # FFmpeg's number for BT.709 primaries, transfer and matrix alike
 _CPU_AVX_512F = 13  # OpenCV's number for the processor feature
-_OWN_FRAMES = re.compile(r"\d{6,}\.png|audio\.wav")
-
-
-def keeps_alpha(path: str | os.PathLike[str]) -> bool:
-    """Return whether frames with alpha stay so in such a file: .webm, .mov and folders of PNG frames."""
-    return _is_folder(path) or Path(path).suffix.lower() in _ALPHA_FORMATS
-
-
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise unless a video can be written to `path`; nothing is written.
-
-    Raises:
-        MediaError: the suffix is unknown, the folder does not exist or is read-only, or `path` is in the way.
-    """
-    target = Path(path)
-    frames = _is_folder(path)
-    if not target.name:
-        raise MediaError(f"output {os.fspath(path)!r}: got no file name, expected one such as out.mp4")
-    if not frames and target.suffix.lower() not in _FORMATS:
-        expected = f"{', '.join(_FORMATS)}, or a path ending in / for a folder of PNG frames"
-        raise MediaError(f"output {target}: got suffix {target.suffix}, expected {expected}")
-    folder = target.parent
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise MediaError(f"output {target}: folder {folder} {problem}: create it or choose another -o")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise MediaError(f"output {target}: folder {folder} cannot be written to: choose another -o")
-    if frames:
-        if target.exists() and not target.is_dir():
-            raise MediaError(f"output {target}: got a file, expected a folder for PNG frames: choose another -o")
-        if target.is_dir() and not _is_own(target):
-            raise MediaError(f"output {target}: the folder holds other files: empty it or choose another -o")
-    elif target.is_dir():
-        raise MediaError(f"output {target}: got a folder, expected a file name: choose another -o")
-    elif target.exists() and not target.is_file():
-        raise MediaError(f"output {target}: got a device or pipe, expected a regular file: choose another -o")
 
 
 class Written(NamedTuple):
@@ -183,21 +117,20 @@ class VideoWriter:
         sound = None if audio is None else check_sound(audio)
         if isinstance(sound, SoundFile) and self.path.exists() and self.path.samefile(sound.path):
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
-        suffix = "" if _is_folder(path) else self.path.suffix
+        suffix = "" if is_folder(path) else self.path.suffix
         stem = self.path.name.removesuffix(suffix)
         self._keep_part = keep_part
         self._place = Workplace(self.path)
         self._kept = self.path.with_name(f"{stem}.partial{suffix}")
-        self._format = None if _is_folder(path) else (_ALPHA_FORMATS if alpha else _FORMATS)[suffix.lower()]
+        self._format = format_of(path, alpha=alpha)
         self._sink: _Stream | _Folder | GifStream
         self._file_size, self._file_fps = size, self._fps
         self._channels = 4 if alpha else 3
+        check_quality(quality, self._format)
         try:
             if self._format is None:
-                _check_quality(quality, 0)
                 self._sink = _Folder(self._place.path, sound, duration)
             elif self._format.video == "gif":
-                _check_quality(quality, 0)
                 if sound is not None:
                     _log.info("output %s: a GIF has no sound track; the audio is left out", path)
                 if self._fps > MOST_FPS:
@@ -205,7 +138,6 @@ class VideoWriter:
                     _log.warning("output %s: at %d fps, not %g, which no GIF can have", path, MOST_FPS, self._fps)
                 self._sink = GifStream(self._place.path, size, self._fps)
             else:
-                _check_quality(quality, _MAX_CRF.get(self._format.video, 0))
                 even = self._format.even
                 self._file_size = (size[0] + size[0] % even, size[1] + size[1] % even)
                 self._sink = _Stream(self._place.path, self._format, size, self._fps, sound, duration, quality)
@@ -301,7 +233,7 @@ class VideoWriter:
 
     def _publish(self, path: Path) -> None:
         """Move what was written to `path`, over an earlier one: of a folder only if it holds frames of ours."""
-        if self._format is None and path.is_dir() and not _is_own(path):
+        if self._format is None and path.is_dir() and not is_own(path):
             raise OSError(f"the folder {path} holds other files")
         self._place.publish(path)
 
@@ -315,7 +247,7 @@ class _Stream:
     def __init__(
         self,
         path: Path,
-        form: _Format,
+        form: Format,
         size: tuple[int, int],
         fps: Fraction,
         sound: Sound | None,
@@ -424,20 +356,6 @@ class _Folder:
 
     def stop(self) -> None:
         """Leave the frames as they are: each is whole."""
-
-
-def _is_folder(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).endswith(("/", os.sep)) or not Path(path).suffix
-
-
-def _is_own(folder: Path) -> bool:
-    return all(_OWN_FRAMES.fullmatch(entry.name) for entry in folder.iterdir())
-
-
-def _check_quality(quality: int | None, largest: int) -> None:
-    if quality is not None and not 0 <= quality <= largest:
-        expected = f"0 to {largest}" if largest else "None: the format has no such setting"
-        raise ValueError(f"quality: got {quality}, expected {expected}")
 
 
 def _copy_streams(source: Path, target: Path, muxer: str) -> None:

@@ -52,6 +52,13 @@ class Mouths:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def first(self, count: int) -> Mouths:
+        """Return the first frames; what has no more of them is returned as it is."""
+        if count >= len(self):
+            return self
+        frames, seen = self.frames[:count], self.seen[:count]
+        return Mouths(frames, self.inner[:count], self.outer[:count], self.opening[:count], seen)
+
     @property
     def eye_px(self) -> float:
         """The distance of the outer eye corners in crop pixels, which is the unit of lengths."""
