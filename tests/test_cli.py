@@ -73,6 +73,10 @@ class FakeVideo:
         return Path(path)
 
 
+def make_portrait(references: tuple[Portrait, ...] = ()) -> Portrait:
+    return Portrait(np.zeros((48, 64, 3), np.uint8), np.zeros((POINTS, 3), np.float32), references=references)
+
+
 class FakeHead:
     """Stands where `TalkingHead` stands and notes its calls."""
 
@@ -90,9 +94,9 @@ class FakeHead:
     def sampling(self, chosen):
         return sampling_presets(self.model.renderer.config)[chosen]
 
-    def open_portrait(self, source, *, face=None, frame=None):
-        self.calls.append(("open", {"source": source, "face": face, "frame": frame}))
-        return source
+    def open_portrait(self, source, *, face=None, frame=None, references=None):
+        self.calls.append(("open", {"source": source, "face": face, "frame": frame, "references": references}))
+        return source if isinstance(source, Portrait) else make_portrait(references=(make_portrait(),))
 
     def __call__(self, portrait, audio, **options) -> FakeVideo:
         self.calls.append(("call", options))
@@ -555,7 +559,7 @@ def test_generate_to_npz_makes_landmarks_only(folder: Path, head: type[FakeHead]
 
 def test_a_frame_is_chosen_by_the_pipeline(folder: Path, head: type[FakeHead]) -> None:
     assert cli.run(["generate", FACE, SPEECH, "--frame", "3", "--quiet"]) == 0
-    assert called(head, "open") == {"source": Path(FACE), "face": None, "frame": 3}
+    assert called(head, "open") == {"source": Path(FACE), "face": None, "frame": 3, "references": None}
 
 
 def test_landmarks(folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str]) -> None:
