@@ -73,6 +73,10 @@ class FakeVideo:
         return Path(path)
 
 
+def make_portrait(references: tuple[Portrait, ...] = ()) -> Portrait:
+    return Portrait(np.zeros((48, 64, 3), np.uint8), np.zeros((POINTS, 3), np.float32), references=references)
+
+
 class FakeHead:
     """Stands where `TalkingHead` stands and notes its calls."""
 
@@ -90,9 +94,9 @@ class FakeHead:
     def sampling(self, chosen):
         return sampling_presets(self.model.renderer.config)[chosen]
 
-    def open_portrait(self, source, *, face=None, frame=None):
-        self.calls.append(("open", {"source": source, "face": face, "frame": frame}))
-        return source
+    def open_portrait(self, source, *, face=None, frame=None, references=None):
+        self.calls.append(("open", {"source": source, "face": face, "frame": frame, "references": references}))
+        return source if isinstance(source, Portrait) else make_portrait(references=(make_portrait(),))
 
     def __call__(self, portrait, audio, **options) -> FakeVideo:
         self.calls.append(("call", options))
@@ -248,6 +252,14 @@ BAD = {
     "text as audio": (["generate", FACE, "../inputs/text.wav"], "text.wav"),
     "text as portrait": (["generate", "../inputs/text.jpg", SPEECH], "text.jpg"),
     "one pixel": (["generate", "../inputs/pixel.png", SPEECH], "1x1"),
+    "no reference": (["generate", FACE, SPEECH, "--reference", FACE, "none.jpg"], "reference none.jpg: no such file"),
+    "text as reference": (["render", FACE, TRACK, "--reference", "../inputs/text.jpg"], "reference ../inputs/text.jpg"),
+    "many references": (["generate", FACE, SPEECH, "--reference", *[FACE] * 17], "got 17, expected at most 16"),
+    "references apart": (["generate", FACE, SPEECH, "--reference", "a", "--reference", "b"], "all of them after it"),
+    "onto a reference": (
+        ["generate", FACE, SPEECH, "--reference", "../clips/a.mp4", "-o", "../clips/a.mp4"],
+        "would replace",
+    ),
     "no output folder": (["generate", FACE, SPEECH, "-o", "none/out.mp4"], "folder none does not exist"),
     "file as result folder": (["generate", FACE, SPEECH, "--result_dir", FACE], "got a file in its place"),
     "file above result folder": (["landmarks", FACE, SPEECH, "--output-dir", f"{FACE}/a/b"], "got a file in its place"),
@@ -555,7 +567,27 @@ def test_generate_to_npz_makes_landmarks_only(folder: Path, head: type[FakeHead]
 
 def test_a_frame_is_chosen_by_the_pipeline(folder: Path, head: type[FakeHead]) -> None:
     assert cli.run(["generate", FACE, SPEECH, "--frame", "3", "--quiet"]) == 0
-    assert called(head, "open") == {"source": Path(FACE), "face": None, "frame": 3}
+    assert called(head, "open") == {"source": Path(FACE), "face": None, "frame": 3, "references": None}
+
+
+@pytest.mark.parametrize("args", [["generate", FACE, SPEECH], ["render", FACE, TRACK]])
+def test_references_are_opened_before_the_weights(args: list[str], folder: Path, head: type[FakeHead]) -> None:
+    assert cli.run([*args, "--reference", FACE, FACE, "--quiet"]) == 0
+    assert len(called(head, "open")["source"].references) == 2
+    assert called(head, "open")["references"] is None
+    assert called(head, args[0].replace("generate", "call"))  # with what was opened
+
+
+def test_a_video_portrait_says_what_it_gives(
+    folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["generate", FACE, SPEECH, "--frame", "3"]
+    assert cli.run(args) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"portrait {FACE}: the frames of its widest and its most closed mouth are references\n") == 1
+    assert cli.run([*args, "-o", "out.npz", "--quiet"]) == 0
+    assert head.calls[-2] == ("open", {"source": Path(FACE), "face": None, "frame": 3, "references": ()})
+    assert capsys.readouterr().err == ""
 
 
 def test_landmarks(folder: Path, head: type[FakeHead], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,9 @@ The walk: portrait -> landmarks; samples -> landmark track (`methods/speech.py`)
 
 from __future__ import annotations
 
+import logging
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,7 @@ from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.pair import Pair
 from atldiff.methods.paper import PaperRenderer
 from atldiff.methods.portrait import open_portrait, resized
+from atldiff.methods.references import open_with_references
 from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
     from atldiff.video.background import Background, BackgroundSource
 
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
+
+_log = logging.getLogger(__name__)
 
 SLICE_FRAMES = 64
 """Frames whose landmarks are made at a time while rendering, so that memory does not grow with the audio."""
@@ -159,17 +164,37 @@ class TalkingHead:
             raise ValueError(f"sampling: got {chosen!r}, expected {', '.join(presets)} or a SampleConfig")
         return presets[chosen] if self.export is None else fit_window_frames(presets[chosen], self.export)
 
-    def open_portrait(self, source: PortraitSource, *, face: int | None = None, frame: int | None = None) -> Portrait:
-        """Return a portrait with its landmarks.
+    def open_portrait(
+        self,
+        source: PortraitSource,
+        *,
+        face: int | None = None,
+        frame: int | None = None,
+        references: Iterable[PortraitSource] | None = None,
+    ) -> Portrait:
+        """Return a portrait with its landmarks, and with its references where the renderer has a use for them.
 
         source: an image or video path, an array (H, W, 3), a Pillow image, or a `Portrait` as it is. face: which of
         several, counted row by row from left to right, from 0; None takes the largest. frame: which frame of a video;
         None takes the first that shows a face.
 
+        references: up to 16 further pictures or videos of the same person, whose teeth show where the portrait has
+        none; their order does not matter. Of a picture the largest face is taken, of a video the frames of its widest
+        and its most closed mouth. None takes those two of a video given as source; an empty list takes none.
+
         Raises:
-            FaceNotFound: no face, or no face of that number. MediaError: not a picture.
+            FaceNotFound: no face, or no face of that number, or none in a reference. MediaError: not a picture.
+            ValueError: a frame of a picture, or more than 16 references.
         """
-        return open_portrait(source, face, frame)
+        if not isinstance(self.model.renderer, PaperRenderer):
+            return open_with_references(source, face, frame, references)
+        opened = open_portrait(source, face, frame)
+        if references or (references is None and opened.references):
+            _log.warning(
+                "references: not used: this renderer paints the whole face after one picture; renderers of the mouth, "
+                "such as atl-diff's, use them"
+            )
+        return replace(opened, references=()) if opened.references else opened
 
     def landmarks(
         self,
@@ -197,7 +222,7 @@ class TalkingHead:
         """
         rate = _rate(fps)
         check_framing(framing)
-        opened = framed(self.open_portrait(portrait, face=face, frame=frame), framing)
+        opened = framed(open_portrait(portrait, face, frame), framing)
         recording = _heard(audio, sample_rate, audio_track)
         driver = None if driving is None else open_driving(driving, controls)
         stream = TrackStream(self.model.generator, opened, controls, driver)
@@ -218,6 +243,7 @@ class TalkingHead:
         audio: AudioSource | None = None,
         face: int | None = None,
         frame: int | None = None,
+        references: Iterable[PortraitSource] | None = None,
         framing: Framing = "full",
         sampling: SampleConfig | Preset = "balanced",
         seed: int = 0,
@@ -229,9 +255,9 @@ class TalkingHead:
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
-        framing: as for `landmarks`; a track of this portrait in the other framing is moved along. size: longest side of
-        the output in pixels; None keeps that of what is shown. background: as for a call. audio: the sound of the saved
-        file. audio_track: as for `load_audio`. emotion: as in `Controls`.
+        references: as for `open_portrait`. framing: as for `landmarks`; a track of this portrait in the other framing
+        is moved along. size: longest side of the output in pixels; None keeps that of what is shown. background: as for
+        a call. audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -240,7 +266,7 @@ class TalkingHead:
         self._check_emotion(emotion)
         check_framing(framing)
         behind = open_background(background)
-        whole = self.open_portrait(portrait, face=face, frame=frame)
+        whole = self.open_portrait(portrait, face=face, frame=frame, references=references)
         opened = resized(framed(whole, framing), size)
         say_if_hidden(behind, opened)
         fitted = self._fitted(reframe(track, whole, framing), opened)
@@ -255,6 +281,7 @@ class TalkingHead:
         *,
         face: int | None = None,
         frame: int | None = None,
+        references: Iterable[PortraitSource] | None = None,
         framing: Framing = "full",
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
@@ -268,7 +295,8 @@ class TalkingHead:
         """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
 
         fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels; None
-        keeps that of what is shown. framing, driving: as for `landmarks`. audio_track: as for `load_audio`.
+        keeps that of what is shown. references: as for `open_portrait`. framing, driving: as for `landmarks`.
+        audio_track: as for `load_audio`.
 
         background: what is behind a portrait with alpha: a colour's name, `#rrggbb` or (R, G, B); a picture, as a file
         or an array, which covers it; `blur`, an enlarged and blurred copy of itself; or `transparent`, which makes
@@ -282,7 +310,8 @@ class TalkingHead:
         check_framing(framing)
         behind = open_background(background)
         recording = _heard(audio, sample_rate, audio_track)
-        opened = resized(framed(self.open_portrait(portrait, face=face, frame=frame), framing), size)
+        whole = self.open_portrait(portrait, face=face, frame=frame, references=references)
+        opened = resized(framed(whole, framing), size)
         say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         seed, emotion, sized = controls.seed, controls.emotion, size is not None
@@ -295,6 +324,7 @@ class TalkingHead:
         *,
         sample_rate: int = SAMPLE_RATE,
         face: int | None = None,
+        references: Iterable[PortraitSource] | None = None,
         framing: Framing = "full",
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
@@ -311,13 +341,14 @@ class TalkingHead:
 
         chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`, floats in [-1, 1] or integers over their
         type's range, or bytes of mono 16-bit little-endian PCM; all that `atldiff.live.as_arrays` takes.
-        framing, driving: as for `landmarks`.
+        references: as for `open_portrait`. framing, driving: as for `landmarks`.
         background: as for a call.
         """
         self._check_pair(controls.emotion)
         check_framing(framing)
         behind = open_background(background)
-        opened = resized(framed(self.open_portrait(portrait, face=face), framing), size)
+        whole = self.open_portrait(portrait, face=face, references=references)
+        opened = resized(framed(whole, framing), size)
         say_if_hidden(behind, opened)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.commands.progress import Progress, waiting
+from atldiff.commands.progress import Progress, say, waiting
 from atldiff.errors import MediaError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atldiff.audio.load import Audio
     from atldiff.commands.options import FaceOptions, ModelOptions
     from atldiff.commands.progress import Stopwatch
@@ -125,17 +127,35 @@ def check_input(path: Path, kind: str) -> None:
     check_file(path, kind)
 
 
-def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Portrait:
-    """Return a picture with its landmarks, or the path where the pipeline has to choose a frame of a video.
-
-    A picture is opened here because the pipeline brings torch along: a portrait without a face fails sooner.
+def check_references(references: Sequence[Path]) -> None:
+    """Raise unless references are not too many and files that can be read and hold bytes.
 
     Raises:
-        MediaError: not a picture. FaceNotFound: no face, or not the one asked for.
+        ValueError: too many. MediaError: no such files.
+    """
+    if references:
+        from atldiff.methods.references import check_references
+
+        check_references(references)
+
+
+def look_for_face(path: Path, options: FaceOptions, references: Sequence[Path] = (), *, quiet: bool) -> Path | Portrait:
+    """Return a picture with its landmarks, or the path where the pipeline has to choose a frame of a video.
+
+    A picture is opened here because the pipeline brings torch along: a portrait without a face fails sooner. So are
+    references, and the video that they belong to.
+
+    Raises:
+        MediaError: not a picture. FaceNotFound: no face, or not the one asked for, or none in a reference.
     """
     from atldiff.video.read import is_video
     from atldiff.video.still import read_rgba
 
+    if references:
+        with waiting("Looking for the faces", quiet=quiet):
+            from atldiff.methods.references import open_with_references
+
+            return open_with_references(path, options.face, options.frame, references)
     if options.frame is not None or is_video(path):
         return path
     image, alpha = read_rgba(path)
@@ -143,6 +163,24 @@ def look_for_face(path: Path, options: FaceOptions, *, quiet: bool) -> Path | Po
         from atldiff.methods.portrait import detected
 
         return detected(image, alpha, options.face)
+
+
+def open_portrait(
+    head: TalkingHead, found: Path | Portrait, options: FaceOptions, *, quiet: bool, landmarks_only: bool = False
+) -> Portrait:
+    """Return what `look_for_face` found as a portrait; say so where a video shows more of its mouth than one frame.
+
+    landmarks_only: nothing is rendered, so what it shows of the mouth does not matter.
+
+    Raises:
+        MediaError, FaceNotFound, ValueError: as of `TalkingHead.open_portrait`.
+    """
+    references = () if landmarks_only else None
+    with waiting("Looking at the portrait", quiet=quiet):
+        opened = head.open_portrait(found, face=options.face, frame=options.frame, references=references)
+    if isinstance(found, Path) and opened.references:
+        say(f"portrait {found}: the frames of its widest and its most closed mouth are references", quiet=quiet)
+    return opened
 
 
 def check_driving(path: Path | None, controls: Controls) -> None:
@@ -191,13 +229,14 @@ def open_inputs(
     audio_track: int | str | None,
     driving: Path | None,
     controls: Controls,
+    references: Sequence[Path] = (),
     quiet: bool,
 ) -> tuple[Path | Portrait, Audio, LandmarkTrack | None, TalkingHead]:
     """Look for the face, read the recording, track the driving video, load the weights; book the time of each.
 
     The face before the sound: looking for one that is not there takes longer. The driving track is None without one.
     """
-    found = look_for_face(portrait, face, quiet=quiet)
+    found = look_for_face(portrait, face, references, quiet=quiet)
     watch.lap("portrait")
 
     from atldiff.audio.load import load_audio

@@ -14,6 +14,7 @@ from atldiff.commands.options import (
     FaceOptions,
     ModelOptions,
     PictureOptions,
+    ReferenceOptions,
     ReportOptions,
     SoundOptions,
     optional,
@@ -71,6 +72,7 @@ class Generate:
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
     face: FaceOptions = field(default_factory=FaceOptions)
+    references: ReferenceOptions = field(default_factory=ReferenceOptions)
     render: PictureOptions = field(default_factory=PictureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     live: LiveOptions = field(default_factory=LiveOptions)
@@ -90,7 +92,7 @@ def run(args: list[str]) -> int:
     if output == door.STDOUT:
         live.check_stdout(json=options.report.json)
     else:
-        door.check_target(output, options.portrait, options.audio, driving)
+        door.check_target(output, options.portrait, options.audio, driving, *options.references.reference)
     background = door.check_background(options.render.background, output)
     if options.audio is None:
         return run_live(options, output, watch, background)
@@ -98,6 +100,7 @@ def run(args: list[str]) -> int:
         door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
         door.refuse_replacing(options.landmarks, driving)
     door.check_input(options.portrait, "portrait")
+    door.check_references(options.references.reference)
     door.check_input(options.audio, "audio")
     door.check_driving(driving, options.controls)
 
@@ -110,9 +113,10 @@ def run(args: list[str]) -> int:
         audio_track=options.sound.track,
         driving=driving,
         controls=options.controls,
+        references=() if door.is_track(output) else options.references.reference,
         quiet=quiet,
     )
-    opened = head.open_portrait(portrait, face=options.face.face, frame=options.face.frame)
+    opened = door.open_portrait(head, portrait, options.face, quiet=quiet, landmarks_only=door.is_track(output))
     watch.lap("portrait")
 
     with waiting("Making the landmarks", quiet=quiet):
@@ -180,14 +184,16 @@ def run_live(options: Generate, output: str, watch: Stopwatch, background: Backg
 
     pipe = Pipe(live.check_stdin())
     quiet, driving = options.report.quiet, options.driving.driving_video
+    references = options.references.reference
     door.check_input(options.portrait, "portrait")
+    door.check_references(references)
     door.check_driving(driving, options.controls)
-    found = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    found = door.look_for_face(options.portrait, options.face, references, quiet=quiet)
     watch.lap("portrait")
     pipe.refuse_others(options.live.sample_rate or live.DEFAULT_RATE, live.LOOK_S)
     driver = None if driving is None else door.track_driver(driving, options.controls, watch, quiet=quiet)
     head = door.load_head(options.model, quiet=quiet)
-    opened = head.open_portrait(found, face=options.face.face, frame=options.face.frame)
+    opened = door.open_portrait(head, found, options.face, quiet=quiet)
     watch.lap("load")
     made = live.generate_live(
         head,

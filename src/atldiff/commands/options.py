@@ -47,6 +47,15 @@ class FaceOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceOptions:
+    """What else shows the person's mouth."""
+
+    reference: Annotated[tuple[Path, ...], optional("FILE ...")] = ()
+    """Up to 16 more pictures or videos of the same person, whose teeth are shown where the portrait has none. Of a
+    video the widest and the most closed mouth count; a video as portrait gives its own two when left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SoundOptions:
     """Which sound of a file is heard."""
 

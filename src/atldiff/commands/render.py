@@ -14,6 +14,7 @@ from atldiff.commands.options import (
     FaceOptions,
     ModelOptions,
     PictureOptions,
+    ReferenceOptions,
     ReportOptions,
     SoundOptions,
     optional,
@@ -64,6 +65,7 @@ class Render:
     """Emotion to show, with methods that were trained with labels."""
     sound: SoundOptions = field(default_factory=SoundOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
+    references: ReferenceOptions = field(default_factory=ReferenceOptions)
     render: PictureOptions = field(default_factory=PictureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     report: ReportOptions = field(default_factory=ReportOptions)
@@ -85,9 +87,10 @@ def run(args: list[str]) -> int:
     )
     if door.is_track(output):
         raise ValueError(f"output {output}: got a track, expected a video such as out.mp4")
-    door.check_target(output, options.portrait, options.audio)
+    door.check_target(output, options.portrait, options.audio, *options.references.reference)
     background = door.check_background(options.render.background, output)
     door.check_input(options.portrait, "portrait")
+    door.check_references(options.references.reference)
     door.check_input(options.track, "landmark track")
 
     from atldiff.landmarks.edit import at_fps, scale_expression, smooth
@@ -108,16 +111,16 @@ def run(args: list[str]) -> int:
         door.check_input(options.audio, "audio")
         audio = load_audio(options.audio, audio_track=options.sound.track)
     watch.lap("audio")
-    portrait = door.look_for_face(options.portrait, options.face, quiet=quiet)
+    found = door.look_for_face(options.portrait, options.face, options.references.reference, quiet=quiet)
     watch.lap("portrait")
     head = door.load_head(options.model, quiet=quiet)
     watch.lap("load")
+    portrait = door.open_portrait(head, found, options.face, quiet=quiet)
+    watch.lap("portrait")
     video = head.render(
         portrait,
         track,
         audio=audio,
-        face=options.face.face,
-        frame=options.face.frame,
         framing=options.face.framing,
         sampling=options.render.sampling(head.sampling),
         seed=options.seed,

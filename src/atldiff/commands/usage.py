@@ -114,7 +114,8 @@ def check(kind: type, command: str, args: list[str], aliases: Mapping[str, str] 
         for value in taken:
             option.check(value, typed)
         if given.setdefault(option.name, " ".join(taken)) != " ".join(taken):
-            raise ValueError(f"{typed}: got {given[option.name]!r} and {' '.join(taken)!r}, expected it once")
+            once = f"it once{', with all of them after it' if option.many else ''}"
+            raise ValueError(f"{typed}: got {given[option.name]!r} and {' '.join(taken)!r}, expected {once}")
     _check_positionals(options, command, values)
     missing = [o.placeholder for o in options if o.required and not o.positional and o.name not in given]
     if missing:

@@ -25,6 +25,7 @@ from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import MESH_POINTS, OUTER_EYE_CORNERS, lip_opening
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME
+from atldiff.video.detail import sharpness
 from atldiff.video.read import probe, read_frames_at
 from atldiff.video.window import (
     STORED_FACE_SIDE,
@@ -287,15 +288,6 @@ def _measure(
         lag_frames=lag,
     )
     return record, tensors
-
-
-def sharpness(image: np.ndarray) -> float:
-    """Return the share of detail that is a pixel or two wide, in [0, 1]: blur and enlargement lower it; (H, W, 3)."""
-    import cv2
-
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    fine, coarse = (cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in (1.0, 4.0))
-    return float((grey - fine).std() / max(1e-6, (fine - coarse).std() + (grey - fine).std()))
 
 
 def shows_other_face(frame: np.ndarray, points: np.ndarray, tracker: FaceTracker) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHARP_MOUTH_PX = (40.0, 72.0)
 """Widths of a mouth in the video between which a clip becomes sharp."""
 SHARP_DETAIL = (0.16, 0.22)
-"""Shares of fine detail (`data.clip.sharpness`) between which it does."""
+"""Shares of fine detail (`video.detail.sharpness`) between which it does."""
 BLURRED_SHARE = 0.1
 """Weight of a clip without sharpness among the others when clips are drawn."""
 

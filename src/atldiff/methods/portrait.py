@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from atldiff.video.read import is_video, read_rgba_frames
 from atldiff.video.still import on_grey, read_rgba
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator
 
     from PIL import Image
@@ -36,13 +36,20 @@ def open_portrait(source: PortraitSource, face: int | None = None, frame: int | 
     """
     if isinstance(source, Portrait):
         return source
-    if not isinstance(source, np.ndarray) and hasattr(source, "__fspath__") | isinstance(source, str):
-        path = Path(source)  # pyright: ignore[reportArgumentType]
-        if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path):
-            return _video_portrait(path, face, frame)
+    path = video_path(source)
+    if path is not None:
+        return _video_portrait(path, face, frame)
     if frame is not None:
         raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
     return detected(*read_rgba(source), face)  # pyright: ignore[reportArgumentType]
+
+
+def video_path(source: PortraitSource) -> Path | None:
+    """Return the path of a source that is a video file, None for all else."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = Path(source)
+    return path if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path) else None
 
 
 def resized(portrait: Portrait, size: int | None) -> Portrait:
