@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atldiff.config import IdentityDiffusionConfig
-from atldiff.methods.atl_inputs import condition_channels, window_of
+from atldiff.methods.atl_inputs import condition_channels
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.difftalker_inputs import hint_channels
 from atldiff.methods.lmdiff import TalkRenderer
@@ -40,10 +39,8 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
     frames, device = sampling.window_frames, renderer.device
     if isinstance(renderer, LatentRenderer | TalkRenderer):
         return _latent_call(renderer, frames)
-    config = renderer.config
-    width, height = (
-        (config.side, config.side) if isinstance(config, IdentityDiffusionConfig) else window_of(config).size
-    )
+    paper = isinstance(renderer, PaperRenderer)
+    width, height = (renderer.config.side, renderer.config.side) if paper else renderer.geometry.size
     draw = lambda channels: torch.rand(1, channels, frames, height, width, device=device)  # noqa: E731 - used thrice
     if isinstance(renderer, PaperRenderer):
         x = draw(3)
@@ -52,7 +49,7 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
         with torch.inference_mode():
             tokens = renderer.describe(torch.rand(1, 3, height, width, device=device))
         return lambda: renderer.predict(x, level, tokens, emotion)
-    x, prior, conditions, mask = draw(3), draw(3), draw(condition_channels(config)), draw(1)
+    x, prior, conditions, mask = draw(3), draw(3), draw(condition_channels(renderer.config)), draw(1)
     t = torch.ones(1, device=device)
     return lambda: renderer.denoise(x, t, prior, conditions, mask)
 

@@ -52,7 +52,10 @@ def renderer_errors(
     resolution at which they are prepared.
     """
     config = renderer.config
-    layered = isinstance(config, RendererConfig) and config.layered
+    ruler = RendererConfig(side=config.side, origin=config.origin)
+    layered = isinstance(renderer, Renderer) and renderer.config.layered
+    if layered:
+        ruler = replace(renderer.config, layered=False)
     clip = (load_mouths if layered else load_clip)(manifest, entry, np.arange(POINTS))
     if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
         return None
@@ -72,7 +75,6 @@ def renderer_errors(
             images, source, target = crop(clip, chosen, geometry, jitter, flip=False)
         video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
         identity, real = video[:, :, 0].contiguous(), video[:, :, 1:]
-        ruler = replace(config, layered=False) if layered else RendererConfig(side=config.side, origin=config.origin)
         inputs = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], ruler)
 
         def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
@@ -80,7 +82,7 @@ def renderer_errors(
 
         sums["prior"] += error(inputs.prior)
         for name, sampling in sampling_presets(config).items():
-            if layered:
+            if isinstance(renderer, Renderer) and layered:
                 layers = [window_layers(images[:1], source[None], geometry)]
                 painted, _ = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
             else:

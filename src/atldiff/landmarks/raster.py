@@ -72,4 +72,4 @@ def _fixed_point(points: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return height and width of a side, or of width and height."""
-    return (size, size) if isinstance(size, int) else size[::-1]
+    return (size, size) if isinstance(size, int) else (size[1], size[0])

@@ -102,7 +102,9 @@ def _inside(size: tuple[int, int], ramp_px: float) -> np.ndarray:
     return (down[:, None] * across).astype(np.float32)
 
 
-def window_layers(pictures: Sequence[np.ndarray], points: np.ndarray, geometry: WindowGeometry) -> MouthLayers:
+def window_layers(
+    pictures: np.ndarray | Sequence[np.ndarray], points: np.ndarray, geometry: WindowGeometry
+) -> MouthLayers:
     """Part pictures of one person into the layers of a mouth: the portrait first, then references in any order.
 
     pictures: (H, W, 3) uint8 each, in the window of `geometry`. points: (N, 478 or len(NEEDED), 2) in their pixels.

@@ -218,8 +218,8 @@ class MouthLayers:
         `paint`; size: width and height.
         """
         unit_px = _unit_px(matrix)
-        picture, seen = self.behind(np.zeros(2), size, matrix, chin, _shade(inner, size[::-1], unit_px))
-        return np.dstack([picture, seen, _edge(inner, size[::-1], unit_px).astype(np.float32)])
+        picture, seen = self.behind(np.zeros(2), size, matrix, chin, _shade(inner, (size[1], size[0]), unit_px))
+        return np.dstack([picture, seen, _edge(inner, (size[1], size[0]), unit_px).astype(np.float32)])
 
     def paint(
         self,
@@ -245,8 +245,8 @@ class MouthLayers:
             return
         size = (int(high[0] - low[0]), int(high[1] - low[1]))
         local = inner - low
-        picture, seen = self.behind(low, size, matrix, chin, _shade(local, size[::-1], unit_px))
-        weight = _edge(local, size[::-1], unit_px)
+        picture, seen = self.behind(low, size, matrix, chin, _shade(local, (size[1], size[0]), unit_px))
+        weight = _edge(local, (size[1], size[0]), unit_px)
         if not unseen:
             weight *= seen
         part = canvas[low[1] - corner[1] : high[1] - corner[1], low[0] - corner[0] : high[0] - corner[0], :3]
