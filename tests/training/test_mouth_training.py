@@ -179,10 +179,12 @@ class TestLoss:
         loss(model.renderer, batch | LATE)["loss"].backward()
         assert all(parameter.grad is None for parameter in loss.adversary.parameters())
         assert all(parameter.grad is None for parameter in network.parameters())
-        before = model.renderer.unet.out.weight.grad.clone()
+        grad = model.renderer.unet.out.weight.grad
+        assert grad is not None
+        before = grad.clone()
         loss.of_rival(0).backward()  # with the penalty of its slope
         assert all(parameter.grad is not None for parameter in loss.adversary.layers[0].parameters())
-        assert torch.equal(model.renderer.unet.out.weight.grad, before)
+        assert torch.equal(grad, before)
 
     def test_the_adversary_learns_to_tell_them_apart(self, prepared: Manifest) -> None:
         batch, model = clips_of(prepared).batch(0, range(4)), random_renderer()

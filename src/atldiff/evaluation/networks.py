@@ -53,9 +53,9 @@ def renderer_errors(
     """
     config = renderer.config
     ruler = RendererConfig(side=config.side, origin=config.origin)
-    layered = isinstance(renderer, Renderer) and renderer.config.layered
-    if layered:
-        ruler = replace(renderer.config, layered=False)
+    layered = False
+    if isinstance(renderer, Renderer) and renderer.config.layered:
+        layered, ruler = True, replace(renderer.config, layered=False)
     clip = (load_mouths if layered else load_clip)(manifest, entry, np.arange(POINTS))
     if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
         return None
