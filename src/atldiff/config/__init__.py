@@ -25,7 +25,7 @@ from atldiff.config.paper import (
     PaperConfig,
     ScheduleConfig,
 )
-from atldiff.config.sampling import LATENT_SAMPLING, PAPER_SAMPLING, PRESETS, Preset, SampleConfig
+from atldiff.config.sampling import LATENT_SAMPLING, LAYERED_SAMPLING, PAPER_SAMPLING, PRESETS, Preset, SampleConfig
 from atldiff.config.training import TRAIN_PRESETS, Stage, TrainConfig
 
 FORMAT_VERSION = 1
@@ -93,7 +93,7 @@ def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
     """Return the sampling presets of a renderer; windows of published ATL-Diff are as long as its clips."""
     match renderer:
         case RendererConfig():
-            return PRESETS
+            return LAYERED_SAMPLING if renderer.layered else PRESETS
         case LatentRendererConfig() | TalkRendererConfig():
             return LATENT_SAMPLING
         case IdentityDiffusionConfig():

@@ -34,6 +34,12 @@ PRESETS: dict[Preset, SampleConfig] = {
     "best": SampleConfig(steps=4),
 }
 
+LAYERED_SAMPLING: dict[Preset, SampleConfig] = {
+    "fast": SampleConfig(steps=1),
+    "balanced": SampleConfig(steps=1),  # what it paints in one step no measure finds better in two
+    "best": SampleConfig(steps=2),
+}
+
 PAPER_SAMPLING: dict[Preset, SampleConfig] = {
     "fast": SampleConfig(steps=1, window_frames=32, shared_frames=8),
     "balanced": SampleConfig(steps=2, window_frames=32, shared_frames=8),
