@@ -69,6 +69,11 @@ WRONG: list[tuple[type, dict, str]] = [
     (RendererConfig, {"side": 72}, "side"),
     (RendererConfig, {"side": 0}, "side"),
     (RendererConfig, {"side": 528}, "side"),
+    (RendererConfig, {"height": 72}, "height"),
+    (RendererConfig, {"height": -80}, "height"),
+    (RendererConfig, {"scale": 0.2}, "scale"),
+    (RendererConfig, {"scale": 4.5}, "scale"),
+    (RendererConfig, {"head": "deconvolution"}, "head"),
     (RendererConfig, {"origin": (1,)}, "origin"),
     (RendererConfig, {"widths": ()}, "widths"),
     (RendererConfig, {"widths": (24, 48, 64)}, "widths"),
@@ -89,6 +94,9 @@ WRONG: list[tuple[type, dict, str]] = [
     (SampleConfig, {"window_frames": 65}, "window_frames"),
     (SampleConfig, {"shared_frames": -1}, "shared_frames"),
     (SampleConfig, {"window_frames": 8, "shared_frames": 5}, "shared_frames"),
+    (TrainConfig, {"perceptual_weight": -1.0}, "perceptual_weight"),
+    (TrainConfig, {"adversarial_weight": -1.0}, "adversarial_weight"),
+    (TrainConfig, {"perceptual_weight": 1.0}, "perceptual_weight"),
     (TrainConfig, {"stage": "codec"}, "stage"),
     (TrainConfig, {"stage": "joint"}, "stage"),
     (TrainConfig, {"stage": "sync", "frames": 25}, "stage"),
@@ -268,7 +276,7 @@ def test_the_ends_of_each_range_are_allowed(kind: type, values: dict) -> None:
 def test_every_checked_field_has_a_failing_example() -> None:
     tried = {(kind, name) for kind, _, name in WRONG}
     unchecked = {
-        (TrainConfig, "model"), (TrainConfig, "bfloat16"), (TrainConfig, "exclude_sources"),
+        (RendererConfig, "layered"), (TrainConfig, "model"), (TrainConfig, "bfloat16"), (TrainConfig, "exclude_sources"),
         (KFLMConfig, "speech_model"), (KFLMConfig, "positions"), (KFLMConfig, "residual"),
         (ScheduleConfig, "end_at_one"),
         (IdentityDiffusionConfig, "unet"), (IdentityDiffusionConfig, "schedule"),
