@@ -131,7 +131,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def load(source: str | os.PathLike[str], kind: EmbedderKind) -> Embedder:
-    """Load an embedder from a file (.onnx, .pb) or hub reference; it runs on the CPU, one face at a time.
+    """Load an embedder from a file (.onnx; .pb with OpenCV 5.0) or hub reference; it runs on the CPU, one face at a time.
 
     Raises:
         CheckpointError: no such file, or OpenCV cannot run it on a square of that size.
@@ -147,7 +147,7 @@ def load(source: str | os.PathLike[str], kind: EmbedderKind) -> Embedder:
     except cv2.error as error:
         raise CheckpointError(
             f"face embedder {path}: OpenCV cannot run it as {kind.name} ({' '.join(str(error).split())}); expected an "
-            f".onnx or .pb network of (1, 3, {kind.side}, {kind.side})"
+            f".onnx network of (1, 3, {kind.side}, {kind.side}), or a .pb one with OpenCV 5.0"
         ) from None
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 2:
         raise CheckpointError(f"face embedder {path}: gives {shape}, expected (1, D); not a {kind.name} embedder")

@@ -36,7 +36,7 @@ class BackboneOptions:
     syncnet: Annotated[str | None, optional("FILE|HUB_FILE")] = None
     """SyncNet (syncnet_v2.model), for LSE-D, LSE-C and its offset."""
     embedder: Annotated[str | None, optional("FILE|HUB_FILE")] = None
-    """A face embedder (.onnx, .pb), for identity."""
+    """A face embedder (.onnx; .pb with OpenCV 5.0), for identity."""
     embedder_kind: EmbedderName = "sface"
     """How that embedder wants its faces cut."""
 

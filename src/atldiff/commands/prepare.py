@@ -44,7 +44,7 @@ class Prepare:
     """Who is who: by the source's own word and else by colours; by colours, by a face embedder, by the folder a video
     lies in, or every video its own person."""
     embedder: Annotated[str | None, optional("FILE|HUB_FILE")] = None
-    """The face embedder of --identity face (.onnx, .pb)."""
+    """The face embedder of --identity face (.onnx; .pb with OpenCV 5.0)."""
     embedder_kind: EmbedderName = "sface"
     """How that embedder wants its faces cut."""
     train_only: Annotated[tuple[str, ...], optional("NAME")] = ()
