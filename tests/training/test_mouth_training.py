@@ -20,7 +20,7 @@ from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import NEEDED
 from atldiff.training.mouth_data import MouthSet
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
-from atldiff.training.mouth_task import MouthLoss, detail
+from atldiff.training.mouth_task import RendererLoss, detail
 from atldiff.training.run import train_stage
 
 torch.set_num_threads(1)
@@ -152,12 +152,12 @@ class TestLoss:
     def test_everything_asked_for_is_part_of_it(self, prepared: Manifest, network: LpipsAlexNet) -> None:
         batch, model = clips_of(prepared).batch(0, range(2)), random_renderer()
         config = replace(CONFIG, bfloat16=False)
-        plain = MouthLoss(model.renderer, replace(config, perceptual_weight=0, adversarial_weight=0), None)
+        plain = RendererLoss(model.renderer, replace(config, perceptual_weight=0, adversarial_weight=0), None)
         assert plain.adversary is None
         only = plain(model.renderer, batch)
         assert set(only) == {"loss", "square", "edges", "motion", "mouth_ratio"}
         torch.manual_seed(1)
-        judged = MouthLoss(model.renderer, config, network)
+        judged = RendererLoss(model.renderer, config, network)
         losses = judged(model.renderer, batch | LATE)
         assert losses["perceptual"] > 0
         assert losses["matching"] > 0
@@ -167,14 +167,14 @@ class TestLoss:
 
     def test_blurred_clips_are_no_judges(self, prepared: Manifest, network: LpipsAlexNet) -> None:
         batch, model = clips_of(prepared).batch(0, range(2)), random_renderer()
-        loss = MouthLoss(model.renderer, replace(CONFIG, bfloat16=False), network)
+        loss = RendererLoss(model.renderer, replace(CONFIG, bfloat16=False), network)
         losses = loss(model.renderer, batch | LATE | {"sharp": torch.zeros(2)})
         assert losses["perceptual"] == losses["fooled"] == losses["matching"] == 0
         assert loss.of_rival(1) == 0
 
     def test_each_learns_from_its_own_loss_alone(self, prepared: Manifest, network: LpipsAlexNet) -> None:
         batch, model = clips_of(prepared).batch(0, range(2)), random_renderer()
-        loss = MouthLoss(model.renderer, replace(CONFIG, bfloat16=False), network)
+        loss = RendererLoss(model.renderer, replace(CONFIG, bfloat16=False), network)
         assert loss.adversary is not None
         loss(model.renderer, batch | LATE)["loss"].backward()
         assert all(parameter.grad is None for parameter in loss.adversary.parameters())
@@ -188,7 +188,7 @@ class TestLoss:
 
     def test_the_adversary_learns_to_tell_them_apart(self, prepared: Manifest) -> None:
         batch, model = clips_of(prepared).batch(0, range(4)), random_renderer()
-        loss = MouthLoss(model.renderer, replace(CONFIG, perceptual_weight=0, bfloat16=False), None)
+        loss = RendererLoss(model.renderer, replace(CONFIG, perceptual_weight=0, bfloat16=False), None)
         assert loss.adversary is not None
         optimiser = torch.optim.AdamW(loss.adversary.parameters(), lr=1e-3)
         values = []

@@ -131,7 +131,9 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def load(source: str | os.PathLike[str], kind: EmbedderKind) -> Embedder:
-    """Load an embedder from a file (.onnx; .pb with OpenCV 5.0) or hub reference; it runs on the CPU, one face at a time.
+    """Load an embedder from a file (.onnx; .pb with OpenCV 5.0) or hub reference.
+
+    It runs on the CPU, one face at a time.
 
     Raises:
         CheckpointError: no such file, or OpenCV cannot run it on a square of that size.

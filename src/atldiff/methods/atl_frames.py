@@ -24,7 +24,7 @@ from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.tone import tone_of
 from atldiff.video.warp import PortraitWarp
-from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, extract, fit_window, outline
+from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, chain, extract, fit_window, outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,7 +171,7 @@ class FrameStream:
 
     def _lay_cavity(self, canvas: np.ndarray, corner: tuple[int, int], points: np.ndarray, matrix: np.ndarray) -> None:
         lips, chin = points[LIPS_INNER, :2].astype(np.float64), points[CHIN, :2].mean(0)
-        template = _chain(to_template(self._geometry), matrix)
+        template = chain(to_template(self._geometry), matrix)
         self._layers.paint(canvas, corner, lips, chin, template, unseen=self._layered)
 
 
@@ -195,7 +195,3 @@ def portrait_layers(portrait: Portrait) -> MouthLayers:
 
 def _to_template(points: np.ndarray) -> np.ndarray:
     return fit_window(points[None], WindowGeometry(128, (0, 0)))[0]
-
-
-def _chain(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    return np.concatenate([second[:, :2] @ first[:, :2], (second[:, :2] @ first[:, 2] + second[:, 2])[:, None]], 1)

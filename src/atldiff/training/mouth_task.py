@@ -59,7 +59,7 @@ def check_mouth_window(geometry: WindowGeometry) -> None:
         )
 
 
-class MouthLoss:
+class RendererLoss:
     """The loss of a layered renderer, and of the adversary that it is trained against.
 
     network: of LPIPS, or None. The adversary judges what the last call of the loss has painted.
@@ -168,7 +168,7 @@ def mouth_task(
     steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
     held_out = [sets[Split.VAL].batch(step, range(PROBE_CLIPS)) for step in steps]
     renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    loss = MouthLoss(renderer, config, network)
+    loss = RendererLoss(renderer, config, network)
 
     def probe(module: nn.Module) -> Probe:
         device = renderer.device

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atldiff.video.window import apply, invert
+from atldiff.video.window import apply, chain, invert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +135,7 @@ class MouthLayers:
         back = invert(self.matrix)
         ways = []  # of each other's cavity to our picture, by the bone
         for other in others:
-            skull = _chain(back, other.matrix)
+            skull = chain(back, other.matrix)
             skull[:, 2] += skull[:, :2] @ other.corner
             jaw = skull.copy()
             jaw[:, 2] += back[:, :2] @ (self.chin - other.chin)
@@ -194,7 +194,7 @@ class MouthLayers:
         if not (self.skull.any() or self.jaw.any()):
             return picture, seen
         back = invert(np.asarray(matrix, np.float64))
-        moved = _chain(back, self.matrix)
+        moved = chain(back, self.matrix)
         moved[:, 2] += moved[:, :2] @ self.corner - low  # cavity pixels to those of the part
         dropped = moved.copy()
         dropped[:, 2] += back[:, :2] @ (apply(matrix, np.asarray(chin)[None])[0] - self.chin)
@@ -270,11 +270,6 @@ def opened(inner: np.ndarray, unit_px: float) -> float:
 def _unit_px(matrix: np.ndarray) -> float:
     """Return the picture pixels of a template pixel."""
     return 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-
-
-def _chain(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return the map (2, 3) that does `first`, then `second`."""
-    return np.concatenate([second[:, :2] @ first[:, :2], (second[:, :2] @ first[:, 2] + second[:, 2])[:, None]], 1)
 
 
 def _corners(shape: tuple[int, ...]) -> np.ndarray:

@@ -98,6 +98,11 @@ def invert(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, -(linear @ matrix[..., 2:])], axis=-1)
 
 
+def chain(second: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Return the affine map (2, 3) that does `first`, then `second`."""
+    return np.concatenate([second[:, :2] @ first[:, :2], (second[:, :2] @ first[:, 2] + second[:, 2])[:, None]], 1)
+
+
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Map points (..., K, 2) by affine maps (..., 2, 3)."""
     return points @ np.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
