@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from atldiff.config import LATENT_SAMPLING, PAPER_SAMPLING, PRESETS, SampleConfig
+from atldiff.config import LATENT_SAMPLING, LAYERED_SAMPLING, PAPER_SAMPLING, PRESETS, SampleConfig
 from atldiff.devices import choose_dtype
 from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
@@ -287,12 +287,13 @@ def test_face_at_the_border_and_partly_outside(head, speech) -> None:
 
 def test_presets_are_sample_configs() -> None:
     assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
+    assert [LAYERED_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 1, 2]
     assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
     assert [LATENT_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
 
 
 def test_each_method_has_its_own_presets(head) -> None:
-    own = {ATLModel: PRESETS, PaperModel: PAPER_SAMPLING}.get(type(head.model), LATENT_SAMPLING)
+    own = {ATLModel: LAYERED_SAMPLING, PaperModel: PAPER_SAMPLING}.get(type(head.model), LATENT_SAMPLING)
     assert head.sampling() == own["balanced"]
     for name, sampling in own.items():
         assert head.sampling(name) == sampling

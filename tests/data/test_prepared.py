@@ -58,7 +58,8 @@ class TestSynthetic:
         for entry in synthetic.entries:
             tensors = load_file(synthetic.tensors(entry))
             shapes = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
-            assert shapes.pop("faces")[1] == "uint8"  # as many bytes as the pictures need
+            for name in ("faces", "mouths"):
+                assert shapes.pop(name)[1] == "uint8"  # as many bytes as the pictures need
             assert shapes == {
                 "windows": ((24, 96, 96, 3), "uint8"),
                 "matrix": ((24, 2, 3), "float32"),
@@ -68,6 +69,7 @@ class TestSynthetic:
                 "levels": ((96, 2), "float16"),
                 "samples": ((24 * 640,), "int16"),
                 "face_sizes": ((24,), "int32"),
+                "mouth_sizes": ((24,), "int32"),
                 "face_matrix": ((2, 3), "float32"),
             }
             record = json.loads((synthetic.folder / "clips" / f"{entry.record.name}.json").read_text())
@@ -574,6 +576,7 @@ class TestPrepare:
         (entry,) = manifest.usable(Split.TRAIN)
         tensors = load_file(manifest.tensors(entry))
         pictures = {"windows", "matrix", "points", "thumbnail", "faces", "face_sizes", "face_matrix"}
+        pictures |= {"mouths", "mouth_sizes"}
         assert set(tensors) == pictures  # there is no sound
         assert entry.record.note.startswith("silent: no sound")
         assert entry.record.frames == len(tensors["windows"]) == FRAMES

@@ -135,7 +135,7 @@ def test_a_video_held_by_its_maker_reads_as_one_that_ends(
     assert held["missing_frames"] == 0
     for measure in HELD:
         # Encoded once more: landmarks are found in other noise.
-        assert held[measure] == pytest.approx(values[32][measure], rel=0.08), measure
+        assert held[measure] == pytest.approx(values[32][measure], rel=0.12), measure
 
 
 def test_the_sound_of_missing_frames_is_the_real_one(cut: Callable[[int], Footage]) -> None:

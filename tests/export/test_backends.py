@@ -221,7 +221,7 @@ class TestDoors:
     def test_windows_of_another_length(self, atl_folder, runtime, tmp_path, portrait, speech) -> None:
         export_checkpoint(atl_folder, tmp_path / "out", runtime, window_frames=6)
         head = load(tmp_path / "out")
-        assert (head.sampling("balanced").window_frames, head.sampling("best").steps) == (6, 4)
+        assert (head.sampling("balanced").window_frames, head.sampling("best").steps) == (6, 2)
         assert len(frames_of(head(portrait, speech[:9_000], size=192))) == 15
         for call in (
             lambda: head(portrait, speech, sampling=SampleConfig(window_frames=10)),

@@ -157,7 +157,7 @@ def test_int8_is_within_its_tolerance_and_smaller(atl_folder, runtime, tmp_path)
     assert exact.window_frames == small.window_frames == frames
     kinds = small.parity["denoiser"]
     assert exact.parity["denoiser"]["float32"]["relative"] < kinds["float32"]["relative"] < parity.TOLERANCES["int8"]
-    assert kinds["float32"]["inputs"] == 14  # of the pipeline: 1, 2 and 4 steps, of two pictures
+    assert kinds["float32"]["inputs"] == 6  # of the pipeline: 1 and 2 steps, of two pictures
     assert small.parity["generator"] == exact.parity["generator"]
     weights = lambda export: export.network("denoiser").with_suffix(".onnx" if runtime == "onnx" else ".bin")  # noqa: E731
     assert weights(small).stat().st_size < weights(exact).stat().st_size

@@ -48,7 +48,9 @@ def seen_by_denoiser(model: Model, window_frames: int, seed: int = 0) -> list[tu
     )
     try:
         for number, (tone, sampling) in enumerate(
-            (tone, sampling) for tone in TONES for sampling in sampling_presets(model.config.renderer).values()
+            (tone, sampling)
+            for tone in TONES
+            for sampling in dict.fromkeys(sampling_presets(model.config.renderer).values())
         ):
             portrait = replace(opened, image=(opened.image * tone).astype(np.uint8))
             track = speaking_track(model, portrait, window_frames, seed * 1000 + number)
