@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -90,8 +91,10 @@ class Workplace:
                 place.replace(old)
             try:
                 self.path.replace(place)
-            except OSError:
-                if not place.exists():
+            except OSError as error:
+                # Another's folder that stood there may be gone again before one looks.
+                outrun = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+                if not outrun and not place.exists():
                     with suppress(FileNotFoundError):
                         old.replace(place)
                     raise
