@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import safe_open
 
+from atldiff.data.stored import read_stored, stored_offsets
 from atldiff.errors import DataError
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.types import emotion_label
@@ -45,18 +46,7 @@ class ClipFaces:
         Raises:
             DataError: a picture cannot be decoded.
         """
-        import cv2
-
-        out = np.empty((len(frames), STORED_FACE_SIDE, STORED_FACE_SIDE, 3), np.uint8)
-        with safe_open(str(self.file), "numpy") as file:
-            stored = file.get_slice("faces")
-            for picture, frame in zip(out, frames.tolist(), strict=True):
-                coded = stored[int(self.offsets[frame]) : int(self.offsets[frame + 1])]
-                found = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-                if found is None:
-                    raise DataError(f"data {self.file}: frame {frame} is not a JPEG; run `atldiff prepare` again")
-                picture[:] = found[..., ::-1]
-        return out
+        return read_stored(self.file, "faces", self.offsets, frames, (STORED_FACE_SIDE, STORED_FACE_SIDE))
 
 
 def load_faces(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -> ClipFaces:
@@ -83,5 +73,5 @@ def load_faces(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) ->
         file=path,
         points=points[:, indices].astype(np.float32),
         mouth=points[:, LIPS_INNER].astype(np.float32),
-        offsets=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
+        offsets=stored_offsets(sizes),
     )

@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from atldiff.data.clip import SMOOTH_FRAMES
+from atldiff.data.stored import read_stored, stored_offsets
 from atldiff.data.windows import clip_weights, mirrored, same_pose
 from atldiff.errors import DataError
 from atldiff.landmarks.topology import lip_opening
@@ -57,19 +58,7 @@ class ClipMouths:
         Raises:
             DataError: a picture cannot be decoded.
         """
-        import cv2
-
-        width, height = STORED_MOUTH.size
-        out = np.empty((len(frames), height, width, 3), np.uint8)
-        with safe_open(str(self.file), "numpy") as file:
-            stored = file.get_slice("mouths")
-            for picture, frame in zip(out, frames.tolist(), strict=True):
-                coded = stored[int(self.offsets[frame]) : int(self.offsets[frame + 1])]
-                found = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-                if found is None:
-                    raise DataError(f"data {self.file}: frame {frame} is not a JPEG; run `atldiff prepare` again")
-                picture[:] = found[..., ::-1]
-        return out
+        return read_stored(self.file, "mouths", self.offsets, frames, STORED_MOUTH.size)
 
 
 def load_mouths(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -> ClipMouths:
@@ -94,7 +83,7 @@ def load_mouths(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -
         points=points[:, indices].astype(np.float32),
         rigid=rigid.astype(np.float32),
         opening=(lip_opening(points) / STORED_MOUTH.scale).astype(np.float32),
-        offsets=np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
+        offsets=stored_offsets(sizes),
         sharp=sharp_share(record.mouth_px, record.sharpness),
     )
 

@@ -18,7 +18,7 @@ from atldiff.errors import DataError
 from atldiff.methods.atl_inputs import NEEDED, window_of
 from atldiff.training.mouth_data import MouthSet
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
-from atldiff.training.task import Probe, Rival, Task
+from atldiff.training.task import Probe, Rival, Task, strips_picture
 from atldiff.video.window import STORED_MOUTH
 
 if TYPE_CHECKING:
@@ -196,14 +196,7 @@ def mouth_task(
             name: sum(values) / max(before, 1e-9) if name.startswith("mouth") else sum(values) / len(values)
             for name, values in sums.items()
         }
-        pictures = {}
-        if strips:
-            grid = torch.cat(strips)[:16]  # (N, 3, H, 5 W)
-            rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
-            pictures["prior_fast_balanced_best_real"] = (
-                ((rows + 1) * 127.5).clamp(0, 255).cpu().numpy().astype(np.uint8)
-            )
-        return Probe(scalars, pictures)
+        return Probe(scalars, strips_picture(strips))
 
     rival = None
     if loss.adversary is not None:

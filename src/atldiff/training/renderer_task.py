@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from atldiff.config import PRESETS
@@ -13,7 +12,7 @@ from atldiff.data.windows import load_clip
 from atldiff.errors import DataError
 from atldiff.methods.atl_inputs import NEEDED
 from atldiff.training.renderer_data import RendererSet
-from atldiff.training.task import Probe, Task
+from atldiff.training.task import Probe, Task, strips_picture
 from atldiff.video.window import STORED_WINDOW
 
 if TYPE_CHECKING:
@@ -78,13 +77,6 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
                 after[name] += float((mouth * (frames[name] - target).square()).sum())
             strips.append(torch.cat([prior, frames["fast"], frames["balanced"], frames["best"], target], -1)[:, :, 1])
         scalars = {f"mouth_ratio_{name}": value / max(before, 1e-9) for name, value in after.items()}
-        pictures = {}
-        if strips:
-            grid = torch.cat(strips)[:16]  # (N, 3, S, 5 S)
-            rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
-            pictures["prior_fast_balanced_best_real"] = (
-                ((rows + 1) * 127.5).clamp(0, 255).cpu().numpy().astype(np.uint8)
-            )
-        return Probe(scalars, pictures)
+        return Probe(scalars, strips_picture(strips))
 
     return Task(renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16)

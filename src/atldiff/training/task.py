@@ -69,3 +69,18 @@ class Task:
     write: Callable[[nn.Module], None]
     bfloat16: bool = False
     rival: Rival | None = None
+
+
+def strips_picture(strips: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return the probe's picture of a renderer, at most 16 strips below one another; none without strips.
+
+    strips: (B, 3, H, 5 W) each, in [-1, 1]: warped portrait, fast, balanced, best and real frame side by side.
+    """
+    import torch
+
+    if not strips:
+        return {}
+    grid = torch.cat(strips)[:16]
+    rows = grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[-1], 3)
+    levels = ((rows + 1) * 127.5).clamp(0, 255).cpu().numpy()
+    return {"prior_fast_balanced_best_real": levels.astype("uint8")}
