@@ -36,7 +36,7 @@ RETRY_AFTER = 12
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Hold back what MediaPipe's native code writes to file descriptor 2 while it starts."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -87,7 +87,7 @@ class FaceTracker:
     def __init__(self, min_confidence: float = 0.5) -> None:
         self._fresh, self._talked = True, False
         self._astray, self._until_check = False, 0
-        with _quiet_stderr():
+        with quiet_stderr():
             face_mesh, face_detection = _solutions()
             self._near = face_detection.FaceDetection(model_selection=0)
             self._near.process(np.zeros((64, 64, 3), np.uint8))
@@ -114,7 +114,7 @@ class FaceTracker:
             self._astray, self._until_check = False, 0
             return None
         if new or not self._until_check:
-            with _quiet_stderr():
+            with quiet_stderr():
                 self._astray = judge(frame, points, partial(_look, self._near))[1] is not None
             self._until_check = RETRY_AFTER if self._astray else CHECK_EVERY
         self._until_check -= 1
@@ -126,7 +126,7 @@ class FaceTracker:
         else:
             # The graph's threads say a line each when it starts and on the first face. Reset and first picture stay
             # together: only a finished picture shows that the threads have nothing more to say.
-            with _quiet_stderr():
+            with quiet_stderr():
                 if not self._fresh:
                     self._mesh.reset()
                 found = self._mesh.process(np.ascontiguousarray(frame)).multi_face_landmarks
@@ -205,7 +205,7 @@ def find_faces(image: np.ndarray) -> list[FoundFace]:
     Raises:
         AtlDiffError: MediaPipe is not installed or has no Face Mesh.
     """
-    with _quiet_stderr(), _Detector() as detector:
+    with quiet_stderr(), _Detector() as detector:
         return search.find_faces(image, detector)
 
 

@@ -16,6 +16,7 @@ from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import to_template, window_layers
+from atldiff.methods.figure import HEAD, stand_out
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.background import lay
@@ -98,13 +99,15 @@ class FrameStream:
         picture = extract(seen, matrix, self._geometry.size, sharp=self._layered)
         self._window_layers = self._in_window(portrait, picture) if self._layered else ()
         self._identity = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-        self._warp = PortraitWarp.prepare(
+        warp = PortraitWarp.prepare(
             self._layers.lips,
             face=portrait.landmarks[OVAL, :2],
             source=FACE_CONTROL.of(portrait.landmarks[:, :2]),
             unit_px=self._geometry.scale / float(np.hypot(matrix[0, 0], matrix[1, 0])),
             alpha=portrait.alpha,
+            head=HEAD,
         )
+        self._warp = stand_out(warp, self._landmarks[OVAL])
         self._windows = OverlapStream(sampling, self._sample, workers)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:

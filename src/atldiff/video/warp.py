@@ -5,7 +5,7 @@ A field is evaluated analytically on a grid of points, so the training window an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atldiff.video.eyelids import LidMotion
+    from atldiff.video.head import Head
+    from atldiff.video.matte import Matte
 
 SOFTENING_PX2 = 1.0
 """Added to squared distances, in squared template pixels. Smaller values show each control point as a bead, larger
@@ -135,7 +137,9 @@ class PortraitWarp:
 
     image: (H, W, 3) uint8, alpha: (H, W) uint8 or None. source: (K, 2) float32 control points in pixels. box: (x0, y0,
     x1, y1) pixels, inside the image. field_low, field_high: (2,) the rectangle whose border never moves; it may reach
-    beyond the image. unit_px: pixels of one template pixel (the field's softening scales with it).
+    beyond the image. unit_px: pixels of one template pixel (the field's softening scales with it). head: which control
+    points are the skull's; without it the field is interpolated from them all. matte: (h, w) person and background of
+    the box; without it the background bends with the person. share: (H, W) float32, its alpha in the picture.
     """
 
     image: np.ndarray
@@ -145,10 +149,19 @@ class PortraitWarp:
     field_high: np.ndarray
     unit_px: float
     alpha: np.ndarray | None = None
+    head: Head | None = None
+    matte: Matte | None = None
+    share: np.ndarray | None = None
 
     @classmethod
     def prepare(
-        cls, image: np.ndarray, face: np.ndarray, source: np.ndarray, unit_px: float, alpha: np.ndarray | None = None
+        cls,
+        image: np.ndarray,
+        face: np.ndarray,
+        source: np.ndarray,
+        unit_px: float,
+        alpha: np.ndarray | None = None,
+        head: Head | None = None,
     ) -> PortraitWarp:
         """Prepare a portrait. face: (K, 2) points that bound the face; source: (K, 2) control points."""
         low, high = face.min(0), face.max(0)
@@ -161,7 +174,17 @@ class PortraitWarp:
             int(min(width, np.ceil(field_high[0]))),
             int(min(height, np.ceil(field_high[1]))),
         )
-        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, alpha)
+        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, alpha, head)
+
+    def parted(self, matte: Matte) -> PortraitWarp:
+        """Return the same portrait with a background that stays. matte: of the box."""
+        import cv2
+
+        x0, y0, x1, y1 = self.box
+        image, (height, width) = self.image.copy(), self.image.shape[:2]
+        image[y0:y1, x0:x1] = matte.figure
+        share = cv2.copyMakeBorder(matte.alpha, y0, height - y1, x0, width - x1, cv2.BORDER_REPLICATE)
+        return replace(self, image=image, share=share.astype(np.float32) / 255, matte=matte)
 
     def field(self, target: np.ndarray, low: np.ndarray, high: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
         """Evaluate the displacement on cell centres of a rectangle.
@@ -177,15 +200,24 @@ class PortraitWarp:
         rows, columns = ((np.arange(count) + 0.5) / count for count in cells)
         x, y = low[0] + columns * (high[0] - low[0]), low[1] + rows * (high[1] - low[1])
         x, y = ((at - middle) / self.unit_px for at, middle in zip((x, y), origin, strict=True))
+        x, y = x.astype(np.float32), y.astype(np.float32)
         anchors = scaled(border_anchors(self.field_low, self.field_high))
-        there, here = (np.concatenate([scaled(points), anchors]) for points in (target, self.source))
-        field = displacement_field(there, here, x.astype(np.float32), y.astype(np.float32))
+        there, here = scaled(target), scaled(self.source)
+        motion = None if self.head is None else self.head.motion(here, there)
+        if motion is not None:  # the skull's motion is one similarity: only what differs from it is interpolated
+            here = here + there - motion.back(there)
+        field = displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), x, y)
+        if motion is not None:
+            grid = np.stack(np.meshgrid(x, y), -1)
+            field += motion.back(grid) - grid
+            corners = scaled(np.stack([self.field_low, self.field_high]))
+            field *= motion.share(grid, *corners)[..., None]
         return field * np.float32(self.unit_px)
 
     def warp(self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion] = ()) -> np.ndarray:
         """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
 
-        With its alpha, (h, w, 4), where the portrait has one.
+        With its alpha, (h, w, 4), where the portrait has one; laid on its background where that stays.
 
         target: (K, 2) pixels. detail: (4,) x0, y0, x1, y1 pixels of a part (the mouth) whose field is evaluated on
         cells of two template pixels; elsewhere cells are coarser. lids: closed over the eyes of the moved portrait.
@@ -203,15 +235,32 @@ class PortraitWarp:
             dx1, dy1 = int(min(x1, detail[2])), int(min(y1, detail[3]))
             if dx1 - dx0 > 8 and dy1 - dy0 > 8:
                 self._refine(field, target, (dx0, dy0, dx1, dy1))
+        if self.matte is None or self.share is None:
+            moved, lookup = self._moved(self.box, field, lids)
+            if self.alpha is None:
+                return moved
+            return np.dstack([moved, cv2.remap(self.alpha, *lookup, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)])
+        canvas = self.matte.plate.copy()
+        u0, v0, u1, v1 = self.matte.within(float(np.abs(field).max()))
+        if u0 < u1 and v0 < v1:
+            moved, lookup = self._moved((x0 + u0, y0 + v0, x0 + u1, y0 + v1), field[v0:v1, u0:u1], lids)
+            share = cv2.remap(self.share, *lookup, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            canvas[v0:v1, u0:u1] = cv2.blendLinear(moved, canvas[v0:v1, u0:u1], share, 1 - share)
+        return canvas
+
+    def _moved(
+        self, box: tuple[int, int, int, int], field: np.ndarray, lids: Sequence[LidMotion]
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Return a part of the picture moved by its field (h, w, 2), and where it was read, x and y (h, w)."""
+        import cv2
+
+        x0, y0, x1, y1 = box
         columns = np.arange(x0, x1, dtype=np.float32) + field[..., 0]
         rows = np.arange(y0, y1, dtype=np.float32)[:, None] + field[..., 1]
         moved = cv2.remap(self.image, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         for motion in lids:
             motion.paint(moved, self.image, (columns, rows), (x0, y0))
-        if self.alpha is None:
-            return moved
-        alpha = cv2.remap(self.alpha, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        return np.dstack([moved, alpha])
+        return moved, (columns, rows)
 
     def _refine(self, field: np.ndarray, target: np.ndarray, part: tuple[int, int, int, int]) -> None:
         """Replace a part of a full-resolution field by a finer evaluation, feathered at its border, in place."""
