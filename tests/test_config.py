@@ -94,6 +94,8 @@ WRONG: list[tuple[type, dict, str]] = [
     (SampleConfig, {"window_frames": 65}, "window_frames"),
     (SampleConfig, {"shared_frames": -1}, "shared_frames"),
     (SampleConfig, {"window_frames": 8, "shared_frames": 5}, "shared_frames"),
+    (SampleConfig, {"every": 0}, "every"),
+    (SampleConfig, {"every": 5}, "every"),
     (TrainConfig, {"perceptual_weight": -1.0}, "perceptual_weight"),
     (TrainConfig, {"adversarial_weight": -1.0}, "adversarial_weight"),
     (TrainConfig, {"perceptual_weight": 1.0}, "perceptual_weight"),

@@ -288,6 +288,7 @@ def test_face_at_the_border_and_partly_outside(head, speech) -> None:
 def test_presets_are_sample_configs() -> None:
     assert [PRESETS[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 4]
     assert [LAYERED_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 1, 2]
+    assert [LAYERED_SAMPLING[name].every for name in ("fast", "balanced", "best")] == [2, 1, 1]
     assert [PAPER_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
     assert [LATENT_SAMPLING[name].steps for name in ("fast", "balanced", "best")] == [1, 2, 8]
 
@@ -301,6 +302,19 @@ def test_each_method_has_its_own_presets(head) -> None:
     assert head.sampling(chosen) is chosen
     with pytest.raises(ValueError, match="sampling: got 'quick', expected fast, balanced, best or a SampleConfig"):
         head.sampling("quick")
+
+
+def test_frames_between_painted_ones_are_interpolated_in_the_mouth_alone(atl_head, portrait, speech) -> None:
+    all_painted = SampleConfig(steps=1, window_frames=5, shared_frames=0)
+    every, half = (atl_head.sampling(replace(all_painted, every=n)) for n in (1, 2))
+    whole, less = (frames_of(atl_head(portrait, speech[:12800], sampling=s)).astype(int) for s in (every, half))
+    assert len(whole) == len(less) == 20
+    differs = (whole != less).any(axis=(1, 2, 3))
+    assert differs[1::5].all() and differs[3::5].all()  # the second and fourth of each window of five
+    streamed = np.stack(list(atl_head.stream(portrait, np.split(speech[:12800], [700, 5000]), sampling=half)))
+    assert (streamed == less).all()
+    upper = slice(0, int(portrait.landmarks[[33, 263], 1].max()))
+    assert (whole[:, upper] == less[:, upper]).all()  # the head moves in every frame all the same
 
 
 def test_emotions_belong_to_the_published_method(atl_head, paper_head, portrait, speech) -> None:

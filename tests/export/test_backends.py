@@ -230,6 +230,9 @@ class TestDoors:
             with pytest.raises(ValueError, match="got 10, but the exported networks take windows of 6 frames") as told:
                 call()
             assert "\n" not in str(told.value)
+        assert head.sampling("fast").every == 1  # one shape: every frame is painted
+        with pytest.raises(ValueError, match="every: got 2, but exported networks paint every frame"):
+            head(portrait, speech, sampling=SampleConfig(window_frames=6, every=2))
 
     def test_another_shape(self, exported) -> None:
         head = load(exported)

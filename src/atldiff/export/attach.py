@@ -42,12 +42,14 @@ def attach(model: Model, export: Export, *, dtype: torch.dtype, streams: int) ->
 
 
 def check_window(sampling: SampleConfig, export: Export) -> None:
-    """Raise ValueError where windows have another length than the exported denoiser takes."""
+    """Raise ValueError where windows have other frames than the exported denoiser takes."""
+    if sampling.every != 1:
+        raise ValueError(f"every: got {sampling.every}, but exported networks paint every frame; expected 1")
     if sampling.window_frames != export.window_frames:
         raise ValueError(other_window(sampling.window_frames, export.window_frames))
 
 
 def fit_window_frames(sampling: SampleConfig, export: Export) -> SampleConfig:
-    """Return a sampling with windows of the length that the exported denoiser takes, sharing at most half of it."""
+    """Return a sampling with windows of the length that the exported denoiser takes, sharing at most half, all painted."""
     frames = export.window_frames
-    return replace(sampling, window_frames=frames, shared_frames=min(sampling.shared_frames, frames // 2))
+    return replace(sampling, window_frames=frames, shared_frames=min(sampling.shared_frames, frames // 2), every=1)

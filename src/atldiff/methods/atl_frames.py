@@ -95,6 +95,7 @@ class FrameStream:
         self._layers = portrait_layers(portrait)
         # A renderer that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
         self._layered = isinstance(renderer, Renderer) and renderer.config.layered
+        self._every = sampling.every if self._layered else 1
         seen = portrait.image if self._layered else self._layers.lips
         picture = extract(seen, matrix, self._geometry.size, sharp=self._layered)
         self._window_layers = self._in_window(portrait, picture) if self._layered else ()
@@ -125,12 +126,16 @@ class FrameStream:
         matrices = fit_window(points, self._geometry)
         target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
         cavities = self._cavities(target)
-        noise = self._renderer.window_noise(self._seed, first, len(points))
+        painted = np.unique([*range(0, len(points), self._every), len(points) - 1])
+        noise = self._renderer.window_noise(self._seed, first, len(painted))
         layers = {"layers": self._window_layers} if self._layered else {}
         frames, base = self._renderer.render_window(
-            self._identity, self._source, target[None], noise, self._steps, **layers
+            self._identity, self._source, target[None, painted], noise, self._steps, **layers
         )
-        sampled, priors = ((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5 for x in (frames, base))
+        sampled, priors = (
+            between((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5, painted, len(points))
+            for x in (frames, base)
+        )
         if self._tone is not None:
             sampled, priors = self._tone.of(sampled), self._tone.of(priors)
 
@@ -176,6 +181,16 @@ class FrameStream:
         lips, chin = points[LIPS_INNER, :2].astype(np.float64), points[CHIN, :2].mean(0)
         template = chain(to_template(self._geometry), matrix)
         self._layers.paint(canvas, corner, lips, chin, template, unseen=self._layered)
+
+
+def between(pictures: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:
+    """Return pictures of `count` frames from those (N, ...) of the frames `known` (N,), its ends among them."""
+    if len(known) == count:
+        return pictures
+    place = np.interp(np.arange(count), known, np.arange(len(known)))
+    low = np.minimum(place.astype(int), len(known) - 2)
+    share = (place - low).astype(np.float32)[:, None, None, None]
+    return (1 - share) * pictures[low] + share * pictures[low + 1]
 
 
 def portrait_layers(portrait: Portrait) -> MouthLayers:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NECK = (0.02, 0.5)
+NECK = (0.0, 0.4)
 """Between which distances below the chin the motion fades, in lengths of the face: shoulders stay."""
+NECK_REACH, SHOULDERS = 0.35, 0.8
+"""Half the width of a neck, in the same lengths, and by how much a place beside it counts as further down."""
 BESIDE = (0.75, 1.2)
 """The same to either side of the face's axis."""
 RIM = 0.15
@@ -65,7 +67,9 @@ class HeadMotion:
         length = abs(self.down)
         along = (_complex(points) - self.chin) / self.down  # real below the chin, imaginary beside it
         border = np.minimum(points - low, high - points).min(axis=-1) / length
-        share = (1 - _smooth(along.real, *NECK)) * (1 - _smooth(np.abs(along.imag), *BESIDE)) * _smooth(border, 0, RIM)
+        beside = np.abs(along.imag)
+        down = along.real + SHOULDERS * np.maximum(beside - NECK_REACH, 0)
+        share = (1 - _smooth(down, *NECK)) * (1 - _smooth(beside, *BESIDE)) * _smooth(border, 0, RIM)
         return share.astype(points.dtype)
 
 
