@@ -50,6 +50,6 @@ def check_window(sampling: SampleConfig, export: Export) -> None:
 
 
 def fit_window_frames(sampling: SampleConfig, export: Export) -> SampleConfig:
-    """Return a sampling with windows of the length that the exported denoiser takes, sharing at most half, all painted."""
+    """Return a sampling with windows as the exported denoiser takes them, sharing at most half, all painted."""
     frames = export.window_frames
     return replace(sampling, window_frames=frames, shared_frames=min(sampling.shared_frames, frames // 2), every=1)
