@@ -113,6 +113,31 @@ def random_model() -> ATLModel:
 
 
 @pytest.fixture(scope="session")
+def random_whisper_model(random_model: ATLModel) -> ATLModel:
+    """The same renderer, and a small random generator that hears states of Whisper's encoder."""
+    from dataclasses import replace
+
+    import torch
+
+    from atldiff.landmarks.generator import FoldedNetworks
+    from atldiff.methods.atl import ATLModel
+
+    torch.manual_seed(0)
+    config = random_model.config
+    model = ATLModel(replace(config, generator=replace(config.generator, features="whisper", members=2)))
+    model.renderer.load_state_dict(random_model.renderer.state_dict())
+    with torch.no_grad():
+        for parameter in model.generator.parameters():
+            if not parameter.any():
+                parameter.normal_(0, 0.05)
+        for name, buffer in random_model.generator.named_buffers():
+            getattr(model.generator, name).copy_(buffer)
+        assert isinstance(model.generator.networks, FoldedNetworks)
+        model.generator.networks.gain.fill_(1.4)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
 def random_paper_model() -> PaperModel:
     """The same for the published method: log-mel columns instead of wav2vec 2.0, a window of 64 px."""
     import torch
@@ -203,11 +228,12 @@ def random_lmdiff_model() -> LMDiffModel:
 
 FIXTURES = {
     "atl-diff": "random_model",
+    "atl-diff-whisper": "random_whisper_model",
     "atl-diff-paper": "random_paper_model",
     "difftalker": "random_difftalker_model",
     "lmdiff": "random_lmdiff_model",
 }
-"""The small random model of each method."""
+"""The small random model of each method; of atl-diff also one that hears samples by Whisper's encoder."""
 
 
 @pytest.fixture(scope="session", params=list(FIXTURES))
@@ -216,7 +242,7 @@ def random_any_model(request: pytest.FixtureRequest) -> Model:
     return request.getfixturevalue(FIXTURES[request.param])
 
 
-@pytest.fixture(scope="session", params=["atl-diff", "atl-diff-paper"])
+@pytest.fixture(scope="session", params=["atl-diff", "atl-diff-whisper", "atl-diff-paper"])
 def random_exportable_model(request: pytest.FixtureRequest) -> Model:
     """The same of the methods that have an exported form."""
     return request.getfixturevalue(FIXTURES[request.param])

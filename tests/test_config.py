@@ -38,9 +38,13 @@ from atldiff.config import (
     to_dict,
 )
 
+HEARING = ATLConfig(generator=GeneratorConfig(features="whisper"))
 NAN = float("nan")
 
 WRONG: list[tuple[type, dict, str]] = [
+    (GeneratorConfig, {"features": "wav2vec2"}, "features"),
+    (GeneratorConfig, {"whisper_layers": 0}, "whisper_layers"),
+    (GeneratorConfig, {"whisper_layers": 5}, "whisper_layers"),
     (GeneratorConfig, {"members": 0}, "members"),
     (GeneratorConfig, {"members": 17}, "members"),
     (GeneratorConfig, {"components": 3}, "components"),
@@ -146,6 +150,9 @@ WRONG: list[tuple[type, dict, str]] = [
     (TrainConfig, {"seed": 2**32}, "seed"),
     (TrainConfig, {"save_every": 0}, "save_every"),
     (TrainConfig, {"probe_every": 0}, "probe_every"),
+    (TrainConfig, {"stage": "landmarks", "frames": 16, "model": HEARING, "spoken": 17}, "spoken"),
+    (TrainConfig, {"stage": "landmarks", "frames": 16, "spoken": 1}, "spoken"),
+    (TrainConfig, {"stage": "landmarks", "frames": 20, "model": HEARING}, "frames"),
     (TrainConfig, {"min_sync": 1.1}, "min_sync"),
     (TrainConfig, {"min_agreement": -0.1}, "min_agreement"),
     (TrainConfig, {"max_lag_frames": -1}, "max_lag_frames"),
@@ -490,9 +497,13 @@ class TestPresets:
         }
         for name, config in TRAIN_PRESETS.items():
             assert replace(config) == config
-            if name in ("renderer", "landmarks"):
+            if name in ("renderer", "landmarks-mel"):
+                assert config.stage == name.removesuffix("-mel")
+                assert config.model == ATLConfig()
+            if name == "landmarks":
                 assert config.stage == name
-                assert config.model == ATLConfig()  # both stages train parts of one model
+                assert config.model.generator.features == "whisper"
+                assert config.model.renderer == ATLConfig().renderer  # `--weights` brings another
             if name.startswith("paper-"):
                 assert config.stage == name.removeprefix("paper-")
                 assert config.model == PAPER_PRESETS["compact"]

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from atldiff.config import GeneratorConfig
-from atldiff.landmarks.generator import Generator
-from atldiff.landmarks.stream import BLOCK_FRAMES, FIRST_FRAMES, SILENT, DisplacementStream, predict_coefficients
-from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
+from atldiff.landmarks.generator import STATE, FoldedNetworks, Generator
+from atldiff.landmarks.stream import (
+    BLOCK_FRAMES,
+    FIRST_FRAMES,
+    SILENT,
+    DisplacementStream,
+    SoundStream,
+    predict_coefficients,
+    predict_from_samples,
+)
+from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS, SAMPLES_PER_FRAME
 
 torch.set_num_threads(1)
 
@@ -156,3 +166,126 @@ def test_gradients_reach_every_parameter() -> None:
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+HEARING = replace(CONFIG, features="whisper", members=3)
+
+
+@pytest.fixture(scope="module")
+def hearing() -> Generator:
+    return make_generator(HEARING)
+
+
+def folded(generator: Generator) -> FoldedNetworks:
+    assert isinstance(generator.networks, FoldedNetworks)
+    return generator.networks
+
+
+def one_of(networks: FoldedNetworks, member: int) -> FoldedNetworks:
+    """Return one member by itself, as a network of one."""
+    alone = FoldedNetworks(replace(HEARING, members=1))
+    parts = {}
+    for name, tensor in networks.state_dict().items():
+        one = alone.state_dict()[name]
+        parts[name] = tensor if tensor.shape == one.shape else tensor.chunk(networks.members)[member]
+    alone.load_state_dict(parts)
+    return alone.eval()
+
+
+def test_folded_networks_are_the_mean_of_each_by_itself(hearing: Generator) -> None:
+    networks = folded(hearing)
+    states, identity = torch.randn(2, 17, STATE), torch.randn(2, HEARING.identity_components)
+    alone = torch.stack([one_of(networks, member)(states, identity) for member in range(HEARING.members)])
+    assert torch.allclose(networks.predictions(states, identity), alone, atol=1e-5)
+    assert (alone[0] - alone[1]).abs().max() > 0.1  # they are not the same three times
+    assert torch.allclose(networks(states, identity), alone.mean(0), atol=1e-5)
+
+
+def test_only_what_a_block_needs_is_computed_and_nothing_else_changes() -> None:
+    """The block's frames, from a window whose other frames are computed to the end."""
+    config = replace(HEARING, blocks=3, kernel=5)
+    networks = folded(make_generator(config, 3))
+    states, identity = torch.randn(2, 17, STATE), torch.randn(2, HEARING.identity_components)
+    said = networks.predictions(states, identity)
+    assert said.shape == (3, 2, BLOCK_FRAMES, config.components)
+    networks.context = networks.lookahead = 0
+    assert torch.allclose(networks.predictions(states, identity)[:, :, 6:14], said, atol=1e-5)
+
+
+def test_a_member_learns_as_if_it_were_alone(hearing: Generator) -> None:
+    networks = make_generator(HEARING, 1).networks.train()
+    assert isinstance(networks, FoldedNetworks)
+    states, identity = torch.randn(1, 17, STATE), torch.randn(1, HEARING.identity_components)
+    networks.predictions(states, identity)[1].square().sum().backward()
+    for name, parameter in networks.named_parameters():
+        assert parameter.grad is not None, name
+        first, own, last = (part.abs().max() for part in parameter.grad.chunk(3))
+        assert own > 0, name
+        assert first == last == 0, name
+
+
+def test_states_are_standardised_and_predictions_have_a_gain() -> None:
+    networks = folded(make_generator(HEARING, 2))
+    states, identity = torch.randn(1, 17, STATE), torch.zeros(1, HEARING.identity_components)
+    before = networks(states, identity)
+    networks.state_mean.fill_(3.0)
+    networks.state_scale.fill_(0.5)
+    assert torch.allclose(networks(2 * states + 3, identity), before, atol=1e-4)
+    networks.gain.fill_(1.7)
+    assert torch.allclose(networks(2 * states + 3, identity), 1.7 * before, atol=1e-4)
+    assert torch.allclose(networks.predictions(2 * states + 3, identity).mean(0), before, atol=1e-4)
+
+
+def hear(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+    """Something that hears by the loudest peak, in place of a speech encoder."""
+    frames = len(samples) // SAMPLES_PER_FRAME
+    assert len(peaks) == frames * COLUMNS_PER_FRAME
+    level = np.float32(10 ** (-max(float(peaks.max()), -60.0) / 20))
+    rows = torch.from_numpy(samples.reshape(frames, SAMPLES_PER_FRAME) * level)
+    return torch.cat([rows, rows.square().cumsum(0)], dim=1)[:, :STATE]
+
+
+def make_sound(frames: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    peaks = random.uniform(-40, -20, frames * COLUMNS_PER_FRAME).astype(np.float32)
+    return random.normal(0, 0.1, frames * SAMPLES_PER_FRAME).astype(np.float32), peaks
+
+
+@pytest.mark.parametrize("frames", [1, 7, 24, 37])
+def test_any_packets_of_samples_give_the_file_s_coefficients_bit_for_bit(
+    hearing: Generator, neutral: np.ndarray, frames: int
+) -> None:
+    samples, peaks = make_sound(frames, frames)
+    whole = predict_from_samples(hearing, samples, peaks, neutral, hear)
+    assert whole.shape == (frames, 6)
+    random = np.random.default_rng(frames)
+    for largest in (300, 5000):
+        stream, heard, told, parts = SoundStream(hearing, neutral, hear), 0, 0, []
+        while told < len(peaks):
+            size = int(random.integers(0, largest))
+            # Columns are made of samples that have come; how many at once is the features' business.
+            upto = min((heard + size) // HOP_SAMPLES, len(peaks))
+            parts.append(stream.push(samples[heard : heard + size], peaks[told:upto]))
+            heard, told = heard + size, upto
+        parts.append(stream.flush(frames))
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_samples_beyond_the_look_ahead_cannot_change_a_frame(hearing: Generator, neutral: np.ndarray) -> None:
+    samples, peaks = make_sound(40)
+    said = predict_from_samples(hearing, samples, peaks, neutral, hear)
+    for end in (FIRST_FRAMES, FIRST_FRAMES + BLOCK_FRAMES):
+        horizon = end + HEARING.lookahead_frames
+        after, before = samples.copy(), samples.copy()
+        after[horizon * SAMPLES_PER_FRAME :] += 0.3
+        before[horizon * SAMPLES_PER_FRAME - 9] += 0.3
+        frames = slice(max(0, end - BLOCK_FRAMES), end)
+        assert np.array_equal(predict_from_samples(hearing, after, peaks, neutral, hear)[frames], said[frames])
+        assert not np.array_equal(predict_from_samples(hearing, before, peaks, neutral, hear)[frames], said[frames])
+
+
+def test_zeros_surround_a_recording_of_samples(hearing: Generator, neutral: np.ndarray) -> None:
+    samples, peaks = make_sound(12)
+    longer = np.pad(samples, (0, 8 * SAMPLES_PER_FRAME)), np.pad(peaks, (0, 32), constant_values=-200.0)
+    said = predict_from_samples(hearing, samples, peaks, neutral, hear)
+    assert np.array_equal(predict_from_samples(hearing, *longer, neutral, hear)[:12], said)

@@ -21,20 +21,25 @@ from torch import nn
 from atldiff import checkpoint
 from atldiff.config import TRAIN_PRESETS, ATLConfig, GeneratorConfig, RendererConfig, TrainConfig
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.speech import ClipSpeech, coefficients, in_step, load_speech
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
+from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.stream import SILENT
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import NEEDED
-from atldiff.timebase import MEL_BANDS
+from atldiff.timebase import MEL_BANDS, SAMPLES_PER_FRAME
 from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
-from atldiff.training.landmarks_task import fill_buffers, usable_speech
+from atldiff.training.landmarks_task import GAIN_RANGE, fill_buffers, usable_speech, whole_sound
+from atldiff.training.loop import train
 from atldiff.training.optimiser import MasterOptimiser, learning_rate
 from atldiff.training.renderer_data import RendererSet
 from atldiff.training.run import align_data, open_data, train_stage
+from atldiff.training.speech_states import VARIANTS, HeardClip, heard_clips
+from atldiff.training.states_data import StatesSet
+from atldiff.training.task import Probe, Task
 
 torch.set_num_threads(1)
 
@@ -48,7 +53,22 @@ LANDMARKS = TrainConfig(
     stage="landmarks", model=TINY, steps=4, clips_per_batch=3, frames=16, optimiser="adamw", learning_rate=1e-3,
     warmup_steps=1, save_every=2, probe_every=4, bfloat16=False,
 )  # fmt: skip
-STAGES = pytest.mark.parametrize("config", [RENDERER, LANDMARKS], ids=["renderer", "landmarks"])
+HEARING = replace(LANDMARKS, model=replace(TINY, generator=replace(TINY.generator, features="whisper", members=2)))
+STAGES = pytest.mark.parametrize(
+    "config", [RENDERER, LANDMARKS, HEARING], ids=["renderer", "landmarks", "landmarks-whisper"]
+)
+
+
+class Noise:
+    """Batches of numbers, for a loop that knows nothing of faces."""
+
+    def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
+        return {
+            "x": torch.stack([torch.randn(3, generator=torch.Generator().manual_seed(i + 9 * step)) for i in items])
+        }
+
+    def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:
+        return ["noise"] * len(batch["x"])
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +160,7 @@ class TestCheckpoint:
     def test_the_average_is_written_and_loads(self, prepared: Manifest, tmp_path: Path, config: TrainConfig) -> None:
         run(config, prepared, tmp_path)
         model = checkpoint.load_model(tmp_path / "checkpoint")
-        assert model.config == TINY
+        assert model.config == config.model
         trained = model.renderer if config.stage == "renderer" else model.generator
         saved = state(tmp_path)
         differs = False
@@ -170,9 +190,40 @@ class TestCheckpoint:
         wanted = {
             "renderer": {"mouth_ratio_fast", "mouth_ratio_balanced", "mouth_ratio_best"},
             "landmarks": {"opening_correlation", "lip_error"},
-        }
-        assert set(line) == wanted[config.stage]
+        }[config.stage]
+        if config is HEARING:
+            wanted = wanted | {"amplitude", "gain", "agreement"}
+        assert set(line) == wanted
         assert np.isfinite(list(line.values())).all()
+
+    def test_the_weights_that_strangers_like_best_are_written(self, tmp_path: Path) -> None:
+        written = []
+        told = iter([0.2, 0.5, 0.5, 0.4])
+
+        def kept(steps: int) -> None:
+            task = Task(
+                module, Noise(), lambda m, batch: {"loss": m(batch["x"]).square().mean()},
+                lambda m: Probe({"agreement": next(told)}),
+                lambda m: written.append(m.weight.detach().clone()), kept_by="agreement",
+            )  # fmt: skip
+            config = replace(LANDMARKS, steps=4, probe_every=1, save_every=1, clips_per_batch=2)
+            train(task, config, tmp_path, workers=0, stop_after=steps)
+
+        module = nn.Linear(3, 1)
+        kept(3)
+        kept(4)  # a run that goes on knows what it has written
+        probed = [json.loads(line)["agreement"] for line in (tmp_path / "probe.jsonl").read_text().splitlines()]
+        assert probed == [0.2, 0.5, 0.5, 0.4]
+        assert len(written) == 2
+        assert not torch.equal(written[0], written[1])
+
+    def test_lips_open_as_far_as_those_of_the_held_out(self, prepared: Manifest, tmp_path: Path) -> None:
+        run(replace(HEARING, steps=8, probe_every=8), prepared, tmp_path)
+        (line,) = (json.loads(line) for line in (tmp_path / "probe.jsonl").read_text().splitlines())
+        generator = checkpoint.load_model(tmp_path / "checkpoint").generator
+        assert float(generator.networks.gain) == pytest.approx(line["gain"], abs=1e-4)
+        assert line["amplitude"] == pytest.approx(1, abs=0.02) or line["gain"] in GAIN_RANGE
+        assert generator.amplitude == 1
 
     def test_progress_is_told(self, prepared: Manifest, tmp_path: Path) -> None:
         seen = []
@@ -450,6 +501,76 @@ class TestLandmarksSet:
     def test_weights_sum_to_one(self, prepared: Manifest) -> None:
         weights = clip_weights(usable_speech(prepared, Split.TRAIN, LANDMARKS))
         assert weights == pytest.approx([0.5, 0.5])
+
+
+class TestHeardStates:
+    @pytest.fixture
+    def train(self, prepared: Manifest) -> list[ClipSpeech]:
+        return usable_speech(prepared, Split.TRAIN, LANDMARKS)
+
+    @staticmethod
+    def hear(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+        """Return the frames' levels, in place of a speech encoder's states."""
+        power = np.square(samples.reshape(-1, SAMPLES_PER_FRAME)).mean(1)
+        return torch.from_numpy(np.repeat(np.sqrt(power)[:, None], STATE, 1))
+
+    @pytest.fixture
+    def heard(self, prepared: Manifest, train: list[ClipSpeech], tmp_path: Path) -> dict[str, list[HeardClip]]:
+        sounds = {clip.name: whole_sound(prepared, clip) for clip in train}
+        return heard_clips(Manifest(prepared.entries, tmp_path), sounds, HEARING.model.generator, self.hear)
+
+    def test_each_frame_is_the_moment_it_says(
+        self, prepared: Manifest, train: list[ClipSpeech], heard: dict[str, list[HeardClip]]
+    ) -> None:
+        clip, config = train[0], HEARING.model.generator
+        level = np.sqrt(np.square(whole_sound(prepared, clip).reshape(-1, SAMPLES_PER_FRAME)).mean(1))
+        assert len(heard[clip.name]) == VARIANTS
+        for number, variant in enumerate(heard[clip.name]):
+            said = variant.states[:, config.context_frames :, 0][:, :8].astype(np.float32).ravel()
+            moments = variant.moments.ravel()
+            inside = (moments >= 0) & (moments <= FRAMES - 1)
+            assert inside.sum() >= FRAMES / 1.2 - 2
+            told = np.interp(moments[inside] + 0.5 * (moments[1] - moments[0]) - 0.5, np.arange(FRAMES), level)
+            assert np.corrcoef(said[inside], told)[0, 1] > (0.999 if number == 0 else 0.7)
+
+    def test_what_was_heard_is_not_heard_again(
+        self, prepared: Manifest, train: list[ClipSpeech], tmp_path: Path
+    ) -> None:
+        def deaf(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+            raise AssertionError("heard again")
+
+        manifest, config = Manifest(prepared.entries, tmp_path), HEARING.model.generator
+        sounds = {clip.name: whole_sound(prepared, clip) for clip in train[:1]}
+        first = heard_clips(manifest, sounds, config, self.hear)
+        again = heard_clips(manifest, sounds, config, deaf)
+        assert all(
+            np.array_equal(a.states, b.states) and np.array_equal(a.moments, b.moments)
+            for a, b in zip(*(next(iter(found.values())) for found in (first, again)), strict=True)
+        )
+        with pytest.raises(AssertionError, match="heard again"):
+            heard_clips(manifest, sounds, replace(config, context_frames=12), deaf)
+
+    @pytest.mark.parametrize("shift", [-2, 0, 3])
+    def test_targets_follow_a_sound_that_was_moved(
+        self, train: list[ClipSpeech], heard: dict[str, list[HeardClip]], shift: int
+    ) -> None:
+        """Frame f of the mouth was spoken `shift` frames before, whatever has been cut off."""
+        basis, scale = np.zeros((4, 478, 3), np.float32), np.ones(4, np.float32)
+        first = train[0]
+        basis[0, 13] = 1.0
+        counted = np.zeros_like(first.displacements)
+        counted[:, 13] = np.arange(FRAMES)[:, None]
+        clip = in_step(replace(first, displacements=counted), shift)
+        unit = coefficients(replace(first, displacements=counted), basis, scale)[1, 0]
+        source = StatesSet([clip], heard, np.zeros((1, 2), np.float32), basis, scale, frames=16, seed=0)
+        batch = source.batch(0, range(20))
+        assert batch["states"].shape[:2] == (20, 2)
+        spoken = [variant.moments.ravel() + shift for variant in heard[first.name]]
+        for row in range(20):
+            known = batch["valid"][row] > 0
+            target = batch["coefficients"][row, known, 0].numpy() / unit
+            windows = (moments[at:][: len(target)] for moments in spoken for at in range(len(moments)))
+            assert any(len(own) == len(target) and np.allclose(own, target, atol=0.02) for own in windows)
 
 
 class FollowsTheFirstBands(nn.Module):

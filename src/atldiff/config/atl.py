@@ -10,7 +10,12 @@ from atldiff.config.check import check, check_choice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorConfig:
-    """The Landmark Generation Module: log-mel columns to coefficients of a displacement basis, then landmarks."""
+    """The Landmark Generation Module: sound to coefficients of a displacement basis, then landmarks."""
+
+    features: Literal["mel", "whisper"] = "mel"
+    """What is heard: log-mel columns, or the states of the first layers of Whisper base's encoder."""
+    whisper_layers: int = 2
+    """How many of those layers, for features of Whisper. 1 to 4; the package brings 2."""
 
     components: int = 20
     """Size of the learned linear basis of pose-free displacements. 4 to 64."""
@@ -34,6 +39,8 @@ class GeneratorConfig:
     """Frames of audio heard after it: the generator's share of the latency. 0 to 32."""
 
     def __post_init__(self) -> None:
+        check_choice("features", self.features, ("mel", "whisper"))
+        check(1 <= self.whisper_layers <= 4, "whisper_layers", self.whisper_layers, "1 to 4")
         check(4 <= self.components <= 64, "components", self.components, "4 to 64")
         check(0 <= self.identity_components <= 32, "identity_components", self.identity_components, "0 to 32")
         check(1 <= self.members <= 16, "members", self.members, "1 to 16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-from atldiff.config.atl import ATLConfig, RendererConfig
+from atldiff.config.atl import ATLConfig, GeneratorConfig, RendererConfig
 from atldiff.config.check import check, check_choice
 from atldiff.config.difftalker import DIFFTALKER_PRESETS, DiffTalkerConfig
 from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig
@@ -59,6 +59,9 @@ class TrainConfig:
     """Steps between two saved states. At least 1."""
     probe_every: int = 500
     """Steps between two measurements on held-out people. At least 1."""
+    spoken: int = 0
+    """Landmarks of features `whisper`: how often each sentence of ours is spoken by espeak-ng, which says when lips
+    have to meet. 0 to 16; 0 needs no espeak-ng."""
     min_sync: float = 0.3
     """Landmarks, joint and sync: clips whose sound and lips correlate less are left out. 0 to 1."""
     min_agreement: float = 0.45
@@ -99,6 +102,12 @@ class TrainConfig:
             check(not weight or layered, name, weight, "0 but for the stage renderer of a layered atl-diff")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
+        check(0 <= self.spoken <= 16, "spoken", self.spoken, "0 to 16")
+        hears = isinstance(self.model, ATLConfig) and self.model.generator.features == "whisper"
+        check(not self.spoken or (hears and self.stage == "landmarks"), "spoken", self.spoken,
+              "0 but for the stage landmarks of atl-diff with features of Whisper")  # fmt: skip
+        check(not (hears and self.stage == "landmarks") or self.frames % 8 == 0, "frames", self.frames,
+              "a multiple of 8, the frames of a block, with features of Whisper")  # fmt: skip
         check(0 <= self.min_sync <= 1, "min_sync", self.min_sync, "0 to 1")
         check(0 <= self.min_agreement <= 1, "min_agreement", self.min_agreement, "0 to 1")
         check(0 <= self.max_lag_frames <= 8, "max_lag_frames", self.max_lag_frames, "0 to 8")
@@ -142,6 +151,23 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     ),
     "renderer": TrainConfig(stage="renderer"),
     "landmarks": TrainConfig(
+        stage="landmarks",
+        model=ATLConfig(generator=GeneratorConfig(features="whisper", blocks=3)),
+        steps=240,
+        clips_per_batch=16,
+        frames=32,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup_steps=30,
+        ema=0.98,
+        spoken=1,
+        exclude_sources=("lrw_ar",),
+        save_every=40,
+        probe_every=40,
+    ),
+    "landmarks-mel": TrainConfig(
         stage="landmarks",
         steps=900,
         clips_per_batch=32,

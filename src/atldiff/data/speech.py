@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import safe_open
 
+from atldiff.audio.whisper import Listener, load_encoder
 from atldiff.errors import DataError
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.rest import lower_face, neutral_shape
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import predict_coefficients
+from atldiff.landmarks.stream import predict_coefficients, predict_from_samples
 from atldiff.landmarks.topology import LIPS, POINTS
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.landmarks.generator import Generator
+    from atldiff.landmarks.stream import Hear
 
 OTHER_WEIGHT = 0.15
 DEPTH_WEIGHT = 0.4
@@ -32,7 +34,8 @@ class ClipSpeech:
     """One clip's sound and mouth.
 
     mel: (4 T, 80) float32. neutral: (478, 3) float32 canonical. displacements: (T, 478, 3) float32 from it.
-    lag_frames: how much later the mouth is than the sound, as measured.
+    lag_frames: how much later the mouth is than the sound, as measured. samples: (640 T,) int16 at 16 kHz, and peaks:
+    (4 T,) float32, the running peaks of their columns in dB; None in folders prepared before they were kept.
     """
 
     name: str
@@ -45,6 +48,8 @@ class ClipSpeech:
     lag_frames: int
     shift_frames: int = 0
     """How far `in_step` has moved the sound."""
+    samples: np.ndarray | None = None
+    peaks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.displacements)
@@ -57,6 +62,9 @@ def load_speech(manifest: Manifest, entry: ManifestEntry) -> ClipSpeech | None:
             return None
         mel = file.get_tensor("mel").astype(np.float32)
         shapes = to_canonical(file.get_tensor("points").astype(np.float64), mean_shape())[0]
+        heard = {"samples", "levels"} <= set(file.keys())
+        samples = file.get_tensor("samples") if heard else None
+        peaks = file.get_tensor("levels")[:, 1].astype(np.float32) if heard else None
     neutral = neutral_shape(shapes)
     displacements = (shapes - neutral) * lower_face()[:, None]
     return ClipSpeech(
@@ -68,6 +76,8 @@ def load_speech(manifest: Manifest, entry: ManifestEntry) -> ClipSpeech | None:
         displacements=displacements.astype(np.float32),
         sync=entry.record.sync,
         lag_frames=entry.record.lag_frames,
+        samples=samples,
+        peaks=peaks,
     )
 
 
@@ -75,18 +85,20 @@ def in_step(clip: ClipSpeech, shift: int) -> ClipSpeech:
     """Return the clip with its sound moved `shift` frames later (earlier when negative) against the mouth."""
     if shift == 0:
         return clip
-    columns = shift * COLUMNS_PER_FRAME
-    if shift > 0:
-        mel, displacements = clip.mel[:-columns], clip.displacements[shift:]
-    else:
-        mel, displacements = clip.mel[-columns:], clip.displacements[:shift]
     return replace(
         clip,
-        mel=mel,
-        displacements=displacements,
+        mel=_sounding(clip.mel, shift * COLUMNS_PER_FRAME),
+        displacements=clip.displacements[shift:] if shift > 0 else clip.displacements[:shift],
+        samples=None if clip.samples is None else _sounding(clip.samples, shift * SAMPLES_PER_FRAME),
+        peaks=None if clip.peaks is None else _sounding(clip.peaks, shift * COLUMNS_PER_FRAME),
         lag_frames=clip.lag_frames - shift,
         shift_frames=clip.shift_frames + shift,
     )
+
+
+def _sounding(values: np.ndarray, shift: int) -> np.ndarray:
+    """Return what is left of values along time where sound is moved `shift` of them later."""
+    return values[:-shift] if shift > 0 else values[-shift:]
 
 
 def load_samples(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
@@ -100,8 +112,7 @@ def load_samples(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
         if "samples" not in file.keys():  # noqa: SIM118 - not a dict
             raise DataError(f"data {path}: no samples; expected a folder of this version: run `atldiff prepare` again")
         samples = file.get_tensor("samples")
-    shift = clip.shift_frames * SAMPLES_PER_FRAME
-    return samples[:-shift] if shift > 0 else samples[-shift:]
+    return _sounding(samples, clip.shift_frames * SAMPLES_PER_FRAME)
 
 
 def point_weights() -> np.ndarray:
@@ -149,10 +160,43 @@ def carried(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.ndarra
     return np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
 
 
-def generator_scores(generator: Generator, clip: ClipSpeech) -> dict[str, float] | None:
-    """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still."""
+def open_hearing(generator: Generator) -> Hear:
+    """Return what a generator of features `whisper` hears samples by."""
+    return Listener(load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in))
+
+
+def said_in(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> np.ndarray:
+    """Return the coefficients (T, M) that a generator predicts for a clip.
+
+    hear: what it hears samples by, of `open_hearing`, where that has been opened already.
+
+    Raises:
+        DataError: a generator that hears samples, and a clip that was prepared before they were kept.
+    """
+    if generator.config.features == "mel":
+        return predict_coefficients(generator, clip.mel, clip.neutral)
+    samples, peaks = sound_of(clip)
+    return predict_from_samples(generator, samples, peaks, clip.neutral, hear or open_hearing(generator))
+
+
+def sound_of(clip: ClipSpeech) -> tuple[np.ndarray, np.ndarray]:
+    """Return a clip's samples (640 T,) float32 in [-1, 1] and running peaks (4 T,).
+
+    Raises:
+        DataError: the clip was prepared before samples were kept.
+    """
+    if clip.samples is None or clip.peaks is None:
+        raise DataError(f"data {clip.name}: no samples; expected a folder of this version: run `atldiff prepare` again")
+    return clip.samples.astype(np.float32) / 32767, clip.peaks
+
+
+def generator_scores(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> dict[str, float] | None:
+    """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still.
+
+    hear: as in `said_in`.
+    """
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    predicted = predict_coefficients(generator, clip.mel, clip.neutral) * scale
+    predicted = said_in(generator, clip, hear) * scale
     return lip_scores(np.einsum("tm,mkd->tkd", predicted, basis), carried(clip, basis, scale), clip.displacements)
 
 

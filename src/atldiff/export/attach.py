@@ -10,6 +10,7 @@ from torch import nn
 
 from atldiff.export.networks import DENOISER, GENERATOR, networks_of
 from atldiff.export.runtime import open_network, other_window
+from atldiff.landmarks.generator import FoldedNetworks
 from atldiff.methods.atl import ATLModel
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def attach(model: Model, export: Export, *, dtype: torch.dtype, streams: int) ->
     speaks = open_network(export.network(GENERATOR), export.runtime, generator.inputs, dtype=torch.float32, streams=1)
     if isinstance(model, ATLModel):
         model.renderer.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
-        model.generator.networks = nn.ModuleList([speaks])  # the mean of the members, so one stands for all
+        # The mean of the members, so one stands for all.
+        folded = isinstance(model.generator.networks, FoldedNetworks)
+        model.generator.networks = speaks if folded else nn.ModuleList([speaks])
     else:
         model.renderer.unet.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
         model.generator.kflm = speaks  # pyright: ignore[reportAttributeAccessIssue]

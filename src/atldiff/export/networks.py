@@ -13,6 +13,7 @@ from atldiff.config import method_of, sampling_presets
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import CheckpointError
+from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.kflm import POINTS, TOKENS
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.atl import ATLModel
@@ -136,14 +137,17 @@ def _paper_denoiser(model: PaperModel, frames: int) -> Network:
 
 
 def _atl_generator(model: ATLModel) -> Network:
-    config, members = model.config.generator, model.generator.networks
-    columns = COLUMNS_PER_FRAME * (config.context_frames + BLOCK_FRAMES + config.lookahead_frames)
+    config, networks = model.config.generator, model.generator.networks
+    frames = config.context_frames + BLOCK_FRAMES + config.lookahead_frames
+    mel = config.features == "mel"
+    shape = (COLUMNS_PER_FRAME * frames, MEL_BANDS) if mel else (frames, STATE)  # what hears the states is not exported
 
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
-        return _normal(random, 1, columns, MEL_BANDS), _normal(random, 1, config.identity_components)
+        return _normal(random, 1, *shape), _normal(random, 1, config.identity_components)
 
-    network = MeanNetwork(members).eval()  # its own mode: the exporter puts back what it finds, dropout included
-    return Network(GENERATOR, network, ("mel", "identity"), draw)
+    # MeanNetwork: its own mode, for the exporter puts back what it finds, dropout included.
+    network = MeanNetwork(networks) if isinstance(networks, nn.ModuleList) else networks
+    return Network(GENERATOR, network.eval(), ("mel" if mel else "states", "identity"), draw)
 
 
 def _paper_generator(model: PaperModel) -> Network:

@@ -1,8 +1,12 @@
-"""The Landmark Generation Module, compact: log-mel columns and the identity's shape to pose-free displacements."""
+"""The Landmark Generation Module, compact: what is heard and the identity's shape to pose-free displacements.
+
+Heard are log-mel columns, by networks side by side, or the states of a speech encoder (`audio.whisper`), by networks
+that are folded into one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,6 +18,11 @@ if TYPE_CHECKING:
     from atldiff.config import GeneratorConfig
 
 POINTS = 478
+STATE = 1024
+"""Numbers a frame of the speech encoder, `audio.whisper.STATE`."""
+MEL_AMPLITUDE = 1.5
+"""Gain on coefficients that log-mel columns gave. On people never trained on, lips opened 0.71 (GRID) and 0.46 (other
+corpora) times as far as the true ones, by `atldiff evaluate`."""
 
 
 class TemporalBlock(nn.Module):
@@ -73,6 +82,109 @@ class SpeechNetwork(nn.Module):
         return self.out(self.norm(h))
 
 
+class FoldedNetworks(nn.Module):
+    """States of a speech encoder and the identity's numbers to coefficients: several networks in one call.
+
+    Each is what a `SpeechNetwork` is after its convolutions. Channels of all lie side by side, so that what is one
+    product for each becomes one for all; vectors are flat, (members * D,). Windows are context, block and look-ahead:
+    only what the block's frames need is computed.
+
+    Buffers, filled by training: `state_mean` and `state_scale` (S,), by which states are standardised, and `gain` (1,)
+    on the mean of the predictions. A prediction from sound alone shrinks towards the mean, on people never heard more
+    than on those of training: the gain is fitted on people held out.
+    """
+
+    state_mean: torch.Tensor
+    state_scale: torch.Tensor
+    gain: torch.Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        members, width = config.members, config.width
+        self.members, self.width = members, width
+        self.context, self.lookahead, self.reach = config.context_frames, config.lookahead_frames, config.kernel // 2
+        self.register_buffer("state_mean", torch.zeros(STATE))
+        self.register_buffer("state_scale", torch.ones(STATE))
+        self.register_buffer("gain", torch.ones(1))
+        self.listen = nn.Linear(STATE, members * width)
+        self.identity = nn.Linear(config.identity_components, members * width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            FoldedBlock(members, width, config.kernel, config.expansion, config.dropout) for _ in range(config.blocks)
+        )
+        self.norm = FoldedNorm(members, width)
+        self.out = FoldedLinear(members, width, config.components)
+
+    def predictions(self, states: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return every member's coefficients (N, B, F, M), without gain, of states (B, T, S) and identities (B, I).
+
+        Of the T frames the first `context_frames` and the last `lookahead_frames` are heard only: F are between them.
+        """
+        h = self.listen((states - self.state_mean) * self.state_scale) + self.identity(identity)[:, None]
+        h = self.dropout(h.unflatten(-1, (self.members, self.width)).permute(2, 0, 1, 3))  # (N, B, T, D)
+        before, after = self.context, self.lookahead  # frames around the block that are still there
+        for left, block in zip(reversed(range(len(self.blocks))), self.blocks, strict=True):
+            kept = min(before, left * self.reach), min(after, left * self.reach)
+            h = block(h, before - kept[0], after - kept[1])
+            before, after = kept
+        return self.out(self.norm(h))
+
+    def forward(self, states: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return coefficients (B, F, M) of a window's block, the mean of the members' by the gain."""
+        return self.predictions(states, identity).mean(dim=0) * self.gain
+
+
+class FoldedLinear(nn.Module):
+    """A linear layer for each member: (N, B, T, in) to (N, B, T, out)."""
+
+    def __init__(self, members: int, width: int, out: int, *, zero: bool = False) -> None:
+        super().__init__()
+        bound = 0.0 if zero else width**-0.5
+        self.weight = nn.Parameter(torch.empty(members, width, out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members * out).uniform_(-bound, bound))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (N, B, T, in). Returns (N, B, T, out)."""
+        members, _, out = self.weight.shape
+        bias = self.bias.view(members, 1, out)
+        return torch.baddbmm(bias, x.flatten(1, 2), self.weight).unflatten(1, x.shape[1:3])
+
+
+class FoldedNorm(nn.Module):
+    """A layer normalisation for each member."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.members, self.width = members, width
+        self.weight = nn.Parameter(torch.ones(members * width))
+        self.bias = nn.Parameter(torch.zeros(members * width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (N, B, T, D). Returns the same shape."""
+        shape = (self.members, 1, 1, self.width)
+        return functional.layer_norm(x, (self.width,)) * self.weight.view(shape) + self.bias.view(shape)
+
+
+class FoldedBlock(nn.Module):
+    """A `TemporalBlock` for each member."""
+
+    def __init__(self, members: int, width: int, kernel: int, expansion: int, dropout: float) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(members * width, members * width, kernel, padding=kernel // 2, groups=members * width)
+        self.norm = FoldedNorm(members, width)
+        self.widen = FoldedLinear(members, width, expansion * width)
+        self.narrow = FoldedLinear(members, expansion * width, width, zero=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """x: (N, B, T, D). Returns it without its `first` and `last` frames, which are heard only."""
+        members, batch, frames, width = x.shape
+        mixed = self.mix(x.permute(1, 0, 3, 2).reshape(batch, members * width, frames))
+        mixed = mixed.view(batch, members, width, frames)[..., first : frames - last].permute(1, 0, 3, 2)
+        h, x = self.norm(mixed), x[:, :, first : frames - last]
+        return x + self.dropout(self.narrow(functional.gelu(self.widen(h))))
+
+
 class Generator(nn.Module):
     """Audio to landmarks through a learned linear basis.
 
@@ -81,10 +193,6 @@ class Generator(nn.Module):
     variance per component, that describe a neutral shape.
     """
 
-    amplitude: ClassVar[float] = 1.5
-    """Gain on the predicted coefficients. A prediction from sound alone shrinks towards the mean; on people never
-    trained on, lips opened 0.71 (GRID) and 0.46 (other corpora) times as far as the true ones, by `atldiff evaluate`.
-    """
     basis: torch.Tensor
     scale: torch.Tensor
     identity_mean: torch.Tensor
@@ -97,24 +205,43 @@ class Generator(nn.Module):
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(config.identity_components, POINTS, 3))
-        self.networks = nn.ModuleList(SpeechNetwork(config) for _ in range(config.members))
+        self.hears_in = torch.float32
+        """What the speech encoder computes in; this network stays in float32."""
+        self.networks: nn.ModuleList | FoldedNetworks
+        if config.features == "mel":
+            self.networks = nn.ModuleList(SpeechNetwork(config) for _ in range(config.members))
+        else:
+            self.networks = FoldedNetworks(config)
+
+    @property
+    def amplitude(self) -> float:
+        """Gain on the predicted coefficients, for networks that do not bring their own."""
+        return MEL_AMPLITUDE if self.config.features == "mel" else 1.0
 
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
         """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
         return describe_shape(neutral, self.identity_mean, self.identity_basis)
 
-    def predictions(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        """Return every member's coefficients (N, B, T, M): training judges each by itself."""
-        return torch.stack([network(mel, identity) for network in self.networks])
+    def predictions(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return every member's coefficients (N, B, T, M), as `coefficients`: training judges each by itself."""
+        if isinstance(self.networks, nn.ModuleList):
+            return torch.stack([network(heard, identity) for network in self.networks])
+        return self.networks.predictions(heard, identity)
 
-    def coefficients(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        """Return coefficients (B, T, M) in units of `scale` for columns (B, 4 T, 80) and identities (B, I)."""
-        return self.predictions(mel, identity).mean(dim=0)
+    def coefficients(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return coefficients (B, T, M) in units of `scale` for identities (B, I).
+
+        heard: log-mel columns (B, 4 T, 80); or, as `config.features` says, states (B, context + T + look-ahead, S) of
+        the speech encoder.
+        """
+        if isinstance(self.networks, nn.ModuleList):
+            return self.predictions(heard, identity).mean(dim=0)
+        return self.networks(heard, identity)
 
     def displacements(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Return pose-free displacements (B, T, 478, 3), in units of the outer-eye distance, of coefficients."""
         return torch.einsum("btm,mkd->btkd", coefficients * self.scale, self.basis)
 
-    def forward(self, mel: torch.Tensor, neutral: torch.Tensor) -> torch.Tensor:
-        """Return displacements (B, T, 478, 3) for columns (B, 4 T, 80) and neutral shapes (B, 478, 3)."""
-        return self.displacements(self.coefficients(mel, self.describe(neutral)))
+    def forward(self, heard: torch.Tensor, neutral: torch.Tensor) -> torch.Tensor:
+        """Return displacements (B, T, 478, 3) for what `coefficients` takes and neutral shapes (B, 478, 3)."""
+        return self.displacements(self.coefficients(heard, self.describe(neutral)))

@@ -9,15 +9,19 @@ import torch
 
 from atldiff.landmarks.completion import seen_indices, seen_tokens
 from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
-from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
+from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
     from atldiff.landmarks.visible import SeenMotion
 
+    Hear: TypeAlias = Callable[[np.ndarray, np.ndarray], torch.Tensor]
+
+SILENT_COLUMN = np.full(MEL_BANDS, SILENT, np.float32)
 BLOCK_FRAMES = 8
 """Frames predicted by one network call."""
 FIRST_FRAMES = 2
@@ -28,22 +32,28 @@ share two do, and no window waits for a block."""
 class BlockStream:
     """Log-mel columns in, coefficients of displacements out, eight frames at a time; silence before and after them.
 
-    predict: the columns (4 (context + 8 + lookahead), 80) around a block and the number of its first frame, which may
-    be negative, to the block's coefficients (8, M).
+    predict: the columns (4 (context + 8 + lookahead), 80) around a block, the running peaks (C,) that each is relative
+    to, and the number of its first frame, which may be negative, to the block's coefficients (8, M). silence: a column
+    of it; another width, such as the 160 samples of a column themselves, makes columns of another kind.
     """
 
     def __init__(
-        self, predict: Callable[[np.ndarray, int], np.ndarray], context: int, lookahead: int, components: int
+        self,
+        predict: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+        context: int,
+        lookahead: int,
+        components: int,
+        silence: np.ndarray = SILENT_COLUMN,
     ) -> None:
-        self._predict, self._components = predict, components
+        self._predict, self._components, self._silence = predict, components, silence
         self._context, self._lookahead = context * COLUMNS_PER_FRAME, lookahead * COLUMNS_PER_FRAME
         before = self._context + (BLOCK_FRAMES - FIRST_FRAMES) * COLUMNS_PER_FRAME
-        self._columns = np.full((before, MEL_BANDS), SILENT, np.float32)
+        self._columns = np.tile(silence, (before, 1))
         self._peaks = np.full(before, NO_SOUND_DB, np.float32)
         self._next = FIRST_FRAMES - BLOCK_FRAMES  # the frame that the next block starts with
 
     def push(self, columns: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
-        """Take columns (C, 80); return coefficients (F, M) of the frames whose audio is complete, by blocks.
+        """Take columns (C, D); return coefficients (F, M) of the frames whose audio is complete, by blocks.
 
         peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
         """
@@ -53,8 +63,8 @@ class BlockStream:
         needed = self._context + block + self._lookahead
         out = [np.zeros((0, self._components), np.float32)]
         while len(self._columns) >= needed:
-            heard = against_loudest(self._columns[:needed], self._peaks[:needed])
-            out.append(self._predict(heard, self._next)[max(0, -self._next) :])
+            coefficients = self._predict(self._columns[:needed], self._peaks[:needed], self._next)
+            out.append(coefficients[max(0, -self._next) :])
             self._columns, self._peaks = self._columns[block:], self._peaks[block:]
             self._next += BLOCK_FRAMES
         return np.concatenate(out)
@@ -64,7 +74,7 @@ class BlockStream:
         blocks = -(-(frames - self._next) // BLOCK_FRAMES)
         missing = frames - max(0, self._next)
         wanted = self._context + blocks * BLOCK_FRAMES * COLUMNS_PER_FRAME + self._lookahead
-        silence = np.full((max(0, wanted - len(self._columns)), self._columns.shape[1]), SILENT, np.float32)
+        silence = np.tile(self._silence, (max(0, wanted - len(self._columns)), 1))
         return self.push(silence, np.full(len(silence), NO_SOUND_DB, np.float32))[:missing]
 
 
@@ -76,12 +86,49 @@ class DisplacementStream(BlockStream):
         with torch.inference_mode():
             identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
 
-        def predict(columns: np.ndarray, first: int) -> np.ndarray:
+        def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
+            heard = torch.as_tensor(against_loudest(columns, peaks), device=device)
             with torch.inference_mode():
-                predicted = generator.coefficients(torch.as_tensor(columns, device=device)[None], identity)[0]
+                predicted = generator.coefficients(heard[None], identity)[0]
             return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
 
         super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+
+
+class SoundStream:
+    """The compact module over time where it hears a speech encoder's states of the samples themselves.
+
+    hear: samples (640 F,) and the running peaks (4 F,) of their columns to states (F, S).
+    """
+
+    def __init__(self, generator: Generator, neutral: np.ndarray, hear: Hear) -> None:
+        config, device = generator.config, generator.basis.device
+        with torch.inference_mode():
+            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+
+        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
+            with torch.inference_mode():
+                predicted = generator.coefficients(hear(rows.ravel(), peaks)[None], identity)[0]
+            return predicted.float().cpu().numpy()
+
+        silence = np.zeros(HOP_SAMPLES, np.float32)
+        self._blocks = BlockStream(predict, config.context_frames, config.lookahead_frames, config.components, silence)
+        self._samples = np.zeros(0, np.float32)
+
+    def push(self, samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+        """Take samples (N,) and running peaks (C,); return coefficients (F, M) of the frames now complete.
+
+        peaks: in dB, of columns whose samples have come before or come now; past the recording's end they are silent.
+        """
+        self._samples = np.concatenate([self._samples, samples.astype(np.float32, copy=False)])
+        taken = self._samples[: len(peaks) * HOP_SAMPLES]
+        self._samples = self._samples[len(taken) :]
+        rows = np.pad(taken, (0, len(peaks) * HOP_SAMPLES - len(taken))).reshape(-1, HOP_SAMPLES)
+        return self._blocks.push(rows, peaks)
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients still missing."""
+        return self._blocks.flush(frames)
 
 
 class CompletionStream(BlockStream):
@@ -100,7 +147,7 @@ class CompletionStream(BlockStream):
         with torch.inference_mode():
             identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
 
-        def predict(columns: np.ndarray, first: int) -> np.ndarray:
+        def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
             sight = nothing
             if seen is not None:
                 frames = first - config.context_frames + np.arange(frames_a_call)
@@ -108,7 +155,7 @@ class CompletionStream(BlockStream):
                 turned = torch.as_tensor(seen.euler_deg(frames), dtype=torch.float32)
                 sight = seen_tokens(moved, turned)[None].to(device)
             with torch.inference_mode():
-                mel = torch.as_tensor(columns, device=device)[None]
+                mel = torch.as_tensor(against_loudest(columns, peaks), device=device)[None]
                 said = generator.complete(mel, sight, identity, hears, filmed)
                 predicted = generator.coefficients(said)[0]
             return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
@@ -119,6 +166,17 @@ class CompletionStream(BlockStream):
 def predict_coefficients(generator: Generator, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
     """Return coefficients (T, M) for all columns (4 T, 80) of a recording, exactly as a stream gives them."""
     return whole(DisplacementStream(generator, neutral), mel)
+
+
+def predict_from_samples(
+    generator: Generator, samples: np.ndarray, peaks: np.ndarray, neutral: np.ndarray, hear: Hear
+) -> np.ndarray:
+    """Return coefficients (T, M) for all samples (640 T,) of a recording, exactly as a stream gives them.
+
+    peaks: (4 T,) in dB, the running peaks of its columns. hear: as in `SoundStream`.
+    """
+    stream = SoundStream(generator, neutral, hear)
+    return np.concatenate([stream.push(samples, peaks), stream.flush(len(peaks) // COLUMNS_PER_FRAME)])
 
 
 def whole(stream: BlockStream, mel: np.ndarray) -> np.ndarray:

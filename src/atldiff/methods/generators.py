@@ -6,9 +6,10 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from atldiff.audio.whisper import Listener, load_encoder
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.generator import Generator
-from atldiff.landmarks.stream import BlockStream, CompletionStream, DisplacementStream
+from atldiff.landmarks.stream import BlockStream, CompletionStream, DisplacementStream, SoundStream
 from atldiff.landmarks.visible import MotionModel, VisibleMotion
 from atldiff.methods.paper_generator import PaperGenerator, SecondStream
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
@@ -50,6 +51,27 @@ class MelStreamed:
         return self._stream.flush(frames)
 
 
+class SamplesStreamed:
+    """A stream that hears the samples, at the level of their columns."""
+
+    def __init__(self, stream: SoundStream) -> None:
+        self._stream = stream
+
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,) and, of the log-mel columns (C, 80), their running peaks (C,); return coefficients (F, M).
+
+        Raises:
+            ValueError: no peaks, which tell how loud the samples are.
+        """
+        if peaks is None:
+            raise ValueError("peaks: got None, expected the columns' running peaks with a generator that hears samples")
+        return self._stream.push(samples, peaks)
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        return self._stream.flush(frames)
+
+
 def open_generator(
     generator: SpeechGenerator, portrait: Portrait, neutral: np.ndarray, controls: Controls, visible: VisibleMotion
 ) -> CoefficientStream:
@@ -64,6 +86,9 @@ def open_generator(
     match generator:
         case Generator():
             _refuse_emotion(controls, "atl-diff")
+            if generator.config.features == "whisper":
+                encoder = load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in)
+                return SamplesStreamed(SoundStream(generator, neutral, Listener(encoder)))
             return MelStreamed(DisplacementStream(generator, neutral))
         case PaperGenerator():
             return SecondStream(

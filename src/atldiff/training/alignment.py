@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.data.manifest import Split
-from atldiff.data.speech import coefficients, load_speech
+from atldiff.data.speech import coefficients, load_speech, open_hearing, said_in
 from atldiff.data.sync import best_lag
 from atldiff.files import write_text
-from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIP_GAP_PAIRS
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
+    from atldiff.landmarks.stream import Hear
 
 FILE_NAME = "alignment.json"
 MAX_LAG_FRAMES = 6
@@ -38,11 +38,14 @@ def opening_slopes(generator: Generator | CompletionGenerator) -> np.ndarray:
     return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)
 
 
-def measure(generator: Generator, clip: ClipSpeech) -> tuple[float, int]:
-    """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does."""
+def measure(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> tuple[float, int]:
+    """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does.
+
+    hear: what it hears samples by, where it does (`data.speech.open_hearing`).
+    """
     slopes = opening_slopes(generator)
     truth = coefficients(clip, generator.basis.cpu().numpy(), generator.scale.cpu().numpy()) @ slopes
-    predicted = predict_coefficients(generator, clip.mel, clip.neutral) @ slopes
+    predicted = said_in(generator, clip, hear) @ slopes
     return best_lag(predicted, truth, MAX_LAG_FRAMES, MIN_FRAMES)
 
 
@@ -56,10 +59,11 @@ def align(
     entries = manifest.usable(Split.TRAIN)
     measured = {}
     generator.eval()
+    hear = None if generator.config.features == "mel" else open_hearing(generator)
     for index, entry in enumerate(entries, 1):
         clip = load_speech(manifest, entry)
         if clip is not None:
-            correlation, lag = measure(generator, clip)
+            correlation, lag = measure(generator, clip, hear)
             measured[entry.record.name] = (round(correlation, 3), lag)
         if progress:
             progress(index, len(entries))

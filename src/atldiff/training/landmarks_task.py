@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +17,20 @@ from atldiff.data.speech import (
     fit_identity,
     generator_scores,
     in_step,
+    load_samples,
     load_speech,
+    open_hearing,
 )
+from atldiff.data.spoken import corpus
+from atldiff.devices import choose_dtype
 from atldiff.errors import DataError
-from atldiff.training.alignment import load_alignment
+from atldiff.landmarks.generator import FoldedNetworks
+from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.training.alignment import load_alignment, measure
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
 from atldiff.training.mouth_loss import MouthLoss
+from atldiff.training.speech_states import heard_clips, standardisation
+from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -32,11 +42,14 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
+    from atldiff.landmarks.stream import Hear
     from atldiff.methods.atl import ATLModel
 
 logger = logging.getLogger(__name__)
 
 VELOCITY_WEIGHT = 2.0
+GAIN_RANGE = (0.5, 3.0)
+"""What a fitted gain is kept within: a network that has learned nothing yet says nothing of it."""
 
 
 def usable_speech(manifest: Manifest, split: Split, config: TrainConfig) -> list[ClipSpeech]:
@@ -110,6 +123,8 @@ def landmarks_task(
         DataError: no clip whose sound and mouth agree.
     """
     generator = model.generator
+    if generator.config.features == "whisper":
+        return states_task(model, manifest, config, write)
     train, held_out = speaking_clips(manifest, config)
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
@@ -136,3 +151,89 @@ def landmarks_task(
         return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
     return Task(generator, source, loss, probe, write)
+
+
+def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+    """Return the generator's stage where it hears a speech encoder; the weights that strangers like best are kept.
+
+    Raises:
+        DataError: no clip whose sound and mouth agree, or clips that were prepared before samples were kept.
+    """
+    generator = model.generator
+    networks = generator.networks
+    assert isinstance(networks, FoldedNetworks)
+    generator.hears_in = choose_dtype("auto", generator.basis.device)
+    train, held_out = speaking_clips(manifest, config)
+    share = fill_buffers(generator, train)
+    logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
+    hear = open_hearing(generator)
+    heard = heard_clips(manifest, {clip.name: whole_sound(manifest, clip) for clip in train}, generator.config, hear)
+    spoken = corpus(config.seed, config.spoken) if config.spoken else []
+    said = heard_clips(manifest, {each.name: each.samples for each in spoken}, generator.config, hear)
+    for name, value in zip(("state_mean", "state_scale"), standardisation(heard), strict=True):
+        getattr(networks, name).copy_(torch.from_numpy(value))
+    source = StatesSet(
+        train,
+        heard | said,
+        describe_clips(generator, train),
+        generator.basis.cpu().numpy(),
+        generator.scale.cpu().numpy(),
+        frames=config.frames,
+        seed=config.seed,
+        spoken=spoken,
+    )
+    mouth_loss = MouthLoss.of(generator)
+    remembered = Remembered(hear)
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        items, blocks = batch["states"].shape[:2]
+        identity = batch["identity"].repeat_interleave(blocks, 0)
+        with torch.autocast(identity.device.type, torch.bfloat16, enabled=generator.hears_in == torch.bfloat16):
+            said = generator.predictions(batch["states"].flatten(0, 1).float(), identity)  # (N, B K, 8, M)
+        members = len(said)
+        predicted = said.float().reshape(members * items, blocks * BLOCK_FRAMES, -1)
+        truth = batch["coefficients"].repeat(members, 1, 1)
+        valid, closed, parted = (batch[name].repeat(members, 1) for name in ("valid", "closed", "parted"))
+        return mouth_loss(predicted, truth, valid, VELOCITY_WEIGHT, (closed, parted))
+
+    def probe(module: nn.Module) -> Probe:
+        networks.gain.fill_(1.0)
+        raw = [found for clip in held_out if (found := generator_scores(generator, clip, remembered))]
+        if not raw:
+            return Probe({})
+        networks.gain.fill_(fitted_gain([found["amplitude"] for found in raw]))
+        scores = [found for clip in held_out if (found := generator_scores(generator, clip, remembered))]
+        scalars = {name: float(np.median([found[name] for found in scores])) for name in scores[0]}
+        agreement = [max(0.0, measure(generator, clip, remembered)[0]) for clip in held_out]
+        return Probe({**scalars, "gain": float(networks.gain), "agreement": float(np.mean(agreement))})
+
+    return Task(generator, source, loss, probe, write, kept_by="agreement")
+
+
+def fitted_gain(amplitudes: list[float]) -> float:
+    """Return the gain with which lips that opened `amplitudes` times as far as the true ones do so 1.0 times."""
+    return float(np.clip(1 / max(float(np.median(amplitudes)), 1e-3), *GAIN_RANGE))
+
+
+def whole_sound(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
+    """Return a clip's sound (640 T,) float32 as it was prepared, however far it has been moved since.
+
+    Raises:
+        DataError: the clip was prepared before samples were kept.
+    """
+    return load_samples(manifest, replace(clip, shift_frames=0)).astype(np.float32) / 32767
+
+
+class Remembered:
+    """What hears samples, and remembers every window: held-out clips are heard again and again."""
+
+    def __init__(self, hear: Hear) -> None:
+        self._hear = hear
+        self._heard: dict[bytes, torch.Tensor] = {}
+
+    def __call__(self, samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+        """Return the states (F, S) of a window's samples (640 F,); peaks: (4 F,) in dB."""
+        key = hashlib.blake2b(samples.tobytes() + peaks.tobytes(), digest_size=16).digest()
+        if key not in self._heard:
+            self._heard[key] = self._hear(samples, peaks)
+        return self._heard[key]

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.safetensors"
+PROBE_FILE = "probe.jsonl"
+DIGITS = 5
+"""Decimals that are kept of what a probe measures."""
 RIVAL = "rival."
 """How the names of an adversary's tensors begin in a state."""
 RIVAL_BETAS = (0.5, 0.99)
@@ -127,7 +130,7 @@ def train(
     def save() -> None:
         nonlocal saved
         with held():
-            _ship(task, optimiser)  # first: a run whose state says it is finished has its checkpoint
+            _ship(task, optimiser, folder)  # first: a run whose state says it is finished has its checkpoint
             _save(optimisers, config, folder, done)
         saved = done
 
@@ -233,10 +236,21 @@ def _check_same_start(module: nn.Module, first: int, processes: Processes) -> No
         )
 
 
-def _ship(task: Task, optimiser: MasterOptimiser) -> None:
+def _ship(task: Task, optimiser: MasterOptimiser, folder: Path) -> None:
+    if task.kept_by is not None and _best(task, folder) is not None:
+        return  # the best so far was written when it was measured
     optimiser.load_averages()
     task.write(task.module)
     optimiser.load_masters()
+
+
+def _best(task: Task, folder: Path) -> float | None:
+    """Return the highest value so far of the scalar that decides which weights are written, of this run's probes."""
+    path = folder / PROBE_FILE
+    if not path.is_file():
+        return None
+    values = [json.loads(line).get(task.kept_by) for line in path.read_text().splitlines()]
+    return max((value for value in values if value is not None), default=None)
 
 
 def _probe(
@@ -253,13 +267,18 @@ def _probe(
     try:
         with torch.no_grad(), stop_wished.at_once():
             probe = task.probe(task.module)
+        if task.kept_by in probe.scalars:
+            best = _best(task, folder)
+            if best is None or round(probe.scalars[task.kept_by], DIGITS) > best:
+                with held():
+                    task.write(task.module)
     except Interrupted:
         return
     finally:
         task.module.train()
         optimiser.load_masters()
-    line = {"step": step, **{name: round(value, 5) for name, value in probe.scalars.items()}}
-    path = folder / "probe.jsonl"
+    line = {"step": step, **{name: round(value, DIGITS) for name, value in probe.scalars.items()}}
+    path = folder / PROBE_FILE
     with naming(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     if writer:

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from atldiff.landmarks.generator import Generator
 
 OPENING_WEIGHT = 2.0
+SPREAD_WEIGHT = 0.3
+CLOSURE_WEIGHT = 1.0
+CLOSED, OPEN = 0.012, 0.04
+"""Openings of the lips beyond the rest, in outer-eye distances, at which they meet, and at which they clearly part."""
+BEYOND = 0.01
+"""How far beyond touching lips are asked to press where they meet; `landmarks.mouth` stops them where they touch."""
+PARTED = 0.06
+"""How far lips part at least in open vowels."""
+CLOSURE_REACH = 4
+"""Frames between a closure and parted lips, for it to be one of speech and no pause."""
 CORRELATION_WEIGHT = 0.05
 
 
@@ -37,9 +47,18 @@ class MouthLoss:
         return cls((generator.scale[:, None, None] * generator.basis)[:, LIPS], slopes, generator.scale)
 
     def __call__(
-        self, predicted: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, velocity_weight: float
+        self,
+        predicted: torch.Tensor,
+        truth: torch.Tensor,
+        valid: torch.Tensor,
+        velocity_weight: float,
+        asked: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the losses of coefficients (B, T, M), each the mean over clips; valid: (B, T) frames that count."""
+        """Return the losses of coefficients (B, T, M), each the mean over clips; valid: (B, T) frames that count.
+
+        asked: (B, T) each, 0 or 1, where lips that were not filmed have to meet and to part; with it, lips are asked to
+        move as far as the true ones, and to meet where those meet in speech.
+        """
         difference = predicted - truth
         both = valid[:, 1:] * valid[:, :-1]
         lips = torch.einsum("btm,mkd->btkd", difference, self.lip_basis).flatten(2)  # (B, T, 240)
@@ -54,7 +73,31 @@ class MouthLoss:
             position + velocity_weight * velocity + 0.1 * rest + OPENING_WEIGHT * gap_error * 0.25
             + CORRELATION_WEIGHT * 0.2 * (1 - agreement)
         )  # fmt: skip
-        return {"loss": 10 * total, "position": position, "velocity": velocity, "opening_correlation": agreement}
+        losses = {"position": position, "velocity": velocity, "opening_correlation": agreement}
+        if asked is not None:
+            closed, parted = asked
+            said, true = predicted @ self.opening_basis, truth @ self.opening_basis
+            losses["spread"] = (spread(said, valid) - spread(true, valid)).abs().mean()
+            above = (said + BEYOND).clamp_min(0) * (closures(true, valid) + closed)
+            below = (PARTED - said).clamp_min(0) * parted
+            losses["closure"] = (above.sum(1) + below.sum(1)).mean() / said.shape[1]
+            total = total + SPREAD_WEIGHT * losses["spread"] + CLOSURE_WEIGHT * losses["closure"]
+        return {"loss": 10 * total, **losses}
+
+
+def spread(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the deviation (B,) over time of series (B, T), over the frames that count."""
+    total = weights.sum(1, keepdim=True).clamp_min(1)
+    centred = (values - (values * weights).sum(1, keepdim=True) / total) * weights
+    return (centred.square().sum(1) / total[:, 0]).clamp_min(1e-8).sqrt()
+
+
+def closures(opening: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return where true lips (B, T) meet between sounds, as 0 or 1 (B, T): closed, and open a few frames away."""
+    window = 2 * CLOSURE_REACH + 1
+    parted = ((opening > OPEN) & (valid > 0)).float()[:, None]
+    near = torch.nn.functional.max_pool1d(parted, window, 1, CLOSURE_REACH)[:, 0]
+    return (opening < CLOSED).float() * near * valid
 
 
 def mean_over_frames(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

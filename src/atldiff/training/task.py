@@ -59,7 +59,8 @@ class Task:
     module: what is trained, on its device. loss: (module, batch) to named scalars, each a mean over the batch's clips
     of terms that know only their clip, so that equal parts of a batch average to the whole; the one called `loss` is
     minimised. probe: module to a measurement. write: (module) writes the checkpoint that users load. bfloat16: compute
-    in it, over float32 masters. rival: that judges it, where there is one.
+    in it, over float32 masters. rival: that judges it, where there is one. kept_by: the scalar of the probe whose
+    highest value decides which averaged weights are written; None writes the last ones.
     """
 
     module: nn.Module
@@ -69,6 +70,7 @@ class Task:
     write: Callable[[nn.Module], None]
     bfloat16: bool = False
     rival: Rival | None = None
+    kept_by: str | None = None
 
 
 def strips_picture(strips: list[torch.Tensor]) -> dict[str, np.ndarray]:
