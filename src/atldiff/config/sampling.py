@@ -24,6 +24,10 @@ class SampleConfig:
     """Layered renderers of the mouth paint every n-th frame and a window's last; what is painted in between is
     interpolated, while lips and head move in every frame. 1 to 4. Others, and exported networks, paint all."""
 
+    lent_teeth: bool = True
+    """Renderers of the mouth: an upper row from a public-domain portrait stands where a portrait and its references
+    show no teeth; without, they are the network's."""
+
     def __post_init__(self) -> None:
         check(1 <= self.steps <= 64, "steps", self.steps, "1 to 64")
         check(4 <= self.window_frames <= 64, "window_frames", self.window_frames, "4 to 64")

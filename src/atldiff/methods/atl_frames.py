@@ -12,11 +12,14 @@ import torch
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.control import CHIN, FACE_CONTROL
+from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.raster import polygons
+from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import to_template, window_layers
 from atldiff.methods.figure import HEAD, stand_out
+from atldiff.methods.lent_teeth import with_lent_teeth
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.background import lay
@@ -92,7 +95,8 @@ class FrameStream:
         self._tone = tone_of(portrait.image, self._landmarks)
         matrix = fit_window(points, self._geometry)[0]
         self._source = apply(matrix, points[:, :, :2])
-        self._layers = portrait_layers(portrait)
+        self._lent = sampling.lent_teeth
+        self._layers = self._lend(portrait_layers(portrait), portrait)
         # A renderer that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
         self._layered = isinstance(renderer, Renderer) and renderer.config.layered
         self._every = sampling.every if self._layered else 1
@@ -151,7 +155,16 @@ class FrameStream:
             matrix = fit_window(other.landmarks[None], self._geometry)[0]
             pictures.append(extract(other.image, matrix, self._geometry.size, sharp=True))
             points.append(apply(matrix, other.landmarks[:, :2]))
-        return (window_layers(pictures, np.stack(points), self._geometry),)
+        return (self._lend(window_layers(pictures, np.stack(points), self._geometry), portrait),)
+
+    def _lend(self, layers: MouthLayers, portrait: Portrait) -> MouthLayers:
+        """Return layers with a lent row of teeth where neither portrait nor references show any."""
+        if not self._lent:
+            return layers
+        inner = apply(_to_template(portrait.landmarks), self._landmarks[LIPS_INNER].astype(np.float64))
+        _, rotation, _, _ = to_canonical(portrait.landmarks[None].astype(np.float64), mean_shape())
+        yaw_deg = float(euler_degrees(rotation)[0, 0])
+        return with_lent_teeth(layers, inner, yaw_deg, self._tone, mirrored=self._seed % 2 == 1)
 
     def _cavities(self, target: np.ndarray) -> np.ndarray:
         import cv2
