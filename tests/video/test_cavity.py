@@ -50,7 +50,7 @@ def painted(
     *,
     matrix: np.ndarray = MATRIX,
     drop: tuple[float, float] = (0, 0),
-    unseen: bool = True,
+    unseen: float = 1.0,
 ) -> np.ndarray:
     """Paint over the lip layer; drop: of the jaw, in template pixels."""
     canvas = parted.lips.copy()
@@ -123,7 +123,7 @@ def test_unseen_parts_are_left_to_the_canvas() -> None:
     wide = contour(30)
     canvas = parted.lips.copy()
     canvas[195:205, 150:170] = (1, 2, 3)  # inside the wide mouth, outside what the portrait showed
-    parted.paint(canvas, (0, 0), wide, CHIN, MATRIX, unseen=False)
+    parted.paint(canvas, (0, 0), wide, CHIN, MATRIX, unseen=0.0)
     assert (canvas[197:203, 152:168] == (1, 2, 3)).all()
 
 

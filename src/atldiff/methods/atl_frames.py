@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from atldiff.workers import Workers
 
 CAVITY_BLUR_PX = 1.0
+DIMMED = 0.45
+"""How much of an open mouth's dark is laid over what renderers paint there that know nothing of layers: the mean of all
+mouths, as light as skin."""
 
 EYES = (
     EyeLandmarks(np.array([33, 133]), LID_PAIRS_RIGHT[:, 0], LID_PAIRS_RIGHT[:, 1], FOLD_RIGHT),
@@ -193,7 +196,7 @@ class FrameStream:
     def _lay_cavity(self, canvas: np.ndarray, corner: tuple[int, int], points: np.ndarray, matrix: np.ndarray) -> None:
         lips, chin = points[LIPS_INNER, :2].astype(np.float64), points[CHIN, :2].mean(0)
         template = chain(to_template(self._geometry), matrix)
-        self._layers.paint(canvas, corner, lips, chin, template, unseen=self._layered)
+        self._layers.paint(canvas, corner, lips, chin, template, unseen=1.0 if self._layered else DIMMED)
 
 
 def between(pictures: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:

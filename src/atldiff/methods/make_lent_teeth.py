@@ -71,11 +71,15 @@ def _above_lower_edge(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
     rows = np.arange(len(picture))[:, None]
     lowest = np.where(white, rows, -1).max(0)[has]
     columns = np.arange(picture.shape[1])
-    curve = np.polynomial.Polynomial.fit(has, lowest, 4)(np.clip(columns, has[0], has[-1]))
+    kept = has
+    for _ in range(3):  # without the shine of a wet lip below a tooth
+        fit = np.polynomial.Polynomial.fit(kept, lowest[np.searchsorted(has, kept)], 4)
+        kept = has[lowest - fit(has) < 0.6]
+    curve = fit(np.clip(columns, has[0], has[-1]))
     smooth = np.interp(
         columns, has, np.median(np.lib.stride_tricks.sliding_window_view(np.pad(lowest, 3, "edge"), 7), 1)
     )
-    low = np.clip(smooth, curve - 2, curve + 0.5)
+    low = np.clip(smooth, curve - 2, curve)
     return np.clip(low + 0.2 - rows, 0, 1).astype(np.float32)
 
 

@@ -229,13 +229,13 @@ class MouthLayers:
         chin: np.ndarray,
         matrix: np.ndarray,
         *,
-        unseen: bool = True,
+        unseen: float = 1.0,
     ) -> None:
         """Lay what stands behind the lips of a frame between them, in place.
 
         canvas: (h, w, C >= 3) uint8, a part of the frame whose top left pixel is `corner` (x, y), lips warped. inner:
         (20, 2) the frame's inner-lip contour in pixels. chin: (2,) its chin in pixels. matrix: (2, 3) map of the frame
-        to template pixels. unseen: also where nothing was seen, dark; else what the canvas shows there stays.
+        to template pixels. unseen: how dark it is where nothing was seen; at 0 what the canvas shows there stays.
         """
         unit_px = _unit_px(matrix)
         margin = 3 * unit_px
@@ -247,8 +247,7 @@ class MouthLayers:
         local = inner - low
         picture, seen = self.behind(low, size, matrix, chin, _shade(local, (size[1], size[0]), unit_px))
         weight = _edge(local, (size[1], size[0]), unit_px)
-        if not unseen:
-            weight *= seen
+        weight *= seen + (1 - seen) * np.float32(unseen)
         part = canvas[low[1] - corner[1] : high[1] - corner[1], low[0] - corner[0] : high[0] - corner[0], :3]
         mixed = part + weight[..., None] * (picture - part)
         part[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
