@@ -494,6 +494,7 @@ class TestPresets:
             "codec",
             "joint",
             "sync",
+            "motion",
         }
         for name, config in TRAIN_PRESETS.items():
             assert replace(config) == config

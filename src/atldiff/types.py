@@ -44,6 +44,9 @@ Emotion = Literal["angry", "fear", "sad", "contempt", "happy", "surprised", "dis
 EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
 """Emotion labels in the order of the released ATL-Diff; a label's number is its place here."""
 
+MOTION_STYLES = ("calm", "natural", "lively")
+"""As a quarter, half and three quarters of the people are that the motion model was learned from."""
+MOTION_STYLE_EXPECTED = f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz) or a folder of motion weights"
 
 Framing = Literal["full", "head"]
 """What is shown of a photograph: all of it, or a square of head and shoulders."""
@@ -307,11 +310,14 @@ class Controls:
     expression_scale: float = 1.0
     """Gain on the generated mouth motion; 0 freezes the mouth, 1 is as trained. Range 0 to 3."""
     still: bool = False
-    """Turn blinks and head motion off; only the mouth moves."""
-    blink_rate_hz: float = 0.28
-    """Mean blinks a second. Range 0 to 2."""
+    """Turn blinks, brows and head motion off; only the mouth moves."""
+    blink_rate_hz: float | None = None
+    """Mean blinks a second, instead of the style's. Range 0 to 2."""
     head_motion: float = 1.0
-    """Gain on the small head motion. Range 0 to 3."""
+    """Gain on the motion of head and brows that goes with the speech; 0 is none, 1 as learned. Range 0 to 3."""
+    motion_style: str = "natural"
+    """How lively head, brows and blinks are: calm, natural or lively, or as somebody is in a video or a landmark track
+    (.npz). Or a folder of `atldiff train motion`, for motion learned from clips of your own."""
     smoothing_frames: float = 0.0
     """Gaussian sigma, in frames, applied to the generated displacements. Range 0 to 5."""
     silence_gate: bool = True
@@ -331,4 +337,6 @@ class Controls:
             ("seed", 0, 2**32 - 1),
         ):
             value = getattr(self, name)
-            _require(bool(np.isfinite(value)) and low <= value <= high, name, value, f"{low} to {high}")
+            if value is not None:
+                _require(bool(np.isfinite(value)) and low <= value <= high, name, value, f"{low} to {high}")
+        _require(bool(self.motion_style), "motion_style", repr(self.motion_style), MOTION_STYLE_EXPECTED)

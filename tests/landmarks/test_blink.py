@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT, blink_closure, blink_displacement
+from atldiff.landmarks.blink import (
+    FOLD_LEFT,
+    FOLD_RIGHT,
+    SINCE_FRAMES,
+    blink_displacement,
+    blink_pulse,
+    blink_urge,
+    eye_opening,
+    find_blinks,
+)
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import (
     BROW_LEFT,
@@ -16,86 +25,63 @@ from atldiff.landmarks.topology import (
     MESH_POINTS,
 )
 
-TEN_MINUTES = np.arange(10 * 60 * 25)
 LIDS = np.concatenate([LID_PAIRS_RIGHT, LID_PAIRS_LEFT])
 
 
-def blink_starts(closure: np.ndarray) -> np.ndarray:
-    return np.flatnonzero((closure[1:] > 0) & (closure[:-1] == 0))
+def closures(middles: list[float], closing: float, opening: float, frames: int, step: float = 1.0) -> np.ndarray:
+    moments = np.arange(0, frames, step)
+    return np.max([[blink_pulse(at - middle, closing, opening) for at in moments] for middle in middles], axis=0)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-@pytest.mark.parametrize("rate_hz", [0.05, 0.28, 0.5, 1.0, 2.0])
-def test_rate_and_range(rate_hz: float, seed: int) -> None:
-    fine = np.arange(0, len(TEN_MINUTES), 0.25)  # at 2 Hz the lids hardly rest between blinks
-    closure = blink_closure(fine, rate_hz, seed)
-    assert closure.dtype == np.float32
-    assert closure.min() == 0
-    assert closure.max() == 1
-    expected = rate_hz * 600
-    slack = max(0.3 * expected, 9)
-    assert abs(len(blink_starts(closure)) - expected) < slack
+@pytest.mark.parametrize("rate_hz", [0.05, 0.3, 1.0, 2.0])
+def test_urges_give_the_rate(rate_hz: float) -> None:
+    since = np.array([0, 0.5, 1.1, 1.2, 1.3, 1.4, 1.4])
+    urge = blink_urge(since, rate_hz, 2)
+    assert len(urge) == SINCE_FRAMES[-1] // 2 + 1
+    assert urge[0] == urge[1] == 0  # lids that are not open yet
+    random, last, blinks, steps = np.random.default_rng(3), 20, 0, 60_000
+    for draw in random.random(steps):
+        last += 1
+        if draw < 1 - np.exp(-urge[min(last, len(urge) - 1)]):
+            blinks, last = blinks + 1, 0
+    assert blinks / (steps * 2 / 25) == pytest.approx(rate_hz, rel=0.2)
+    assert not blink_urge(since, 0.0, 2).any()
 
 
-def test_no_blink_at_the_start_and_none_at_rate_zero() -> None:
-    for seed in range(200):
-        assert not blink_closure(np.arange(-50, 15), 2.0, seed).any()
-    assert not blink_closure(TEN_MINUTES, 0.0, 3).any()
-    assert blink_closure(np.zeros(0), 0.28, 3).shape == (0,)
-
-
-def test_blinks_keep_apart_but_for_occasional_doubles() -> None:
-    doubles, gaps = 0, []
-    for seed in range(8):
-        apart = np.diff(blink_starts(blink_closure(TEN_MINUTES, 0.28, seed)))
-        doubles += (apart < 20).sum()
-        gaps.append(apart[apart >= 20])
-    gaps = np.concatenate(gaps)
-    total = len(gaps) + doubles
-    assert gaps.min() >= 15  # after a double, counted from its second half
-    assert np.percentile(gaps, 2) >= 27
-    assert 0.02 * total < doubles < 0.2 * total
-    assert gaps.std() > 0.35 * gaps.mean()  # not a metronome
-
-
-def test_blink_closes_fast_and_opens_slowly() -> None:
-    fine = blink_closure(np.arange(0, 3000, 0.05), 0.28, 5).astype(np.float64)
-    start = blink_starts(fine)[0]
-    end = start + np.flatnonzero(fine[start + 1 :] == 0)[0] + 1
-    pulse = fine[start : end + 1]
-    full = np.flatnonzero(pulse == 1)
-    closing, hold, opening = full[0] * 0.05, (full[-1] - full[0]) * 0.05, (len(pulse) - full[-1]) * 0.05
-    assert 2 < closing < 4
-    assert 0.9 < hold < 2.2
-    assert 4.5 < opening < 7
-    assert opening > 1.4 * closing
-
-
-@pytest.mark.parametrize("rate_hz", [0.28, 2.0])
-def test_closure_has_a_continuous_velocity(rate_hz: float) -> None:
+def test_a_blink_closes_fast_and_opens_ever_more_slowly() -> None:
     step = 0.01
-    closure = blink_closure(np.arange(0, 1000, step), rate_hz, 1).astype(np.float64)
-    velocity = np.diff(closure) / step
-    assert np.abs(velocity).max() < (0.6 if rate_hz < 1 else 1.0)
-    assert np.abs(np.diff(velocity)).max() < 0.05  # a kink would jump by the velocity itself
+    pulse = closures([10], 1.0, 2.0, 40, step)
+    assert pulse.max() == pytest.approx(1, abs=1e-9)
+    assert (np.diff(pulse)[:999] >= 0).all()
+    assert (np.diff(pulse)[1001:] <= 0).all()
+    assert pulse[[0, 750]].tolist() == [0, 0]
+    assert pulse[[900, 1200]] == pytest.approx([0.5, 0.5], abs=0.02)  # the halves
+    assert not pulse[int((10 + 6 * 2) / step) :].any()
+    velocity = np.diff(pulse) / step
+    assert np.abs(np.diff(velocity)).max() < 0.06  # a kink would jump by the velocity itself
 
 
-def test_every_blink_is_fully_closed_in_some_frame() -> None:
-    closure = blink_closure(TEN_MINUTES, 0.28, 9)
-    starts = blink_starts(closure)
-    for start, stop in zip(starts, [*starts[1:], len(closure)], strict=True):
-        if start + 12 < len(closure):
-            assert closure[start:stop].max() > 0.99
+def test_blinks_are_found_as_they_were_made() -> None:
+    shape = mean_shape()
+    closure = closures([30.0, 71.4, 90.0], 1.0, 2.0, 150)
+    opening = eye_opening(shape + blink_displacement(shape, closure.astype(np.float32)))
+    assert 0.2 < opening[0] < 0.5
+    found = find_blinks(opening + np.random.default_rng(0).normal(0, 0.003, 150))
+    assert [blink.frame for blink in found] == [30, 72, 90]
+    assert all(blink.depth > 0.85 for blink in found)
+    assert found[0].closing == pytest.approx(1.0, abs=0.4)
+    assert found[0].opening == pytest.approx(2.0, abs=0.5)
 
 
-def test_any_split_and_order_gives_the_same_bits() -> None:
-    moments = np.arange(2000) * 25 / 30
-    whole = blink_closure(moments, 0.4, 11)
-    for packet in (1, 7, 8, 333):
-        parts = [blink_closure(moments[i : i + packet], 0.4, 11) for i in range(0, len(moments), packet)]
-        assert np.array_equal(np.concatenate(parts), whole)
-    assert np.array_equal(blink_closure(moments[::-1], 0.4, 11), whole[::-1])
-    assert not np.array_equal(blink_closure(moments, 0.4, 12), whole)
+def test_trembling_and_closed_eyes_do_not_blink() -> None:
+    random = np.random.default_rng(1)
+    assert not find_blinks(0.3 + random.normal(0, 0.01, 200))
+    closed = np.full(200, 0.3)
+    closed[60:] = 0.04  # and stay so
+    assert not find_blinks(closed)
+    squint = np.full(200, 0.3)
+    squint[80:84] = 0.22
+    assert not find_blinks(squint)
 
 
 def test_a_blink_closes_the_lids_without_crossing() -> None:
@@ -146,10 +132,6 @@ def test_a_closed_eye_does_not_blink() -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(ValueError, match="rate_hz: got 2.5"):
-        blink_closure(TEN_MINUTES, 2.5, 0)
-    with pytest.raises(ValueError, match="moments: got shape"):
-        blink_closure(TEN_MINUTES[None], 0.3, 0)
     with pytest.raises(ValueError, match=r"shape: got \(468, 3\)"):
         blink_displacement(mean_shape()[:MESH_POINTS], np.ones(1))
     with pytest.raises(ValueError, match="closure: got shape"):

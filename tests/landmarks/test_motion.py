@@ -7,19 +7,25 @@ import pytest
 
 from atldiff.landmarks.edit import EYES, at_fps, retarget, scale_expression, smooth
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
-from atldiff.landmarks.motion import PIVOT, GaussianSmoother, head_motion, pose_track
+from atldiff.landmarks.motion import PIVOT, GaussianSmoother, limited_turn, pose_track, softly_limited
 from atldiff.landmarks.shape import mean_shape
 from atldiff.types import LandmarkTrack
 
-TEN_MINUTES = np.arange(10 * 60 * 25)
 PORTRAIT_ROTATION = rotation_from_euler(np.float64(12.0), np.float64(-5.0), np.float64(3.0))
 PORTRAIT_TRANSLATION = np.array([250.0, 210.0, 8.0])
 PACKETS = (1, 3, 8, 50)
 
 
+def swaying(frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a head that turns (T, 3) in degrees and shifts (T, 2)."""
+    phase = 0.13 * np.arange(frames)[:, None] + np.arange(5)
+    wave = np.sin(phase) - np.sin(np.arange(5))
+    return wave[:, :3] * [3.0, 2.0, 1.5], wave[:, 3:] * 0.02
+
+
 def make_track(frames: int = 40, seed: int = 0) -> LandmarkTrack:
     draws = np.random.default_rng(seed)
-    euler, shift = head_motion(np.arange(frames), 3.0, seed)
+    euler, shift = swaying(frames)
     rotation, scale, translation = pose_track(PORTRAIT_ROTATION, 90.0, PORTRAIT_TRANSLATION, euler, shift)
     return LandmarkTrack(
         neutral=mean_shape().astype(np.float32),
@@ -32,52 +38,45 @@ def make_track(frames: int = 40, seed: int = 0) -> LandmarkTrack:
     )
 
 
-# head motion
+# a head's pose
 
 
-@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
-def test_head_motion_is_small_slow_and_starts_at_rest(seed: int) -> None:
-    euler, shift = head_motion(TEN_MINUTES, 1.0, seed)
-    assert euler.shape == (len(TEN_MINUTES), 3)
-    assert shift.shape == (len(TEN_MINUTES), 2)
-    settled = np.concatenate([euler, shift], axis=1)[50:]
-    rms = np.sqrt((settled**2).mean(axis=0))
-    assert np.allclose(rms, [1.0, 0.7, 0.5, 0.008, 0.008], rtol=0.15)
-    assert np.abs(euler).max() < 3
-    assert np.abs(np.diff(euler, axis=0)).max() < 0.3  # degrees a frame
-    spectrum = np.abs(np.fft.rfft(settled * np.hanning(len(settled))[:, None], axis=0)) ** 2
-    hertz = np.fft.rfftfreq(len(settled), 1 / 25)
-    inside = (hertz > 0.06) & (hertz < 0.46)
-    assert (spectrum[inside].sum(axis=0) > 0.99 * spectrum.sum(axis=0)).all()
-
-    start = np.concatenate(head_motion(np.array([-3.0, 0.0, 1e-4]), 1.0, seed), axis=1)
-    assert not start[:2].any()
-    assert np.abs(start[2] / 1e-4).max() < 1e-4  # velocity a frame
+@pytest.mark.parametrize(("yaw", "right", "left"), [(0.0, 14, 14), (18.0, 5, 14), (-12.0, 14, 10)])
+def test_turns_stay_within_what_one_picture_shows(yaw: float, right: float, left: float) -> None:
+    portrait = rotation_from_euler(np.float64(yaw), np.float64(0), np.float64(0))
+    sweep = np.linspace(-40, 40, 161)
+    turned, less = limited_turn(np.stack([sweep] * 3, axis=1), portrait)
+    assert turned[-1] == pytest.approx([right, 12, 25], rel=0.05)
+    assert turned[0] == pytest.approx([-left, -12, -25], rel=0.05)
+    assert (np.diff(turned, axis=0) > 0).all()  # what is further still goes further, without a step
+    assert np.diff(turned, axis=0).max() < 0.51
+    within = np.abs(sweep) <= 0.5 * min(right, left, 12)
+    assert np.array_equal(turned[within], np.stack([sweep] * 3, axis=1)[within])
+    assert not less[within].any()
+    assert less[[0, -1]].all()
 
 
-def test_head_motion_follows_seed_and_gain() -> None:
-    moments = np.arange(200)
-    euler, shift = head_motion(moments, 1.0, 4)
-    assert np.array_equal(head_motion(moments, 1.0, 4)[0], euler)
-    assert not np.allclose(head_motion(moments, 1.0, 5)[0], euler)
-    assert np.allclose(head_motion(moments, 2.0, 4)[1], 2 * shift)
-    assert not np.concatenate(head_motion(moments, 0.0, 4), axis=1).any()
-    with pytest.raises(ValueError, match="gain: got -1"):
-        head_motion(moments, -1, 4)
+def test_a_soft_limit_does_not_depend_on_the_split() -> None:
+    values = np.random.default_rng(0).normal(0, 2, 500)
+    whole = softly_limited(values, 1.0)
+    assert np.abs(whole).max() <= 1
+    for packet in PACKETS:
+        parts = [softly_limited(values[i : i + packet], 1.0) for i in range(0, len(values), packet)]
+        assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_head_motion_and_pose_do_not_depend_on_the_split() -> None:
-    moments = np.arange(700) * 25 / 24
+def test_the_pose_does_not_depend_on_the_split() -> None:
+    turns, shifts = swaying(700)
 
-    def pose(part: np.ndarray) -> np.ndarray:
+    def pose(part: slice) -> np.ndarray:
         rotation, scale, translation = pose_track(
-            PORTRAIT_ROTATION, 90.0, PORTRAIT_TRANSLATION, *head_motion(part, 1.3, 21)
+            PORTRAIT_ROTATION, 90.0, PORTRAIT_TRANSLATION, turns[part], shifts[part]
         )
         return np.concatenate([rotation.reshape(-1, 9), scale[:, None], translation], axis=1)
 
-    whole = pose(moments)
+    whole = pose(slice(None))
     for packet in PACKETS:
-        parts = [pose(moments[i : i + packet]) for i in range(0, len(moments), packet)]
+        parts = [pose(slice(i, i + packet)) for i in range(0, len(turns), packet)]
         assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -91,7 +90,7 @@ def test_pose_without_motion_is_the_portrait_s() -> None:
 
 
 def test_no_frames_give_no_frames() -> None:
-    euler, shift = head_motion(np.zeros(0), 1.0, 0)
+    euler, shift = swaying(0)
     rotation, scale, translation = pose_track(PORTRAIT_ROTATION, 90.0, PORTRAIT_TRANSLATION, euler, shift)
     assert (rotation.shape, scale.shape, translation.shape) == ((0, 3, 3), (0,), (0, 3))
     empty = make_track().slice(0, 0)

@@ -8,9 +8,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from atldiff.landmarks.blink import blink_closure, blink_displacement
+from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
-from atldiff.landmarks.motion import PIVOT, head_motion, pose_track
+from atldiff.landmarks.motion import PIVOT, RAMP_FRAMES, pose_track
+from atldiff.landmarks.motion_model import own_motion
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import (
@@ -53,34 +54,84 @@ def driving(track: LandmarkTrack, neutral: np.ndarray = NEUTRAL) -> DrivingTrack
     return DrivingTrack(track, neutral, ROTATION, SCALE, TRANSLATION, SIZE)
 
 
-@pytest.mark.parametrize(
-    "controls",
-    [Controls(), Controls(blink_rate_hz=1.0, head_motion=2.0, seed=3), Controls(still=True), Controls(blink_rate_hz=0)],
-    ids=["default", "lively", "still", "no blinks"],
-)
-def test_the_motion_model_is_blinks_and_head_motion(controls: Controls) -> None:
-    model = MotionModel(NEUTRAL, controls, ROTATION, SCALE, TRANSLATION)
-    assert not model.driven
-    moments = FRAMES.astype(np.float64)
-    gain, rate = (0.0, 0.0) if controls.still else (controls.head_motion, controls.blink_rate_hz)
-    blinks = blink_displacement(NEUTRAL, blink_closure(moments, rate, controls.seed))
-    euler_deg, shift = head_motion(moments, gain, controls.seed)
-    assert np.array_equal(model.displacements(FRAMES), blinks)
-    assert blinks.any() == (rate > 0)
+def spoken(frames: int, seed: int = 0) -> np.ndarray:
+    """Return log-mel columns (4 T, 80) of a sound that swells twice a second."""
+    swell = np.sin(np.arange(4 * frames) * 2 * np.pi / 50)[:, None]
+    return (np.random.default_rng(seed).normal(-1, 0.2, (4 * frames, 80)) + swell).clip(-3, 0.5).astype(np.float32)
+
+
+def model(controls: Controls, rotation: np.ndarray = ROTATION, frames: int = 60) -> MotionModel:
+    made = MotionModel(NEUTRAL, controls, rotation, SCALE, TRANSLATION)
+    made.hear(spoken(frames))
+    made.end()
+    return made
+
+
+def test_our_own_motion_begins_at_rest_on_the_portrait() -> None:
+    made = model(Controls(seed=2), frames=200)
+    assert not made.driven
+    frames = np.arange(200)
+    rotation, scale, translation = made.pose(frames)
+    assert np.array_equal(rotation[0], ROTATION.astype(np.float32))
+    assert np.allclose(translation[0], TRANSLATION)
+    assert (scale == np.float32(SCALE)).all()
+    turned = made.euler_deg(frames)
+    assert not turned[0].any()
+    assert np.abs(turned[1]).max() < 0.02
+    assert np.ptp(turned[int(RAMP_FRAMES) :], axis=0).min() > 0.5
+    moved = made.displacements(frames)
+    assert (moved.dtype, moved.shape) == (np.float32, (200, 478, 3))
+    assert not moved[0].any()
+    assert np.abs(moved[:, BROW_LEFT, 1]).max() > 0.002
+    assert not moved[:, np.concatenate([LIPS, JAW])].any()
+    assert np.array_equal(made.seen(frames), moved)
+
+
+def test_controls_steer_our_own_motion() -> None:
+    frames = np.arange(300)
+    plain = model(Controls(seed=5), frames=300)
+    half = model(Controls(seed=5, head_motion=0.5), frames=300)
+    assert np.allclose(half.euler_deg(frames)[:40], plain.euler_deg(frames)[:40] / 2, atol=1e-9)
+    unmoved = model(Controls(seed=5, head_motion=0, blink_rate_hz=1.0), frames=300)
+    assert not unmoved.euler_deg(frames).any()
+    assert (unmoved.pose(frames)[0] == ROTATION.astype(np.float32)).all()
+    assert unmoved.displacements(frames).any()  # blinks
+    staring = model(Controls(seed=5, head_motion=0, blink_rate_hz=0), frames=300)
+    assert not staring.displacements(frames).any()
+    other = model(Controls(seed=6), frames=300)
+    assert not np.allclose(other.euler_deg(frames), plain.euler_deg(frames), atol=0.1)
+
+
+def test_a_still_face_needs_no_sound() -> None:
+    still = MotionModel(NEUTRAL, Controls(still=True), ROTATION, SCALE, TRANSLATION)
+    assert not still.displacements(FRAMES).any()
+    assert not still.euler_deg(FRAMES).any()
     for ours, theirs in zip(
-        model.pose(FRAMES), pose_track(ROTATION, SCALE, TRANSLATION, euler_deg, shift), strict=True
+        still.pose(FRAMES), pose_track(ROTATION, SCALE, TRANSLATION, np.zeros((60, 3)), np.zeros((60, 2))), strict=True
     ):
         assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
-    assert np.array_equal(model.euler_deg(FRAMES), euler_deg)
+
+
+def test_a_turned_portrait_turns_less_on_that_side() -> None:
+    frames = np.arange(1500)
+    lively = own_motion("lively")
+    yaw: list[np.ndarray] = []
+    for angle in (0.0, 20.0):
+        portrait = rotation_from_euler(np.array(angle), np.array(0.0), np.array(0.0))
+        made = MotionModel(NEUTRAL, Controls(head_motion=2.0), portrait, SCALE, TRANSLATION, lively)
+        made.hear(spoken(1500))
+        made.end()
+        turned = made.euler_deg(frames)
+        assert (np.abs(turned) <= [14, 12, 25]).all()
+        yaw.append(turned[:, 0])
+    assert yaw[0].max() > 8
+    assert yaw[1].max() <= 5
+    assert np.array_equal(yaw[0][yaw[0] < 0], yaw[1][yaw[1] < 0])
 
 
 @pytest.mark.parametrize("kind", ["model", "driver"])
 def test_a_frame_does_not_depend_on_the_others(kind: str) -> None:
-    visible = (
-        MotionModel(NEUTRAL, Controls(blink_rate_hz=2.0), ROTATION, SCALE, TRANSLATION)
-        if kind == "model"
-        else driving(driver())
-    )
+    visible = model(Controls(blink_rate_hz=2.0)) if kind == "model" else driving(driver())
 
     def everything(frames: np.ndarray) -> list[np.ndarray]:
         return [visible.displacements(frames), *visible.pose(frames), visible.euler_deg(frames)]

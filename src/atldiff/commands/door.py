@@ -186,10 +186,16 @@ def open_portrait(
 def check_driving(path: Path | None, controls: Controls) -> None:
     """Raise unless a driving video or track, if there is one, can be opened and the face is not to be still.
 
+    Without one, the style of our own motion is looked for.
+
     Raises:
-        MediaError: it cannot. ValueError: the face is to be still.
+        MediaError: it cannot. ValueError: the face is to be still, or no such style.
     """
     if path is None:
+        if not controls.still:
+            from atldiff.methods.motion_style import check_style
+
+            check_style(controls.motion_style)
         return
     from atldiff.landmarks.visible import refuse_still
 

@@ -42,9 +42,10 @@ class Train:
     """Of atl-diff landmarks (landmarks-mel hears log-mel columns alone), the renderer mouth and then
     mouth-adversarial, renderer (one layer, half the scale); of atl-diff-paper paper-landmarks and paper-renderer; of
     difftalker difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a
-    codec of difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; debug; or a JSON file
-    such as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff", "model": {"preset": "paper"}}, or, over weights
-    of lmdiff-sync, {"preset": "lmdiff-joint", "frames": 5, "model": {"joint": {"sync_weight": 0.1}}}."""
+    codec of difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; of all methods the
+    motion of head, brows and blinks; debug; or a JSON file such as {"preset": "renderer", "steps": 100}, {"preset":
+    "lmdiff", "model": {"preset": "paper"}}, or, over weights of lmdiff-sync, {"preset": "lmdiff-joint", "frames": 5,
+    "model": {"joint": {"sync_weight": 0.1}}}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="RUN")]
@@ -283,8 +284,14 @@ def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     from atldiff.methods.difftalker import DiffTalkerModel
     from atldiff.methods.lmdiff import LMDiffModel
 
-    model = build(config.model)
-    parts = {"generator": model.generator, "renderer": model.renderer}
+    if config.stage == "motion":
+        from atldiff.training.motion_network import MotionNetwork
+
+        parts: dict[str, Any] = {"motion": MotionNetwork()}
+        model = None
+    else:
+        model = build(config.model)
+        parts = {"generator": model.generator, "renderer": model.renderer}
     if isinstance(model, LMDiffModel) and model.expert is not None:
         parts["expert"] = model.expert
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}

@@ -11,7 +11,7 @@ from atldiff.config.difftalker import DIFFTALKER_PRESETS, DiffTalkerConfig
 from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig
 from atldiff.config.paper import PAPER_PRESETS, PaperConfig
 
-Stage = Literal["landmarks", "renderer", "codec", "joint", "sync"]
+Stage = Literal["landmarks", "renderer", "codec", "joint", "sync", "motion"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,8 @@ class TrainConfig:
 
     stage: Stage = "renderer"
     """Which part is trained: `landmarks` (the generator), `renderer`, the `codec` under a latent renderer, generator
-    and renderer `joint`ly, through the landmarks, or the `sync` expert that may judge the latter."""
+    and renderer `joint`ly, through the landmarks, or the `sync` expert that may judge the latter; or the `motion` of
+    head, brows and blinks, which belongs to no method."""
     model: ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig = field(default_factory=ATLConfig)
     """Architecture of the whole method; the other stage's part is carried along unchanged."""
     steps: int = 12_000
@@ -31,7 +32,8 @@ class TrainConfig:
     """Parts in which each process works through its clips of a step, for less memory; the result is the same.
     1 to 4096; processes times parts divide `clips_per_batch`."""
     frames: int = 4
-    """Frames a clip. Renderer and joint: 2 to 64. Landmarks: 16 to 256. Codec: 1 to 64. Sync: 16 to 256."""
+    """Frames a clip. Renderer and joint: 2 to 64. Landmarks: 16 to 256. Codec: 1 to 64. Sync: 16 to 256.
+    Motion: 32 to 256."""
     optimiser: Literal["muon", "adamw"] = "muon"
     """Muon for hidden weights and AdamW for the rest, or AdamW alone."""
     learning_rate: float = 2.5e-3
@@ -84,7 +86,8 @@ class TrainConfig:
         check(1 <= self.clips_per_batch <= 4096, "clips_per_batch", self.clips_per_batch, "1 to 4096")
         check(1 <= self.accumulate <= 4096, "accumulate", self.accumulate, "1 to 4096")
         low, high = {
-            "renderer": (2, 64), "landmarks": (16, 256), "codec": (1, 64), "joint": (2, 64), "sync": (16, 256)
+            "renderer": (2, 64), "landmarks": (16, 256), "codec": (1, 64), "joint": (2, 64), "sync": (16, 256),
+            "motion": (32, 256),
         }[self.stage]  # fmt: skip
         check(low <= self.frames <= high, "frames", self.frames, f"{low} to {high} in the {self.stage} stage")
         check(self.optimiser in ("muon", "adamw"), "optimiser", self.optimiser, "'muon' or 'adamw'")
@@ -275,6 +278,20 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         exclude_sources=("lrw_ar",),
         save_every=250,
         probe_every=250,
+    ),
+    "motion": TrainConfig(
+        stage="motion",
+        steps=300,
+        clips_per_batch=32,
+        frames=96,
+        optimiser="adamw",
+        learning_rate=2e-3,
+        warmup_steps=20,
+        decay_share=0.5,
+        weight_decay=0.02,
+        ema=0.97,
+        save_every=100,
+        probe_every=100,
     ),
     "debug": TrainConfig(
         stage="renderer",

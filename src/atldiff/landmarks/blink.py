@@ -1,6 +1,9 @@
-"""Blinks: when they happen and what they do to the lids. A function of time and seed alone."""
+"""Blinks: how likely they are, what they do to the lids, and how they are found in a tracked face."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,25 +14,18 @@ FOLD_RIGHT = np.array([247, 30, 29, 27, 28, 56, 190])
 """Skin above the upper lid, point by point in the order of `LID_PAIRS_RIGHT`."""
 FOLD_LEFT = np.array([467, 260, 259, 257, 258, 286, 414])
 
-FIRST_FRAME = 0.6 * FPS
-"""No blink before this: a video starts on the photograph."""
-REFRACTORY_FRAMES = 1.2 * FPS
-DOUBLE_CHANCE = 0.08
-DOUBLE_FASTEST_HZ = 0.5
-"""No double blinks at rates above this one: there is no room for them."""
+SINCE_FRAMES = np.array([4, 8, 12, 20, 36, 60])
+"""Frames since the last blink at which its likelihood changes."""
+RELEASE = 6.0
+"""How long lids take to be where they were, as a multiple of the time to half of it."""
+OPEN_PERCENTILE = 80
+"""The eye opening of a clip that counts as open: blinks are short."""
+LEAST_DEPTH, CLOSEST_FRAMES = 0.35, 5
+"""A blink closes an eye by at least such a share; of two that are closer the deeper one counts."""
+BEFORE_FRAMES, AFTER_FRAMES = 10, 14
+"""Within so many frames an eye was, or is, open."""
 
-_SLOT_TRIALS = 6
-_TRIAL_CHANCE = 2 / 3
-_SLOT_EVENTS = _SLOT_TRIALS * _TRIAL_CHANCE
-_TIGHTEST = 0.64  # refractory time over mean interval; 6 x 0.64 < 4, so even the fullest slot has room
-
-_CLOSE_FRAMES = (2.6, 3.4)
-_HOLD_FRAMES = (1.0, 2.0)
-_OPEN_FRAMES = (5.0, 6.5)
-_DOUBLE_GAP_FRAMES = 2.0
-_LONGEST_FRAMES = _CLOSE_FRAMES[1] + _HOLD_FRAMES[1] + _OPEN_FRAMES[1]
-
-_STREAM = 1  # keeps these draws apart from those of the head motion of the same seed
+EYE_CORNERS = ((33, 133), (362, 263))
 
 UPPER_SHARE = 0.86
 """Part of the gap that the upper lid covers; with the lower lid's, 2 % of the gap stays: lids never cross."""
@@ -40,34 +36,13 @@ NARROWEST_GAP = 0.03
 """An eye open by less than this, in outer-eye-corner distances, is taken for closed and does not blink."""
 
 
-def blink_closure(moments: np.ndarray, rate_hz: float, seed: int) -> np.ndarray:
-    """Return how far the lids are closed at given moments.
+class Blink(NamedTuple):
+    """A blink that was seen: its frame, its depth in shares of the open eye, and frames to half of it on both sides."""
 
-    moments: (T,) frame indices at 25 frames a second, fractions allowed, in any order.
-    rate_hz: mean blinks a second, 0 to 2; above about 0.5 the refractory time shrinks with the mean interval.
-
-    Returns:
-        closure (T,) float32 in [0, 1]; every value depends on its own moment, the rate and the seed only.
-
-    Raises:
-        ValueError: `rate_hz` is out of range or `moments` is not one-dimensional.
-    """
-    moments = np.asarray(moments, np.float64)
-    if moments.ndim != 1:
-        raise ValueError(f"moments: got shape {moments.shape}, expected (T,) frame indices")
-    if not 0 <= rate_hz <= 2:
-        raise ValueError(f"rate_hz: got {rate_hz}, expected 0 to 2 blinks a second")
-    if not len(moments) or not rate_hz:
-        return np.zeros(len(moments), np.float32)
-    interval = FPS * (1 + _double_chance(rate_hz)) / rate_hz
-    slot_frames = _SLOT_EVENTS * interval
-    slots = np.maximum(np.floor((moments - FIRST_FRAME) / slot_frames), 0).astype(np.int64)
-    used, which = np.unique(slots, return_inverse=True)
-    blinks = np.stack([_blinks(int(slot), rate_hz, interval, seed) for slot in used])[which]  # (T, 12, 4)
-    start, closing, hold, opening = np.moveaxis(blinks, -1, 0)
-    since = moments[:, None] - FIRST_FRAME - start
-    pulses = _ease(since / closing) * (1 - _ease((since - closing - hold) / opening))
-    return pulses.max(axis=1).astype(np.float32)
+    frame: int
+    depth: float
+    closing: float
+    opening: float
 
 
 def blink_displacement(shape: np.ndarray, closure: np.ndarray) -> np.ndarray:
@@ -98,32 +73,74 @@ def blink_displacement(shape: np.ndarray, closure: np.ndarray) -> np.ndarray:
     return closure.astype(np.float32)[:, None, None] * closed.astype(np.float32)
 
 
-def _double_chance(rate_hz: float) -> float:
-    return DOUBLE_CHANCE if rate_hz <= DOUBLE_FASTEST_HZ else 0.0
+def blink_urge(since: np.ndarray, blink_hz: float, step_frames: int) -> np.ndarray:
+    """Return the blinks a step (S,), by the steps since the last one, that give a mean rate; the last for all later.
 
-
-def _blinks(slot: int, rate_hz: float, interval: float, seed: int) -> np.ndarray:
-    """Draw a slot's blinks: (12, 4) start in frames from `FIRST_FRAME`, closing, hold and opening frames.
-
-    A slot is four mean intervals long and holds four blinks in the mean, placed at random with the refractory time
-    between them and before the slot's end, so no blink touches another slot. Rows without a blink start at infinity.
+    since: (7,) how likely they are, relative to one another, between `SINCE_FRAMES`. step_frames: of a step.
     """
-    draws = np.random.default_rng([seed, _STREAM, slot])
-    refractory = min(REFRACTORY_FRAMES, _TIGHTEST * interval)
-    count = int((draws.random(_SLOT_TRIALS) < _TRIAL_CHANCE).sum())
-    free = _SLOT_EVENTS * interval - count * refractory
-    starts = slot * _SLOT_EVENTS * interval + np.sort(draws.random(count)) * free + np.arange(count) * refractory
-    low, high = np.transpose([_CLOSE_FRAMES, _HOLD_FRAMES, _OPEN_FRAMES])
-    phases = (low + (high - low) * draws.random((2 * _SLOT_TRIALS, 3))) * min(1.0, refractory / _LONGEST_FRAMES)
-    blinks = np.concatenate([np.full((2 * _SLOT_TRIALS, 1), np.inf), phases], axis=1)
-    blinks[:count, 0] = starts
-    double = np.flatnonzero(draws.random(count) < _double_chance(rate_hz))
-    ends = blinks[double].sum(axis=1)
-    blinks[_SLOT_TRIALS + double, 0] = ends + _DOUBLE_GAP_FRAMES
+    steps = np.arange(int(SINCE_FRAMES[-1]) // step_frames + 1)
+    shape = since[np.searchsorted(SINCE_FRAMES, steps * step_frames, side="right")].astype(np.float64)
+    if not blink_hz:
+        return np.zeros(len(shape))
+    low, high = 1e-6, 1e3
+    factor = 1.0
+    for _ in range(60):  # the mean interval falls with the factor
+        factor = math.sqrt(low * high)
+        stays = np.exp(-factor * shape[1:])
+        alive = np.cumprod(stays)
+        mean = 1 + alive[:-1].sum() + alive[-1] / max(1 - stays[-1], 1e-12)
+        low, high = (factor, high) if mean > FPS / (step_frames * blink_hz) else (low, factor)
+    return factor * shape
+
+
+def blink_pulse(since: float, closing: float, opening: float) -> float:
+    """Return how far a blink is done, 0 to 1, so many frames after its middle.
+
+    closing, opening: frames before and after the middle at which it is half done. Lids fall, and open ever more slowly.
+    """
+    if since <= 0:
+        return _ease(1 + since / (2 * closing))
+    return _ease((RELEASE * opening - since) / ((RELEASE - 1) * opening)) / (1 + (since / opening) ** 2)
+
+
+def _ease(value: float) -> float:
+    value = min(max(value, 0.0), 1.0)
+    return value * value * (3 - 2 * value)
+
+
+def eye_opening(shapes: np.ndarray) -> np.ndarray:
+    """Return the mean lid gap over the eye's width of both eyes (T,) of shapes (T, 478, 3)."""
+    ratios = []
+    for pairs, (first, second) in zip((LID_PAIRS_RIGHT, LID_PAIRS_LEFT), EYE_CORNERS, strict=True):
+        gap = np.linalg.norm(shapes[:, pairs[1:6, 1], :2] - shapes[:, pairs[1:6, 0], :2], axis=-1).mean(axis=1)
+        ratios.append(gap / np.maximum(np.linalg.norm(shapes[:, first, :2] - shapes[:, second, :2], axis=-1), 1e-9))
+    return np.mean(ratios, axis=0)
+
+
+def find_blinks(opening: np.ndarray) -> list[Blink]:
+    """Return the blinks of eye openings (T,): eyes that close by more than a third and open again."""
+    closed = 1 - opening / max(float(np.percentile(opening, OPEN_PERCENTILE)), 1e-9)
+    peaks: list[int] = []
+    for frame in range(1, len(closed) - 1):
+        if closed[frame] > LEAST_DEPTH and closed[frame] >= closed[frame - 1] and closed[frame] > closed[frame + 1]:
+            if not peaks or frame - peaks[-1] >= CLOSEST_FRAMES:
+                peaks.append(frame)
+            elif closed[frame] > closed[peaks[-1]]:
+                peaks[-1] = frame
+    blinks = []
+    for frame in peaks:
+        depth = float(closed[frame])
+        around = closed[max(0, frame - BEFORE_FRAMES) : frame].min(), closed[frame + 1 : frame + AFTER_FRAMES].min()
+        if max(around) < 0.25 * depth + 0.08:
+            blinks.append(Blink(frame, depth, _half(closed[frame::-1]), _half(closed[frame:])))
     return blinks
 
 
-def _ease(value: np.ndarray) -> np.ndarray:
-    """Return the ramp from 0 to 1 over [0, 1] whose slope is zero at both ends."""
-    value = np.clip(value, 0.0, 1.0)
-    return value * value * (3 - 2 * value)
+def _half(closed: np.ndarray) -> float:
+    """Return after how many frames a closure falls to half its first value."""
+    below = np.flatnonzero(closed <= closed[0] / 2)
+    if not below.size:
+        return float(len(closed))
+    after = int(below[0])
+    high, low = closed[after - 1], closed[after]
+    return after - 1 + float((high - closed[0] / 2) / max(high - low, 1e-9))

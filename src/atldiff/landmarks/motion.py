@@ -1,4 +1,4 @@
-"""Head motion and smoothing over time, each giving a stream what it gives a file, bit for bit."""
+"""A head's pose and smoothing over time, each giving a stream what it gives a file, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,55 +6,21 @@ import math
 
 import numpy as np
 
-from atldiff.landmarks.geometry import rotation_from_euler
+from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
 from atldiff.timebase import FPS
 
 PIVOT = np.array([0.0, 1.0, 0.9])
 """Where the head turns, in canonical space: the base of the skull, at the mouth's height and behind the ears."""
+MOST_TURNED_DEG = np.array([14.0, 12.0, 25.0])
+"""Yaw, pitch and roll that a head comes near to on a portrait, and never passes: of one picture no more of the other
+side can be shown. Half of it is carried over as it is."""
+MOST_AWAY_DEG, LEAST_AWAY_DEG = 22.0, 5.0
+"""Yaw that a portrait whose head is already turned comes near to on that side; but it may always turn a little more."""
 RAMP_FRAMES = 1.5 * FPS
 """The motion grows from nothing over this time: a video starts on the photograph."""
 
-_RMS = np.array([1.0, 0.7, 0.5, 0.008, 0.008])  # yaw, pitch, roll in degrees; shift x, y in canonical units
-_TONES = 4
-_LOWEST_HZ, _HIGHEST_HZ = 0.07, 0.45
-_TILT = -0.7  # amplitude over frequency, as a power: slow drifts are wide, quick ones small
-_STREAM = 2  # keeps these draws apart from those of the blinks of the same seed
-
-# numpy's own sine may round differently with the array's length; libm's does not.
-_sine = np.vectorize(math.sin, otypes=[np.float64])
-
-
-def head_motion(moments: np.ndarray, gain: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a small slow drift of the head at given moments.
-
-    moments: (T,) frame indices at 25 frames a second, fractions allowed. gain: 1 is about one degree of yaw (RMS).
-
-    Returns:
-        yaw, pitch and roll (T, 3) in degrees and shift (T, 2) in canonical units, float64, all zero and at rest at
-        frame 0; every value depends on its own moment, the gain and the seed only.
-
-    Raises:
-        ValueError: `moments` is not one-dimensional or `gain` is negative.
-    """
-    moments = np.asarray(moments, np.float64)
-    if moments.ndim != 1:
-        raise ValueError(f"moments: got shape {moments.shape}, expected (T,) frame indices")
-    if not 0 <= gain < math.inf:
-        raise ValueError(f"gain: got {gain}, expected a number of at least 0")
-    draws = np.random.default_rng([seed, _STREAM]).random((2, len(_RMS), _TONES))
-    # One tone in each of four equal parts of the octaves: never in step with one another.
-    octaves = (np.arange(_TONES) + draws[0]) / _TONES
-    frequency = _LOWEST_HZ * (_HIGHEST_HZ / _LOWEST_HZ) ** octaves  # (5, 4)
-    amplitude = frequency**_TILT
-    amplitude *= (_RMS * math.sqrt(2.0))[:, None] / np.linalg.norm(amplitude, axis=1, keepdims=True)
-    ramp = gain * ease(moments / RAMP_FRAMES)
-    motion = np.zeros((len(moments), len(_RMS)))
-    for axis in range(len(_RMS)):
-        for tone in range(_TONES):
-            turns = frequency[axis, tone] * moments / FPS + draws[1, axis, tone]
-            motion[:, axis] += amplitude[axis, tone] * _sine(2 * math.pi * turns)
-    motion *= ramp[:, None]
-    return motion[:, :3], motion[:, 3:]
+# numpy's own may round differently with the array's length; libm's does not.
+_tanh = np.vectorize(math.tanh, otypes=[np.float64])
 
 
 def pose_track(
@@ -78,6 +44,28 @@ def pose_track(
         np.full(len(turn), scale, np.float32),
         (np.asarray(translation, np.float64) + pixels).astype(np.float32),
     )
+
+
+def limited_turn(turned: np.ndarray, portrait: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return turns (T, 3), in degrees from a portrait's pose, no wider than one picture shows; and where they are less.
+
+    turned: yaw, pitch and roll about the head's own axes. portrait: (3, 3) rotation of the head that is to turn.
+
+    Returns:
+        the turns, which half way to the limit are as they are, and (T,) whether one of the three was changed.
+    """
+    most = np.tile(MOST_TURNED_DEG, (len(turned), 1))
+    yaw = float(euler_degrees(np.asarray(portrait, np.float64))[0])
+    away = min(MOST_TURNED_DEG[0], max(LEAST_AWAY_DEG, MOST_AWAY_DEG - abs(yaw)))
+    most[turned[:, 0] * yaw > 0, 0] = away
+    return softly_limited(turned, most), np.asarray((np.abs(turned) > most / 2).any(axis=1))
+
+
+def softly_limited(values: np.ndarray, most: np.ndarray | float) -> np.ndarray:
+    """Return values that come near to `most`, on either side, and never pass it; up to half of it they stay."""
+    free = np.asarray(most) / 2
+    beyond = np.maximum(np.abs(values) - free, 0)
+    return np.where(beyond > 0, np.sign(values) * (free + free * _tanh(beyond / free)), values)
 
 
 class GaussianSmoother:

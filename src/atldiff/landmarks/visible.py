@@ -7,19 +7,27 @@ from typing import Protocol
 
 import numpy as np
 
-from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT, NARROWEST_GAP, blink_closure, blink_displacement
+from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT, NARROWEST_GAP, blink_displacement
 from atldiff.landmarks.edit import retarget
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
-from atldiff.landmarks.motion import PIVOT, head_motion, pose_track
+from atldiff.landmarks.motion import PIVOT, RAMP_FRAMES, ease, limited_turn, pose_track, softly_limited
+from atldiff.landmarks.motion_codes import BROWS, CODES, POSE, SHIFT
+from atldiff.landmarks.motion_model import (
+    DEFAULT_STYLE,
+    MotionFrames,
+    MotionStream,
+    Style,
+    Weights,
+    own_motion,
+)
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT
 from atldiff.types import Controls, LandmarkTrack
 
-MOST_TURNED_DEG = np.array([14.0, 12.0, 25.0])
-"""Yaw, pitch and roll that a driver's head comes near to on a portrait, and never passes: of one picture no more of the
-other side can be shown. Half of it is carried over as it is."""
-MOST_AWAY_DEG, LEAST_AWAY_DEG = 22.0, 5.0
-"""Yaw that a portrait whose head is already turned comes near to on that side; but it may always turn a little more."""
+MOST_SHIFT = 0.16
+"""How far, in eye distances, our own head moves sideways or up and down, and never further."""
+KEPT_FRAMES = 512
+"""Frames before the last that may be asked for again."""
 MAX_LID_RATIO = 2.0
 """A driver's lids move at most this much more, or less, on a portrait whose eyes are open wider, or less wide."""
 
@@ -47,6 +55,14 @@ class SeenMotion(Protocol):
 class VisibleMotion(SeenMotion, Protocol):
     """A portrait's face and head outside speech, likewise."""
 
+    def hear(self, columns: np.ndarray) -> None:
+        """Take the next log-mel columns (C, 80): a frame may be asked for when those to its end are there."""
+        ...
+
+    def end(self) -> None:
+        """Let there be silence after what was heard."""
+        ...
+
     def displacements(self, frames: np.ndarray) -> np.ndarray:
         """Return displacements (F, 478, 3) float32 in canonical units, to be added to those of speech."""
         ...
@@ -57,9 +73,10 @@ class VisibleMotion(SeenMotion, Protocol):
 
 
 class MotionModel:
-    """Blinks and a small drift of the head, as the controls say.
+    """Head, brows and blinks that go with what is said, as the controls say.
 
-    neutral: (478, 3) canonical shape of the portrait. rotation (3, 3), scale () and translation (3,): its pose.
+    neutral: (478, 3) canonical shape of the portrait. rotation (3, 3), scale () and translation (3,): its pose. motion:
+    weights and style, natural ones of our own when left out; a face that is to be still needs none.
     """
 
     driven = False
@@ -71,26 +88,57 @@ class MotionModel:
         rotation: np.ndarray,
         scale: np.ndarray | float,
         translation: np.ndarray,
+        motion: tuple[Weights, Style] | None = None,
     ) -> None:
-        self._neutral, self._pose, self._seed = neutral, (rotation, scale, translation), controls.seed
-        self._blink_rate_hz = 0.0 if controls.still else controls.blink_rate_hz
-        self._head_motion = 0.0 if controls.still else controls.head_motion
+        self._neutral, self._pose = neutral, (rotation, scale, translation)
+        self._gain = controls.head_motion
+        self._stream = None
+        if not controls.still:
+            weights, style = motion or own_motion(DEFAULT_STYLE)
+            self._stream = MotionStream(weights, style, controls.seed, controls.blink_rate_hz)
+            self._brows = weights["brows"]
+
+    def hear(self, columns: np.ndarray) -> None:
+        """Take the next log-mel columns (C, 80)."""
+        if self._stream is not None:
+            self._stream.hear(columns)
+
+    def end(self) -> None:
+        """Let there be silence after what was heard."""
+        if self._stream is not None:
+            self._stream.end()
 
     def displacements(self, frames: np.ndarray) -> np.ndarray:
-        """Return the blinks, (F, 478, 3) float32."""
-        return blink_displacement(self._neutral, blink_closure(_moments(frames), self._blink_rate_hz, self._seed))
+        """Return blinks and brows, (F, 478, 3) float32."""
+        codes, closure = self._frames(frames)
+        moved = blink_displacement(self._neutral, closure)
+        if self._stream is not None:
+            moved += codes[:, BROWS, None, None].astype(np.float32) * self._brows
+        return moved
 
     def seen(self, frames: np.ndarray) -> np.ndarray:
-        """Return the blinks, (F, 478, 3) float32: there is no speech in them."""
+        """Return blinks and brows, (F, 478, 3) float32: there is no speech in them."""
         return self.displacements(frames)
 
     def pose(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rotation (F, 3, 3), scale (F,) and translation (F, 3), float32."""
-        return pose_track(*self._pose, *head_motion(_moments(frames), self._head_motion, self._seed))
+        """Return rotation (F, 3, 3), scale (F,) and translation (F, 3), float32; forget what is long past."""
+        codes = self._frames(frames)[0]
+        if self._stream is not None and len(frames):
+            self._stream.forget(int(np.max(frames)) - KEPT_FRAMES)
+        return pose_track(*self._pose, codes[:, POSE], softly_limited(codes[:, SHIFT], MOST_SHIFT))
 
     def euler_deg(self, frames: np.ndarray) -> np.ndarray:
         """Return yaw, pitch and roll (F, 3) in degrees."""
-        return head_motion(_moments(frames), self._head_motion, self._seed)[0]
+        return self._frames(frames)[0][:, POSE]
+
+    def _frames(self, frames: np.ndarray) -> MotionFrames:
+        """Return what the controls and one picture leave of the motion."""
+        if self._stream is None:
+            return MotionFrames(np.zeros((len(frames), CODES)), np.zeros(len(frames), np.float32))
+        codes, closure = self._stream.frames(frames)
+        codes = codes * (self._gain * ease(np.maximum(frames, 0) / RAMP_FRAMES))[:, None]
+        codes[:, POSE] = limited_turn(codes[:, POSE], self._pose[0])[0]
+        return MotionFrames(codes, closure)
 
 
 class DrivingTrack:
@@ -125,6 +173,12 @@ class DrivingTrack:
         ):
             self._share[eye, 1] *= _lid_ratio(neutral, track.neutral, pairs)
 
+    def hear(self, columns: np.ndarray) -> None:
+        """Take log-mel columns (C, 80), of which a driver knows nothing."""
+
+    def end(self) -> None:
+        """Let there be silence: a driver goes on."""
+
     def displacements(self, frames: np.ndarray) -> np.ndarray:
         """Return the driver's displacements (F, 478, 3) float32, none where speech alone moves the face."""
         return self._track.displacements[self._forth_and_back(frames)] * self._share
@@ -156,14 +210,17 @@ def open_visible(
     scale: np.ndarray | float,
     translation: np.ndarray,
     size: tuple[int, int],
+    motion: tuple[Weights, Style] | None = None,
 ) -> VisibleMotion:
     """Return what moves a portrait apart from speech: a driving track at 25 frames a second, or our motion model.
+
+    motion: weights and style of the latter.
 
     Raises:
         ValueError: a driving track without frames, or one for a face that is to be still.
     """
     if driving is None:
-        return MotionModel(neutral, controls, rotation, scale, translation)
+        return MotionModel(neutral, controls, rotation, scale, translation, motion)
     refuse_still(controls)
     return DrivingTrack(driving, neutral, rotation, scale, translation, size)
 
@@ -181,22 +238,12 @@ def _turned_less(track: LandmarkTrack, portrait: np.ndarray) -> LandmarkTrack:
     """
     rotation = track.rotation.astype(np.float64)
     turned = euler_degrees(rotation[0].T @ rotation)  # (T, 3)
-    most = np.tile(MOST_TURNED_DEG, (len(turned), 1))
-    yaw = float(euler_degrees(np.asarray(portrait, np.float64))[0])
-    away = min(MOST_TURNED_DEG[0], max(LEAST_AWAY_DEG, MOST_AWAY_DEG - abs(yaw)))
-    most[turned[:, 0] * yaw > 0, 0] = away
-    free = most / 2
-    beyond = np.maximum(np.abs(turned) - free, 0)
-    limited = np.where(beyond > 0, np.sign(turned) * (free + free * np.tanh(beyond / free)), turned)
+    limited, less = limited_turn(turned, portrait)
     kept = rotation.copy()
-    far = np.flatnonzero(beyond.max(axis=1))
+    far = np.flatnonzero(less)
     kept[far] = rotation[0] @ rotation_from_euler(*limited[far].T)
     moved = track.scale[:, None] * ((rotation - kept) @ PIVOT)
     return replace(track, rotation=kept.astype(np.float32), translation=(track.translation + moved).astype(np.float32))
-
-
-def _moments(frames: np.ndarray) -> np.ndarray:
-    return np.maximum(frames, 0).astype(np.float64)
 
 
 def _lid_ratio(portrait: np.ndarray, driver: np.ndarray, pairs: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.visible import open_visible
 from atldiff.methods.generators import open_generator
+from atldiff.methods.motion_style import open_motion
 from atldiff.stages import stage
 from atldiff.timebase import FPS, duration_s, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
@@ -53,7 +54,9 @@ class TrackStream:
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
         self._voice, self._gate = VoiceStream(), SpeechGate()
-        self._visible = open_visible(driving, controls, self._neutral, rotation, scale, translation, self._size)
+        motion = None if driving is not None or controls.still else open_motion(controls.motion_style)
+        pose = (rotation, scale, translation)
+        self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, motion)
         self._predicted = open_generator(generator, portrait, closed, controls, self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)
@@ -67,6 +70,7 @@ class TrackStream:
         with stage("features"):
             mel, levels = self._mel.push(samples)
             voice = self._voice.push(samples)
+        self._visible.hear(mel)
         with stage("generator"):
             coefficients = self._predicted.push(samples, mel, levels[:, 1])
         return self._advance(coefficients, self._gate.push(voice, levels[:, 0]), last=False)
@@ -80,6 +84,8 @@ class TrackStream:
         with stage("features"):
             mel, levels = self._mel.flush(self._samples)
             voice = self._voice.flush()
+        self._visible.hear(mel)
+        self._visible.end()
         with stage("generator"):
             first = self._predicted.push(np.zeros(0, np.float32), mel, levels[:, 1])
             coefficients = np.concatenate([first, self._predicted.flush(frames)])

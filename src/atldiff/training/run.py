@@ -28,6 +28,7 @@ from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import landmarks_task
 from atldiff.training.latent_renderer_task import latent_renderer_task
 from atldiff.training.loop import train
+from atldiff.training.motion_task import motion_task, save_motion
 from atldiff.training.mouth_task import mouth_task
 from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.processes import ALONE
@@ -94,8 +95,19 @@ def train_stage(
     if processes.is_main and manifest.usable(Split.TRAIN) and not manifest.usable(Split.VAL):
         logger.warning("no clip to validate on, so only training losses are told: %s", why_empty(manifest))
     source = None if start is None else checkpoint.locate(start)
-    config = replace(config, model=_architecture(config, manifest, source))
     torch.manual_seed(config.seed)
+    if config.stage == "motion":
+        if source is not None:
+            raise CheckpointError(
+                f"weights {start}: got them for the stage motion, which starts afresh; leave them out"
+            )
+        task = motion_task(manifest, config, lambda weights: save_motion(weights, out / CHECKPOINT_FOLDER))
+        task.module.to(processes.device)
+        return train(
+            task, config, out,
+            processes=processes, workers=workers, stop_after=stop_after, minutes=minutes, progress=progress,
+        )  # fmt: skip
+    config = replace(config, model=_architecture(config, manifest, source))
     model = build(config.model)
     if source is not None:
         checkpoint.load_into(model, source, parts=_carried(config, source))
