@@ -88,13 +88,16 @@ def test_length_is_exact(head, portrait) -> None:
         assert len(head(portrait, np.full(samples, 0.01, np.float32))) == frames
 
 
-def test_frames_come_before_the_end_of_the_stream(atl_head, portrait, speech) -> None:
+@pytest.mark.parametrize("hears", ["mel", "whisper"])
+def test_frames_come_before_the_end_of_the_stream(hears, random_model, random_whisper_model, portrait, speech) -> None:
+    chosen = random_model if hears == "mel" else random_whisper_model
+    head = TalkingHead(chosen, device="cpu", dtype="float32")
     # a window of ten frames, four frames of look-ahead, and 120 samples for the last column of the features
-    assert packets_before_a_frame(atl_head, portrait, speech) == 15
+    assert packets_before_a_frame(head, portrait, speech) == 15
     exact = 14 * 640 + 120
-    next(atl_head.stream(portrait, stopping(speech[:exact])))
+    next(head.stream(portrait, stopping(speech[:exact])))
     with pytest.raises(Over):
-        next(atl_head.stream(portrait, stopping(speech[: exact - 1])))
+        next(head.stream(portrait, stopping(speech[: exact - 1])))
 
 
 def test_the_published_method_streams_by_the_second(paper_head, portrait, speech) -> None:

@@ -73,7 +73,7 @@ def test_windows_side_by_side_do_not_hear_one_another(encoder: SpeechEncoder) ->
     assert torch.allclose(both[1:], alone, atol=1e-3)
 
 
-@pytest.mark.parametrize("gain_db", [-15.0, 6.0])
+@pytest.mark.parametrize("gain_db", [-50.0, -15.0, 18.0])
 def test_a_recording_s_level_does_not_show(encoder: SpeechEncoder, gain_db: float) -> None:
     hear = Listener(encoder)
     peaks = np.full(FRAMES * COLUMNS_PER_FRAME, -20.0, np.float32)
@@ -83,10 +83,10 @@ def test_a_recording_s_level_does_not_show(encoder: SpeechEncoder, gain_db: floa
     assert not torch.allclose(said, hear(vowels(), peaks + 6), atol=2e-2)  # the level that they are told is used
 
 
-def test_silence_is_not_made_loud() -> None:
-    assert gain_of(np.array([-200.0, -100.0])) == pytest.approx(10**1.5)
+def test_gain_is_bounded() -> None:
+    assert gain_of(np.array([-200.0, -100.0])) == pytest.approx(10**3.5)
     assert gain_of(np.array([-200.0, -14.0])) == 1.0
-    assert gain_of(np.array([6.0])) == pytest.approx(10**-0.6)
+    assert gain_of(np.array([9.0])) == pytest.approx(0.1)
 
 
 def test_bfloat16_says_nearly_the_same(encoder: SpeechEncoder) -> None:

@@ -22,6 +22,7 @@ from atldiff import checkpoint
 from atldiff.config import TRAIN_PRESETS, ATLConfig, GeneratorConfig, RendererConfig, TrainConfig
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.speech import ClipSpeech, coefficients, in_step, load_speech
+from atldiff.data.spoken import Spoken
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
@@ -571,6 +572,29 @@ class TestHeardStates:
             target = batch["coefficients"][row, known, 0].numpy() / unit
             windows = (moments[at:][: len(target)] for moments in spoken for at in range(len(moments)))
             assert any(len(own) == len(target) and np.allclose(own, target, atol=0.02) for own in windows)
+
+
+    def test_speech_of_known_sounds_only_asks_lips_to_meet_and_to_part(
+        self, prepared: Manifest, train: list[ClipSpeech], heard: dict[str, list[HeardClip]], tmp_path: Path
+    ) -> None:
+        phonemes = (("a", 0.0, 0.4), ("p", 0.4, 0.48), ("a", 0.48, 0.8))
+        speech = Spoken("spoken-x", np.random.default_rng(0).normal(0, 0.1, 12_800).astype(np.float32), phonemes)
+        manifest = Manifest(prepared.entries, tmp_path)
+        said = heard_clips(manifest, {speech.name: speech.samples}, HEARING.model.generator, self.hear)
+        basis, scale = np.zeros((4, 478, 3), np.float32), np.ones(4, np.float32)
+        source = StatesSet(
+            train, heard | said, np.zeros((len(train), 2), np.float32), basis, scale, frames=16, seed=0, spoken=[speech]
+        )
+        batch = source.batch(0, range(60))
+        asked = (batch["closed"] + batch["parted"]).any(1)
+        assert 3 <= asked.sum() <= 30  # about a fifth
+        assert not batch["valid"][asked].any()
+        assert batch["valid"][~asked].any()
+        assert ((batch["closed"] == 0) | (batch["parted"] == 0)).all()
+        assert batch["closed"].any()
+        assert batch["parted"].any()
+        repeated = source.batch(0, range(30, 60))
+        assert torch.equal(repeated["states"], batch["states"][30:])
 
 
 class FollowsTheFirstBands(nn.Module):

@@ -28,7 +28,8 @@ WEIGHTS = Path(str(files("atldiff.audio").joinpath("whisper_base"))) / "model.sa
 _BANDS, _FFT, _HOP = 80, 400, 160
 _LOUD_DB = -14.0
 """What a window's loudest peak is brought to, in dB re full scale."""
-_LEAST_GAIN_DB, _MOST_GAIN_DB = -12.0, 30.0
+_LEAST_GAIN_DB, _MOST_GAIN_DB = -20.0, 70.0
+"""The rounding of 16 bits, at -101 dB, stays 17 dB below speech."""
 _BREAK_HZ, _BREAK_MEL, _LOG_STEP = 1000.0, 15.0, np.log(6.4) / 27
 """Slaney's mel scale: linear up to 1 kHz, 27 steps to a factor of 6.4 above."""
 

@@ -156,7 +156,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "landmarks": TrainConfig(
         stage="landmarks",
         model=ATLConfig(generator=GeneratorConfig(features="whisper", blocks=3)),
-        steps=240,
+        steps=400,
         clips_per_batch=16,
         frames=32,
         decay_share=0.5,
@@ -167,8 +167,8 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         ema=0.98,
         spoken=1,
         exclude_sources=("lrw_ar",),
-        save_every=40,
-        probe_every=40,
+        save_every=100,
+        probe_every=50,
     ),
     "landmarks-mel": TrainConfig(
         stage="landmarks",

@@ -120,7 +120,7 @@ class _Engine:
         except OSError:
             raise DataError(
                 f"espeak-ng: no {LIBRARY}, expected the speech synthesiser: install it, such as by "
-                "`apt-get install espeak-ng`"
+                "`apt-get install espeak-ng`; training does without it where `spoken` is 0"
             ) from None
         kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
         self._take = kind(self._keep)  # the library holds a pointer to it

@@ -10,7 +10,6 @@ from torch import nn
 
 from atldiff.export.networks import DENOISER, GENERATOR, networks_of
 from atldiff.export.runtime import open_network, other_window
-from atldiff.landmarks.generator import FoldedNetworks
 from atldiff.methods.atl import ATLModel
 
 if TYPE_CHECKING:
@@ -37,8 +36,10 @@ def attach(model: Model, export: Export, *, dtype: torch.dtype, streams: int) ->
     if isinstance(model, ATLModel):
         model.renderer.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
         # The mean of the members, so one stands for all.
-        folded = isinstance(model.generator.networks, FoldedNetworks)
-        model.generator.networks = speaks if folded else nn.ModuleList([speaks])
+        if not isinstance(model.generator.networks, nn.ModuleList):
+            model.generator.networks = speaks  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            model.generator.networks = nn.ModuleList([speaks])
     else:
         model.renderer.unet.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
         model.generator.kflm = speaks  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 OPENING_WEIGHT = 2.0
 SPREAD_WEIGHT = 0.3
-CLOSURE_WEIGHT = 1.0
+CLOSURE_WEIGHT = 3.0
 CLOSED, OPEN = 0.012, 0.04
 """Openings of the lips beyond the rest, in outer-eye distances, at which they meet, and at which they clearly part."""
 BEYOND = 0.01
 """How far beyond touching lips are asked to press where they meet; `landmarks.mouth` stops them where they touch."""
-PARTED = 0.06
+PARTED = 0.08
 """How far lips part at least in open vowels."""
 CLOSURE_REACH = 4
 """Frames between a closure and parted lips, for it to be one of speech and no pause."""
