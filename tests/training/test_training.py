@@ -33,12 +33,12 @@ from atldiff.methods.atl_inputs import NEEDED
 from atldiff.timebase import MEL_BANDS, SAMPLES_PER_FRAME
 from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
-from atldiff.training.landmarks_task import GAIN_RANGE, fill_buffers, usable_speech, whole_sound
+from atldiff.training.landmarks_task import GAIN_RANGE, fill_buffers, usable_speech
 from atldiff.training.loop import train
 from atldiff.training.optimiser import MasterOptimiser, learning_rate
 from atldiff.training.renderer_data import RendererSet
 from atldiff.training.run import align_data, open_data, train_stage
-from atldiff.training.speech_states import VARIANTS, HeardClip, heard_clips
+from atldiff.training.speech_states import VARIANTS, HeardClip, heard_clips, whole_sound
 from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
@@ -223,7 +223,7 @@ class TestCheckpoint:
         (line,) = (json.loads(line) for line in (tmp_path / "probe.jsonl").read_text().splitlines())
         generator = checkpoint.load_model(tmp_path / "checkpoint").generator
         assert float(generator.networks.gain) == pytest.approx(line["gain"], abs=1e-4)
-        assert line["amplitude"] == pytest.approx(1, abs=0.02) or line["gain"] in GAIN_RANGE
+        assert line["amplitude"] == pytest.approx(1, abs=0.05) or line["gain"] in GAIN_RANGE
         assert generator.amplitude == 1
 
     def test_progress_is_told(self, prepared: Manifest, tmp_path: Path) -> None:
@@ -572,7 +572,6 @@ class TestHeardStates:
             target = batch["coefficients"][row, known, 0].numpy() / unit
             windows = (moments[at:][: len(target)] for moments in spoken for at in range(len(moments)))
             assert any(len(own) == len(target) and np.allclose(own, target, atol=0.02) for own in windows)
-
 
     def test_speech_of_known_sounds_only_asks_lips_to_meet_and_to_part(
         self, prepared: Manifest, train: list[ClipSpeech], heard: dict[str, list[HeardClip]], tmp_path: Path

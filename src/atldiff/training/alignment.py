@@ -16,6 +16,7 @@ from atldiff.data.speech import coefficients, load_speech, open_hearing, said_in
 from atldiff.data.sync import best_lag
 from atldiff.files import write_text
 from atldiff.landmarks.topology import LIP_GAP_PAIRS
+from atldiff.training.speech_states import hear_clip, predict_heard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
-    from atldiff.landmarks.stream import Hear
 
 FILE_NAME = "alignment.json"
 MAX_LAG_FRAMES = 6
@@ -38,15 +38,14 @@ def opening_slopes(generator: Generator | CompletionGenerator) -> np.ndarray:
     return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)
 
 
-def measure(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> tuple[float, int]:
+def measure(generator: Generator, clip: ClipSpeech, said: np.ndarray) -> tuple[float, int]:
     """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does.
 
-    hear: what it hears samples by, where it does (`data.speech.open_hearing`).
+    said: (T, M) the coefficients that the generator predicts for the clip.
     """
     slopes = opening_slopes(generator)
     truth = coefficients(clip, generator.basis.cpu().numpy(), generator.scale.cpu().numpy()) @ slopes
-    predicted = said_in(generator, clip, hear) @ slopes
-    return best_lag(predicted, truth, MAX_LAG_FRAMES, MIN_FRAMES)
+    return best_lag(said @ slopes, truth, MAX_LAG_FRAMES, MIN_FRAMES)
 
 
 def align(
@@ -59,11 +58,16 @@ def align(
     entries = manifest.usable(Split.TRAIN)
     measured = {}
     generator.eval()
-    hear = None if generator.config.features == "mel" else open_hearing(generator)
+    mel = generator.config.features == "mel"
+    hear = None if mel else open_hearing(generator)
     for index, entry in enumerate(entries, 1):
         clip = load_speech(manifest, entry)
         if clip is not None:
-            correlation, lag = measure(generator, clip, hear)
+            if hear is None:
+                said = said_in(generator, clip)
+            else:  # in the states that training has kept, or will find here
+                said = predict_heard(generator, clip, hear_clip(manifest, clip, generator.config, hear)[0])
+            correlation, lag = measure(generator, clip, said)
             measured[entry.record.name] = (round(correlation, 3), lag)
         if progress:
             progress(index, len(entries))

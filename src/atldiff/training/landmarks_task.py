@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +16,9 @@ from atldiff.data.speech import (
     fit_identity,
     generator_scores,
     in_step,
-    load_samples,
     load_speech,
     open_hearing,
+    said_in,
 )
 from atldiff.data.spoken import corpus
 from atldiff.devices import choose_dtype
@@ -29,7 +28,7 @@ from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.training.alignment import load_alignment, measure
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
 from atldiff.training.mouth_loss import MouthLoss
-from atldiff.training.speech_states import heard_clips, standardisation
+from atldiff.training.speech_states import heard_clips, standardisation, whole_sound
 from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
@@ -156,6 +155,9 @@ def landmarks_task(
 def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
     """Return the generator's stage where it hears a speech encoder; the weights that strangers like best are kept.
 
+    How far their lips open, and how well they follow at the best lag, is measured on all held-out clips: neither needs
+    sound and mouth in step.
+
     Raises:
         DataError: no clip whose sound and mouth agree, or clips that were prepared before samples were kept.
     """
@@ -164,6 +166,7 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
     assert isinstance(networks, FoldedNetworks)
     generator.hears_in = choose_dtype("auto", generator.basis.device)
     train, held_out = speaking_clips(manifest, config)
+    strangers = [clip for entry in manifest.usable(Split.VAL) if (clip := load_speech(manifest, entry))]
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
     hear = open_hearing(generator)
@@ -198,14 +201,17 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
 
     def probe(module: nn.Module) -> Probe:
         networks.gain.fill_(1.0)
-        raw = [found for clip in held_out if (found := generator_scores(generator, clip, remembered))]
+        raw = [found for clip in strangers if (found := generator_scores(generator, clip, remembered))]
         if not raw:
             return Probe({})
         networks.gain.fill_(fitted_gain([found["amplitude"] for found in raw]))
+        said = ((clip, said_in(generator, clip, remembered)) for clip in strangers)
+        agreement = [max(0.0, measure(generator, clip, predicted)[0]) for clip, predicted in said]
+        scalars = {"gain": float(networks.gain), "agreement": float(np.mean(agreement))}
         scores = [found for clip in held_out if (found := generator_scores(generator, clip, remembered))]
-        scalars = {name: float(np.median([found[name] for found in scores])) for name in scores[0]}
-        agreement = [max(0.0, measure(generator, clip, remembered)[0]) for clip in held_out]
-        return Probe({**scalars, "gain": float(networks.gain), "agreement": float(np.mean(agreement))})
+        for name in scores[0] if scores else ():
+            scalars[name] = float(np.median([found[name] for found in scores]))
+        return Probe(scalars)
 
     return Task(generator, source, loss, probe, write, kept_by="agreement")
 
@@ -213,15 +219,6 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
 def fitted_gain(amplitudes: list[float]) -> float:
     """Return the gain with which lips that opened `amplitudes` times as far as the true ones do so 1.0 times."""
     return float(np.clip(1 / max(float(np.median(amplitudes)), 1e-3), *GAIN_RANGE))
-
-
-def whole_sound(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
-    """Return a clip's sound (640 T,) float32 as it was prepared, however far it has been moved since.
-
-    Raises:
-        DataError: the clip was prepared before samples were kept.
-    """
-    return load_samples(manifest, replace(clip, shift_frames=0)).astype(np.float32) / 32767
 
 
 class Remembered:

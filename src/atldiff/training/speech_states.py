@@ -7,13 +7,15 @@ prepared folder. A clip's lag is not part of it: sound that is put in step later
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from atldiff.audio.features import log_mel
 from atldiff.audio.whisper import WEIGHTS
+from atldiff.data.speech import load_samples
 from atldiff.files import replacing, sha256
 from atldiff.landmarks.stream import BLOCK_FRAMES, BlockStream
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from atldiff.config import GeneratorConfig
     from atldiff.data.manifest import Manifest
+    from atldiff.data.speech import ClipSpeech
+    from atldiff.landmarks.generator import Generator
     from atldiff.landmarks.stream import Hear
 
 FOLDER = "speech-states"
@@ -70,6 +74,34 @@ def heard_clips(
         if progress:
             progress(index, len(sounds))
     return heard
+
+
+def hear_clip(manifest: Manifest, clip: ClipSpeech, config: GeneratorConfig, hear: Hear) -> list[HeardClip]:
+    """Return the variants of one clip, as `heard_clips`."""
+    return heard_clips(manifest, {clip.name: whole_sound(manifest, clip)}, config, hear)[clip.name]
+
+
+def whole_sound(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
+    """Return a clip's sound (640 T,) float32 as it was prepared, however far it has been moved since.
+
+    Raises:
+        DataError: the clip was prepared before samples were kept.
+    """
+    return load_samples(manifest, replace(clip, shift_frames=0)).astype(np.float32) / 32767
+
+
+def predict_heard(generator: Generator, clip: ClipSpeech, variant: HeardClip) -> np.ndarray:
+    """Return the coefficients (T, M) that a generator predicts for a clip from what was heard of it as it is."""
+    device = generator.basis.device
+    with torch.inference_mode():
+        identity = generator.describe(torch.from_numpy(clip.neutral)[None].to(device))
+        states = torch.from_numpy(variant.states).to(device).float()
+        said = generator.coefficients(states, identity.expand(len(states), -1)).flatten(0, 1).float().cpu().numpy()
+    frames = np.rint(variant.moments.ravel()).astype(int) + min(clip.shift_frames, 0)
+    inside = (frames >= 0) & (frames < len(clip))
+    out = np.zeros((len(clip), said.shape[1]), np.float32)
+    out[frames[inside]] = said[inside]
+    return out
 
 
 def standardisation(heard: dict[str, list[HeardClip]]) -> tuple[np.ndarray, np.ndarray]:
