@@ -10,6 +10,7 @@ import numpy as np
 
 from atldiff.errors import FaceNotFound
 from atldiff.landmarks.detect import detect
+from atldiff.landmarks.parted import part_lips
 from atldiff.stages import stage
 from atldiff.types import Portrait
 from atldiff.video.background import bled
@@ -106,5 +107,6 @@ def detected(image: np.ndarray, alpha: np.ndarray | None, face: int | None) -> P
     """Return a picture (H, W, 3) and its alpha as a portrait; a face is looked for on grey, never in hidden colours."""
     with stage("detect"):
         if alpha is None:
-            return Portrait(image, detect(image, face))
-        return Portrait(bled(image, alpha), detect(on_grey(image, alpha), face), alpha)
+            return Portrait(image, part_lips(image, detect(image, face)))
+        seen = on_grey(image, alpha)
+        return Portrait(bled(image, alpha), part_lips(seen, detect(seen, face)), alpha)
