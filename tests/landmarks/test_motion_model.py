@@ -47,9 +47,8 @@ def test_any_packets_and_orders_give_the_same_bits() -> None:
             parts.append(stream.frames(np.arange(done, known)))
             done = known
             stream.forget(done - 8)
-        codes, closure = (np.concatenate(each) for each in zip(*parts, strict=True))
-        assert codes.tobytes() == whole.codes.tobytes()
-        assert closure.tobytes() == whole.closure.tobytes()
+        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        assert [each.tobytes() for each in joined] == [each.tobytes() for each in whole]
     stream = MotionStream(WEIGHTS, NATURAL, 0)
     stream.hear(columns)
     stream.end()
@@ -129,6 +128,15 @@ def test_real_blinks_are_short() -> None:
     assert 0.1 < half_s < 0.2
     opening = [blink.opening > blink.closing for blink in found]
     assert np.mean(opening) > 0.6
+
+
+def test_eyes_wander_a_little_and_by_leaps() -> None:
+    gaze, wander = TEN_MINUTES.gaze, float(WEIGHTS["gaze"][1])
+    assert 0.001 < wander < 0.01
+    assert gaze.std() == pytest.approx(wander, rel=0.2)
+    leaps = np.abs(np.diff(gaze)) > 0
+    assert 1.0 < leaps.sum() / 2 / 600 < 1.6  # a second; each takes two frames
+    assert np.corrcoef(gaze[:-250], gaze[250:])[0, 1] < 0.2
 
 
 def test_no_blinks_at_rate_zero() -> None:

@@ -102,6 +102,15 @@ def test_controls_steer_our_own_motion() -> None:
     assert not np.allclose(other.euler_deg(frames), plain.euler_deg(frames), atol=0.1)
 
 
+def test_eyes_stay_with_whom_they_look_at() -> None:
+    frames = np.arange(400)
+    made = model(Controls(seed=4, blink_rate_hz=0), frames=400)
+    gaze, yaw = made.displacements(frames)[:, IRIS_LEFT[0], 0], made.euler_deg(frames)[:, 0]
+    assert np.corrcoef(gaze, yaw)[0, 1] > 0.6
+    assert 0.0005 < (gaze * yaw).sum() / (yaw * yaw).sum() < 0.0023  # a degree; an eyeball that stays wholly: 0.0023
+    assert not gaze[0]
+
+
 def test_a_still_face_needs_no_sound() -> None:
     still = MotionModel(NEUTRAL, Controls(still=True), ROTATION, SCALE, TRANSLATION)
     assert not still.displacements(FRAMES).any()
@@ -163,12 +172,17 @@ def test_the_driver_moves_all_but_what_speech_moves() -> None:
     displacements = driving(track).displacements(np.arange(7))
     assert displacements.dtype == np.float32
     share = 1 - lower_face()
-    assert np.allclose(displacements, track.displacements * share[:, None], atol=1e-7)
+    mesh = slice(MESH_POINTS)
+    assert np.allclose(displacements[:, mesh], track.displacements[:, mesh] * share[mesh, None], atol=1e-7)
     assert not displacements[:, LIPS].any()
     assert not displacements[:, JAW[8:13]].any()  # the chin
-    eyes = np.concatenate([EYE_RIGHT, EYE_LEFT, BROW_RIGHT, BROW_LEFT, IRIS_LEFT])
+    eyes = np.concatenate([EYE_RIGHT, EYE_LEFT, BROW_RIGHT, BROW_LEFT])
     assert np.allclose(displacements[:, eyes], track.displacements[:, eyes], atol=1e-7)
-    assert (share[MESH_POINTS:] == 1).all()
+    trembling = np.abs(np.diff(track.displacements[:, IRIS_LEFT], axis=0)).mean()
+    assert 0 < np.abs(np.diff(displacements[:, IRIS_LEFT], axis=0)).mean() < trembling
+    looks = replace(driver(40), displacements=np.zeros((40, 478, 3), np.float32))
+    looks.displacements[20:, IRIS_LEFT, 0] = 0.03  # a saccade, which is no tremble
+    assert np.allclose(driving(looks).displacements(np.arange(40)), looks.displacements, atol=1e-3)
     assert np.array_equal(driving(track).seen(np.arange(9)), track.displacements[[0, 1, 2, 3, 4, 5, 6, 5, 4]])
 
 

@@ -48,11 +48,13 @@ LONGEST_FRAMES = 40.0
 """No blink lasts longer after its middle."""
 LONG_SINCE = 20
 """Steps since the last blink where there was none."""
+SHORTEST_LOOK, LOOK_CHANCE = 3, 0.15
+"""Steps that eyes stay where they look, at least, and how likely each later one is a saccade: 1.3 a second."""
 HELD_COLUMNS = 4000
 """Columns that were heard may be held up to so many."""
 
 _SILENCE = np.full(BANDS, -1, np.float32)
-_STREAM = 3  # keeps these draws apart from others of the same seed
+_STREAM, _LOOK_STREAM = 3, 4  # keeps these draws apart from others of the same seed
 _BLOCK = KNOT_FRAMES * COLUMNS_PER_FRAME
 _FOLDER = Path(__file__).parents[1] / "weights" / "motion"
 
@@ -69,10 +71,14 @@ class Style(NamedTuple):
 
 
 class MotionFrames(NamedTuple):
-    """A face apart from speech. codes: (F, CODES). closure: (F,) of the lids, 0 to 1."""
+    """A face apart from speech. codes: (F, CODES). closure: (F,) of the lids, 0 to 1.
+
+    gaze: (F,) how far the eyes wander to the right of where they look, in canonical units.
+    """
 
     codes: np.ndarray
     closure: np.ndarray
+    gaze: np.ndarray
 
 
 @lru_cache(maxsize=4)
@@ -94,6 +100,7 @@ def load_motion(folder: Path = _FOLDER) -> Weights:
     shapes = {
         "ar": (ORDER, CODES, CODES),
         "styles": (len(MOTION_STYLES), 3),
+        "gaze": (2,),
         "memory.weight_ih_l0": (3 * MEMORY, WIDTH + FELT),
     }
     for name, shape in shapes.items():
@@ -123,7 +130,7 @@ class MotionStream:
     def __init__(self, weights: Weights, style: Style, seed: int, blink_hz: float | None = None) -> None:
         """Begin at frame 0, at rest. blink_hz: instead of the style's."""
         self._w = _matrices(weights)
-        self._random = np.random.default_rng([seed, _STREAM])
+        self._random, self._looks = (np.random.default_rng([seed, stream]) for stream in (_STREAM, _LOOK_STREAM))
         self._columns = np.zeros((0, MEL_BANDS), np.float32)
         self._first_column = 0
         self._ended = False
@@ -134,6 +141,8 @@ class MotionStream:
         reach = (SECOND_TAPS - 1) * SECOND_STRIDE + 1
         self._said = deque([self._listen_first()] * reach, reach)
         self._knots: list[np.ndarray] = []
+        self._gazes: list[float] = []
+        self._looking = (0.0, 0)  # where to, and for how many steps
         self._first_knot = 0
         self._blink_hz = style.blink_hz if blink_hz is None else blink_hz
         self._urge = blink_urge(weights["blink_since"], self._blink_hz, KNOT_FRAMES)
@@ -155,16 +164,19 @@ class MotionStream:
         codes, closure = np.zeros((len(wanted), CODES)), np.zeros(len(wanted), np.float32)
         if wanted:
             self._advance(max(wanted) // KNOT_FRAMES + 2)
+        gaze = np.zeros(len(wanted))
         for index, frame in enumerate(wanted):
             codes[index] = self._codes(frame)
             closure[index] = self._closure(frame)
-        return MotionFrames(codes, closure)
+            knots = self._gazes[frame // KNOT_FRAMES - self._first_knot :][: 1 + frame % KNOT_FRAMES]
+            gaze[index] = sum(knots) / len(knots)  # a saccade takes two frames
+        return MotionFrames(codes, closure, gaze)
 
     def forget(self, before: int) -> None:
         """Let go of what frames from `before` on do not need."""
         knots = min(before // KNOT_FRAMES - 2 - self._first_knot, len(self._knots))
         if knots > 0:
-            del self._knots[:knots]
+            del self._knots[:knots], self._gazes[:knots]
             self._first_knot += knots
         self._blinks = [blink for blink in self._blinks if blink[0] + LONGEST_FRAMES > before]
 
@@ -207,6 +219,7 @@ class MotionStream:
         speed = min(float(np.abs(z[POSE] - past[0, POSE]).mean()), SPEED_CAP)
         self._past = np.concatenate([z[None], past[:-1]])
         self._knots.append(z.astype(np.float64) * self._scale)
+        self._maybe_look()
         self._maybe_blink(knot, speed)
 
     def _remember(self, told: np.ndarray) -> None:
@@ -234,6 +247,13 @@ class MotionStream:
 
     def _listen_first(self) -> np.ndarray:
         return np.tanh(self._w["first.weight"] @ self._heard.ravel() + self._w["first.bias"])
+
+    def _maybe_look(self) -> None:
+        chance, (where, steps) = self._looks.random(), self._looking
+        aside = self._looks.standard_normal()
+        new = steps >= SHORTEST_LOOK and chance < LOOK_CHANCE
+        self._looking = (float(aside * self._w["gaze"][1]), 0) if new else (where, steps + 1)
+        self._gazes.append(self._looking[0])
 
     def _maybe_blink(self, knot: int, speed: float) -> None:
         w = self._w

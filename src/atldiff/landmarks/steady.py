@@ -35,11 +35,16 @@ def steady(track: LandmarkTrack) -> LandmarkTrack:
     place = _bilateral(place, PLACE_NOISE, POSE_REACH_FRAMES, POSE_SIGMA_FRAMES) * unit
     return replace(
         track,
-        displacements=_bilateral(track.displacements, NOISE, REACH_FRAMES, SIGMA_FRAMES),
+        displacements=steady_points(track.displacements),
         rotation=Rotation.from_matrix(turned.reshape(-1, 3, 3)).as_matrix().astype(np.float32),  # orthogonal again
         translation=place[:, :3],
         scale=place[:, 3],
     )
+
+
+def steady_points(displacements: np.ndarray) -> np.ndarray:
+    """Return displacements (T, K, 3) float32 without their tremble, each point by itself."""
+    return _bilateral(displacements, NOISE, REACH_FRAMES, SIGMA_FRAMES)
 
 
 def _bilateral(values: np.ndarray, noise: float, reach: int, sigma: float) -> np.ndarray:

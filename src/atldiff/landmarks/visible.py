@@ -21,7 +21,8 @@ from atldiff.landmarks.motion_model import (
     own_motion,
 )
 from atldiff.landmarks.rest import lower_face
-from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT
+from atldiff.landmarks.steady import steady_points
+from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT, MESH_POINTS
 from atldiff.types import Controls, LandmarkTrack
 
 MOST_SHIFT = 0.16
@@ -96,7 +97,7 @@ class MotionModel:
         if not controls.still:
             weights, style = motion or own_motion(DEFAULT_STYLE)
             self._stream = MotionStream(weights, style, controls.seed, controls.blink_rate_hz)
-            self._brows = weights["brows"]
+            self._brows, self._gaze_a_degree = weights["brows"], float(weights["gaze"][0])
 
     def hear(self, columns: np.ndarray) -> None:
         """Take the next log-mel columns (C, 80)."""
@@ -109,15 +110,16 @@ class MotionModel:
             self._stream.end()
 
     def displacements(self, frames: np.ndarray) -> np.ndarray:
-        """Return blinks and brows, (F, 478, 3) float32."""
-        codes, closure = self._frames(frames)
+        """Return blinks, brows and gaze, (F, 478, 3) float32."""
+        codes, closure, gaze = self._frames(frames)
         moved = blink_displacement(self._neutral, closure)
         if self._stream is not None:
             moved += codes[:, BROWS, None, None].astype(np.float32) * self._brows
+            moved[:, MESH_POINTS:, 0] += gaze[:, None].astype(np.float32)
         return moved
 
     def seen(self, frames: np.ndarray) -> np.ndarray:
-        """Return blinks and brows, (F, 478, 3) float32: there is no speech in them."""
+        """Return blinks, brows and gaze, (F, 478, 3) float32: there is no speech in them."""
         return self.displacements(frames)
 
     def pose(self, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,11 +136,15 @@ class MotionModel:
     def _frames(self, frames: np.ndarray) -> MotionFrames:
         """Return what the controls and one picture leave of the motion."""
         if self._stream is None:
-            return MotionFrames(np.zeros((len(frames), CODES)), np.zeros(len(frames), np.float32))
-        codes, closure = self._stream.frames(frames)
-        codes = codes * (self._gain * ease(np.maximum(frames, 0) / RAMP_FRAMES))[:, None]
+            return MotionFrames(
+                np.zeros((len(frames), CODES)), np.zeros(len(frames), np.float32), np.zeros(len(frames))
+            )
+        codes, closure, gaze = self._stream.frames(frames)
+        grown = self._gain * ease(np.maximum(frames, 0) / RAMP_FRAMES)
+        codes = codes * grown[:, None]
         codes[:, POSE] = limited_turn(codes[:, POSE], self._pose[0])[0]
-        return MotionFrames(codes, closure)
+        # Eyes stay with whom they look at while the head turns, if not wholly.
+        return MotionFrames(codes, closure, gaze * grown + self._gaze_a_degree * codes[:, 0])
 
 
 class DrivingTrack:
@@ -166,6 +172,7 @@ class DrivingTrack:
         if not len(track):
             raise ValueError("driving track: got no frames, expected at least one")
         self._track = retarget(_turned_less(track, rotation), neutral, rotation, float(scale), translation, size)
+        self._irises = steady_points(self._track.displacements[:, MESH_POINTS:])  # whose tremble would show
         self._share = np.repeat(1 - lower_face()[:, None], 3, axis=1)  # (478, 3): what speech leaves to the driver
         for eye, pairs in (
             (np.concatenate([EYE_RIGHT, FOLD_RIGHT]), LID_PAIRS_RIGHT),
@@ -181,7 +188,10 @@ class DrivingTrack:
 
     def displacements(self, frames: np.ndarray) -> np.ndarray:
         """Return the driver's displacements (F, 478, 3) float32, none where speech alone moves the face."""
-        return self._track.displacements[self._forth_and_back(frames)] * self._share
+        at = self._forth_and_back(frames)
+        moved = self._track.displacements[at] * self._share
+        moved[:, MESH_POINTS:] = self._irises[at]
+        return moved
 
     def seen(self, frames: np.ndarray) -> np.ndarray:
         """Return the driver's displacements (F, 478, 3) float32 as they were filmed."""

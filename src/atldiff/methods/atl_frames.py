@@ -15,7 +15,7 @@ from atldiff.landmarks.control import CHIN, FACE_CONTROL
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
+from atldiff.landmarks.topology import IRIS_LEFT, IRIS_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
 from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import to_template, window_layers
 from atldiff.methods.figure import HEAD, stand_out
@@ -26,6 +26,7 @@ from atldiff.video.background import lay
 from atldiff.video.cavity import MouthLayers
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
+from atldiff.video.gaze import moved_irises
 from atldiff.video.tone import tone_of
 from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, chain, extract, fit_window, outline
@@ -48,6 +49,7 @@ EYES = (
     EyeLandmarks(np.array([362, 263]), LID_PAIRS_LEFT[::-1, 0], LID_PAIRS_LEFT[::-1, 1], FOLD_LEFT[::-1]),
 )
 """The eyes, their landmarks in the order of x."""
+IRISES = (int(IRIS_RIGHT[0]), int(IRIS_LEFT[0]))
 
 
 class WindowRenderer(Protocol):
@@ -181,7 +183,8 @@ class FrameStream:
         with stage("warp"):
             detail = np.concatenate(outline(window.matrix, self._geometry.size))
             smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
-            moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, lids)
+            irises = moved_irises(self._landmarks, smooth, EYES, IRISES)
+            moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, [*irises, *lids])
         with stage("composite"):
             x0, y0, x1, y1 = self._warp.box
             if self._layered:

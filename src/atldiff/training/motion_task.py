@@ -12,7 +12,7 @@ from atldiff.data.manifest import Split
 from atldiff.errors import DataError
 from atldiff.files import replacing
 from atldiff.landmarks.blink import SINCE_FRAMES, Blink, find_blinks
-from atldiff.landmarks.motion_codes import CODES, KNOT_FRAMES, POSE, amplitudes, heard_steps
+from atldiff.landmarks.motion_codes import CODES, KNOT_FRAMES, POSE, amplitudes, heard_steps, smoothed
 from atldiff.landmarks.motion_model import (
     DEFAULT_STYLE,
     MOTION_FILE,
@@ -45,6 +45,7 @@ STYLE_QUANTILES = (0.25, 0.5, 0.75)
 TABLE = 17
 WINDOW_FRAMES = 125
 """Generated motion is made as wide as the real one over so long."""
+LEAST_YAW_DEG = 2.0
 TRIALS, START_FRAMES = 160, 25
 RIDGE = 1e-4
 """Of the autoregression, as a share of what its inputs weigh."""
@@ -168,8 +169,24 @@ def _counted(clips: list[MotionClip], source: MotionSet, weights: np.ndarray, sp
     since, feels, centre = _blink_urge(source, blinks)
     return {
         "styles": np.maximum(styles, 1e-3), "spread": spread, "brows": brow_basis(clips, weights),
+        "gaze": _gaze(clips, weights),
         "blink_shape": table, "blink_since": since, "blink_feels": feels, "blink_centre": centre,
     }  # fmt: skip
+
+
+def _gaze(clips: list[MotionClip], weights: np.ndarray) -> np.ndarray:
+    """Return how far irises go sideways for a degree of yaw, and wander where people look at the camera."""
+    found = [(0.0, 0.0, 0.0)]
+    for clip, weight in zip(clips, weights, strict=True):
+        open_eyes = clip.face.opening > 0.7 * np.percentile(clip.face.opening, 80)
+        yaw, gaze = clip.face.codes[open_eyes, 0], clip.face.gaze[open_eyes, 0]
+        if len(yaw) >= LEAST_FRAMES and yaw.std() > LEAST_YAW_DEG:
+            yaw, gaze = yaw - yaw.mean(), smoothed(gaze[:, None])[:, 0]
+            slope = float((yaw * gaze).sum() / (yaw * yaw).sum())
+            found.append((slope, float((gaze - slope * yaw).std()), weight))
+    slopes, wander, counts = np.array(found).T
+    counts[0] = 1e-9  # where no head turns
+    return np.array([_quantiles(slopes, counts, (0.5,))[0], _quantiles(wander, counts, (0.25,))[0]])
 
 
 def _blink_urge(source: MotionSet, blinks: list[list[Blink]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atldiff.video.eyelids import LidMotion
+    from atldiff.video.gaze import IrisMotion
     from atldiff.video.head import Head
     from atldiff.video.matte import Matte
 
@@ -214,7 +215,9 @@ class PortraitWarp:
             field *= motion.share(grid, *corners)[..., None]
         return field * np.float32(self.unit_px)
 
-    def warp(self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion] = ()) -> np.ndarray:
+    def warp(
+        self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion | IrisMotion] = ()
+    ) -> np.ndarray:
         """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
 
         With its alpha, (h, w, 4), where the portrait has one; laid on its background where that stays.
@@ -249,7 +252,7 @@ class PortraitWarp:
         return canvas
 
     def _moved(
-        self, box: tuple[int, int, int, int], field: np.ndarray, lids: Sequence[LidMotion]
+        self, box: tuple[int, int, int, int], field: np.ndarray, lids: Sequence[LidMotion | IrisMotion]
     ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """Return a part of the picture moved by its field (h, w, 2), and where it was read, x and y (h, w)."""
         import cv2

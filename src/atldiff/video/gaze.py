@@ -1,0 +1,103 @@
+"""Eyes that look aside: the iris moves between lids that stay. A smooth warp would take the lids with it.
+
+Sideways alone: an eye that looks up or down takes its lids along, and what they uncover is not in the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atldiff.video.eyelids import EyeFrame, EyeLandmarks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SKIP_PX = 0.05
+"""Irises that are moved by less than this are not painted."""
+
+# Shares of the eye's width.
+MOST = 0.12
+"""How far an iris moves at most."""
+WHOLE = 0.25
+"""What lies so near to its middle moves as it does: the iris and a little of the white."""
+GIVES_WAY = 0.5
+"""What lies further than this stays; the white between is stretched or squeezed."""
+
+
+@dataclass(frozen=True, slots=True)
+class IrisMotion:
+    """What is painted on one eye.
+
+    iris: (2,) its new middle, and `along` how far it has moved, in the eye's frame. u, upper, lower: (N,) the edges of
+    the open lids there.
+    """
+
+    frame: EyeFrame
+    iris: np.ndarray
+    along: float
+    u: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+
+    def paint(
+        self, canvas: np.ndarray, image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
+    ) -> None:
+        """Draw the iris in place over a warped picture; as `LidMotion.paint`."""
+        import cv2
+
+        width = self.frame.width
+        ends = [(u, v) for u in (0.0, width) for v in (self.upper.min() - 1, self.lower.max() + 1)]
+        box = self.frame.leave(np.array(ends)) - corner
+        x0, y0 = np.maximum(np.floor(box.min(0)).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(box.max(0)).astype(int) + 1, canvas.shape[1::-1])
+        if x0 >= x1 or y0 >= y1:
+            return
+        x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+        (ux, uy), (vx, vy) = self.frame.axes.astype(np.float32)
+        dx, dy = (np.asarray(corner) - self.frame.origin).astype(np.float32)
+        u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
+        away = np.hypot(u - np.float32(self.iris[0]), v - np.float32(self.iris[1])) / np.float32(width)
+        share = np.clip((GIVES_WAY - away) / (GIVES_WAY - WHOLE), 0, 1)
+        by = np.float32(self.along) * share * share * (3 - 2 * share)
+        at_x, at_y = x - by * ux, y - by * uy
+        read_x, read_y = (
+            cv2.remap(axis, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in lookup
+        )
+        moved = cv2.remap(image, read_x, read_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        above, below = np.interp(u, self.u, self.upper), np.interp(u, self.u, self.lower)
+        # Seen between the lids alone, softly: whole a pixel and a half within their edges.
+        part = (np.clip((v - above) / 1.5, 0, 1) * np.clip((below - v) / 1.5, 0, 1))[..., None]
+        under = canvas[y0:y1, x0:x1]
+        under[:] = np.clip(np.rint(under + part * (moved.astype(np.float32) - under)), 0, 255).astype(np.uint8)
+
+
+def moved_irises(
+    source: np.ndarray, target: np.ndarray, eyes: Sequence[EyeLandmarks], irises: Sequence[int]
+) -> list[IrisMotion]:
+    """Return what is painted on eyes whose irises move against their lids; none where they go along.
+
+    source, target: (K, 2) the portrait's landmarks and the wanted ones, the lids as open as they are to be before they
+    are painted, in pixels. irises: their middles, an eye each.
+    """
+    motions = []
+    for eye, iris in zip(eyes, irises, strict=True):
+        before, frame = EyeFrame.of(source[eye.corners].astype(np.float64)), EyeFrame.of(target[eye.corners])
+        seen = np.concatenate([eye.upper, eye.lower, [iris]])
+        was, now = before.enter(source[seen]), frame.enter(target[seen])
+        lids, middle = now[:-1], now[:-1].mean(axis=0)
+        was = (was[-1] - was[:-1].mean(axis=0)) * (frame.width / before.width)
+        along = float((now[-1] - middle - was)[0])
+        if abs(along) < SKIP_PX:
+            continue
+        along = float(np.clip(along, -MOST * frame.width, MOST * frame.width))
+        upper, lower = np.split(lids, 2)
+        places = np.linspace(0, frame.width, 33)
+        edges = [
+            np.interp(places, np.r_[0.0, line[:, 0], frame.width], np.r_[0.0, line[:, 1], 0.0])
+            for line in (upper, lower)
+        ]
+        motions.append(IrisMotion(frame, middle + was + [along, 0], along, places, *edges))
+    return motions
