@@ -26,7 +26,7 @@ from atldiff.landmarks.topology import (
     LIPS,
     MESH_POINTS,
 )
-from atldiff.landmarks.visible import MAX_LID_RATIO, DrivingTrack, MotionModel, open_visible
+from atldiff.landmarks.visible import MAX_LID_RATIO, MOST_SHIFT, DrivingTrack, MotionModel, open_visible
 from atldiff.types import Controls, LandmarkTrack
 
 NEUTRAL = mean_shape().astype(np.float32)
@@ -76,6 +76,8 @@ def test_our_own_motion_begins_at_rest_on_the_portrait() -> None:
     assert np.allclose(translation[0], TRANSLATION)
     assert (scale == np.float32(SCALE)).all()
     turned = made.euler_deg(frames)
+    base = scale[:, None] * (rotation @ PIVOT) + translation  # the neck hardly moves
+    assert 0.005 < np.abs(base - base[0]).max() / SCALE <= MOST_SHIFT + 1e-3
     assert not turned[0].any()
     assert np.abs(turned[1]).max() < 0.02
     assert np.ptp(turned[int(RAMP_FRAMES) :], axis=0).min() > 0.5

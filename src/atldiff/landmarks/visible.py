@@ -25,7 +25,9 @@ from atldiff.landmarks.steady import steady_points
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT, MESH_POINTS
 from atldiff.types import Controls, LandmarkTrack
 
-MOST_SHIFT = 0.16
+SHIFT_SHARE = 0.5
+"""Of the sway that people show, the head's own part: in a portrait the body below it stays."""
+MOST_SHIFT = 0.08
 """How far, in eye distances, our own head moves sideways or up and down, and never further."""
 KEPT_FRAMES = 512
 """Frames before the last that may be asked for again."""
@@ -127,7 +129,7 @@ class MotionModel:
         codes = self._frames(frames)[0]
         if self._stream is not None and len(frames):
             self._stream.forget(int(np.max(frames)) - KEPT_FRAMES)
-        return pose_track(*self._pose, codes[:, POSE], softly_limited(codes[:, SHIFT], MOST_SHIFT))
+        return pose_track(*self._pose, codes[:, POSE], softly_limited(SHIFT_SHARE * codes[:, SHIFT], MOST_SHIFT))
 
     def euler_deg(self, frames: np.ndarray) -> np.ndarray:
         """Return yaw, pitch and roll (F, 3) in degrees."""
