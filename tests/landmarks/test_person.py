@@ -68,4 +68,5 @@ def test_what_shows_no_person_bends_as_before(portrait: tuple[np.ndarray, np.nda
     blank = np.full_like(image, 128)
     assert stand_out(prepare(blank, points), points[OVAL]).matte is None
     alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[:9] = 0
     assert stand_out(prepare(image, points, alpha), points[OVAL]).matte is None

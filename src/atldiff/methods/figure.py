@@ -33,7 +33,7 @@ def stand_out(warp: PortraitWarp, face: np.ndarray) -> PortraitWarp:
 
     face: (N, 2) contour of the face in the picture's pixels.
     """
-    if warp.alpha is not None:
+    if warp.alpha is not None and warp.alpha.min() < 255:
         return warp
     x0, y0, x1, y1 = warp.box
     mask = person_mask(warp.image, warp.field_low, warp.field_high)

@@ -178,7 +178,7 @@ class PortraitWarp:
         return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, alpha, head)
 
     def parted(self, matte: Matte) -> PortraitWarp:
-        """Return the same portrait with a background that stays. matte: of the box."""
+        """Return the same portrait, which has no transparent parts, with a background that stays. matte: of the box."""
         import cv2
 
         x0, y0, x1, y1 = self.box
@@ -249,7 +249,7 @@ class PortraitWarp:
             moved, lookup = self._moved((x0 + u0, y0 + v0, x0 + u1, y0 + v1), field[v0:v1, u0:u1], lids)
             share = cv2.remap(self.share, *lookup, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             canvas[v0:v1, u0:u1] = cv2.blendLinear(moved, canvas[v0:v1, u0:u1], share, 1 - share)
-        return canvas
+        return canvas if self.alpha is None else np.dstack([canvas, self.alpha[y0:y1, x0:x1]])
 
     def _moved(
         self, box: tuple[int, int, int, int], field: np.ndarray, lids: Sequence[LidMotion | IrisMotion]
