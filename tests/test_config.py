@@ -285,7 +285,7 @@ def test_the_ends_of_each_range_are_allowed(kind: type, values: dict) -> None:
 def test_every_checked_field_has_a_failing_example() -> None:
     tried = {(kind, name) for kind, _, name in WRONG}
     unchecked = {
-        (RendererConfig, "layered"),
+        (RendererConfig, "layered"), (SampleConfig, "lent_teeth"),
         (TrainConfig, "model"), (TrainConfig, "bfloat16"), (TrainConfig, "exclude_sources"),
         (KFLMConfig, "speech_model"), (KFLMConfig, "positions"), (KFLMConfig, "residual"),
         (ScheduleConfig, "end_at_one"),

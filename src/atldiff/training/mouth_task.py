@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the pixels' error inside the mouth, over the weight of the mask."""
-PIXELS, EDGES, MOTION = 2.5, 0.2, 0.5
+PIXELS, EDGES, MOTION = 2.5, 0.2, 2.5
 """Weights of squared error, of that of differences of neighbours, and of that of differences of frames."""
 MATCHING_WEIGHT = 10.0
 """Weight of the adversary's maps against that of its verdict."""
