@@ -156,7 +156,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "landmarks": TrainConfig(
         stage="landmarks",
         model=ATLConfig(generator=GeneratorConfig(features="whisper", blocks=3)),
-        steps=700,
+        steps=560,
         clips_per_batch=16,
         frames=32,
         decay_share=0.5,

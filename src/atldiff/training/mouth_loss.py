@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 OPENING_WEIGHT = 2.0
 SPREAD_WEIGHT = 0.3
-CLOSURE_WEIGHT = 3.0
+CLOSURE_WEIGHT = 1.5
 CLOSED, OPEN = 0.012, 0.04
 """Openings of the lips beyond the rest, in outer-eye distances, at which they meet, and at which they clearly part."""
-BEYOND = 0.01
+BEYOND = 0.005
 """How far beyond touching lips are asked to press where they meet; `landmarks.mouth` stops them where they touch."""
 PARTED = 0.08
 """How far lips part at least in open vowels."""
