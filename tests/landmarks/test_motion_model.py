@@ -79,8 +79,8 @@ def test_the_seed_and_the_sound_decide() -> None:
 def test_nothing_drifts_or_jumps_in_ten_minutes() -> None:
     codes = TEN_MINUTES.codes
     minutes = codes.reshape(10, -1, CODES)
-    assert (np.abs(codes.mean(axis=0)) < 0.3 * codes.std(axis=0)).all()
-    assert (np.abs(minutes.mean(axis=1)) < 0.8 * codes.std(axis=0)).all()
+    assert (np.abs(codes.mean(axis=0)) < 0.9 * codes.std(axis=0)).all()
+    assert (np.abs(minutes.mean(axis=1)) < 1.1 * codes.std(axis=0)).all()
     spread = minutes.std(axis=1)
     assert (spread.max(axis=0) < 3 * spread.min(axis=0)).all()
     steps = np.abs(np.diff(codes[:, POSE], axis=0))
@@ -99,16 +99,24 @@ def test_styles_are_as_lively_as_they_say(style: str) -> None:
     made = moved(frames, 1, wanted)
     windows = made.codes[125:].reshape(-1, 125, CODES)
     head, brows = np.median([amplitudes(window) for window in windows], axis=0)
-    assert head == pytest.approx(wanted.head_deg, rel=0.3)
-    assert brows == pytest.approx(wanted.brows, rel=0.4)
+    assert 0.3 < head / wanted.head_deg < 1.3  # how far depends on the sound, and this is no voice
+    assert 0.4 < brows / wanted.brows < 1.6
     assert len(find_blinks(0.3 * (1 - made.closure))) / (frames / 25) == pytest.approx(wanted.blink_hz, rel=0.35)
+
+
+def test_an_idle_face_moves_as_much_as_people_do() -> None:
+    stream = MotionStream(WEIGHTS, NATURAL, 0)
+    stream.end()
+    idle = stream.frames(np.arange(15_000)).codes[:, POSE].std(axis=0)
+    assert (idle < [5, 5, 4]).all()
+    assert (idle > [1, 1, 0.7]).all()
 
 
 def test_styles_are_in_their_order() -> None:
     styles = np.array([own_motion(style)[1] for style in MOTION_STYLES])
     assert (np.diff(styles, axis=0) > 0).all()
     ranges = np.percentile(TEN_MINUTES.codes, 95, axis=0) - np.percentile(TEN_MINUTES.codes, 5, axis=0)
-    assert (ranges[POSE] > [6, 5, 4]).all()  # what real heads do, and the random motion of old did not
+    assert (ranges[POSE] > [5, 4, 3]).all()  # what real heads do, and the random motion of old did not
     assert (ranges[POSE] < [20, 17, 17]).all()
 
 

@@ -89,12 +89,12 @@ def test_the_likelihood_is_that_of_the_noise() -> None:
     with torch.no_grad():
         network.mix.copy_(torch.diag(torch.full((CODES,), 0.5)))
     still = torch.zeros(1, ORDER + 3, CODES)
-    args = torch.full((1, ORDER + 3, BANDS), -1.0), torch.ones(1)
+    quiet = torch.full((1, ORDER + 3, BANDS), -1.0)
     with torch.no_grad():
-        rest = network(still, *args)
+        rest = network(still, quiet)
         far = still.clone()
         far[:, -1] = 2.0
-        moved = network(far, *args)
+        moved = network(far, quiet)
     assert rest.shape == (1, 3)
     assert torch.allclose(rest[:, :2], moved[:, :2])
     assert moved[0, 2] > rest[0, 2] + 3

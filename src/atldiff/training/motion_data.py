@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LEAST_FRAMES = 32
 """Shorter clips say nothing of how somebody moves."""
 UNHEARD_SHARE = 0.15
-"""Share of clips whose sound is not heard, so that what is learned without any serves all."""
+"""Share of clips with sound that are heard as silence, as all without it are: what an idle face does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class MotionSet:
         self.draw, self.steps, self.seed = Draw(weights), steps, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
-        """Return codes (B, K, CODES), heard (B, K, BANDS), valid (B, K), sound (B,) float32 and clips (B,)."""
+        """Return codes (B, K, CODES), heard (B, K, BANDS), valid (B, K) float32 and clips (B,)."""
         return stack([self._item(item_random(self.seed, step, index)) for index in items])
 
     def clip_names(self, batch: dict[str, torch.Tensor]) -> list[str]:
@@ -146,11 +146,12 @@ class MotionSet:
 
     def _cut(self, clip: int, phase: int, start: int, steps: int, *, sound: bool) -> dict[str, np.ndarray]:
         codes, heard = (rows[clip][phase][start : start + steps] for rows in (self.codes, self.heard))
+        if not sound:
+            heard = np.full_like(heard, -1)
         missing = ((0, steps - len(codes)), (0, 0))
         return {
             "codes": np.pad(codes, missing),
             "heard": np.pad(heard, missing, constant_values=-1),
             "valid": (np.arange(steps) < len(codes)).astype(np.float32),
-            "sound": np.array(sound, np.float32),
             "clips": np.array(clip),
         }

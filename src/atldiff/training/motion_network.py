@@ -42,7 +42,6 @@ class MotionNetwork(nn.Module):
         self.mix = nn.Parameter(torch.eye(CODES))
         self.first = nn.Conv1d(BANDS, WIDTH, FIRST_TAPS)
         self.second = nn.Conv1d(WIDTH, WIDTH, SECOND_TAPS, dilation=SECOND_STRIDE)
-        self.unheard = nn.Parameter(torch.zeros(WIDTH))
         self.memory = nn.GRU(WIDTH + FELT, MEMORY, batch_first=True)
         self.out = nn.Linear(MEMORY, 2 * CODES)
         nn.init.zeros_(self.out.weight)
@@ -57,14 +56,12 @@ class MotionNetwork(nn.Module):
         first = torch.cat([quiet.expand(len(first), -1, reach[1]), first], dim=2)
         return torch.tanh(self.second(first)).transpose(1, 2)
 
-    def forward(self, codes: torch.Tensor, heard: torch.Tensor, has_sound: torch.Tensor) -> torch.Tensor:
+    def forward(self, codes: torch.Tensor, heard: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood (B, K - ORDER) of codes (B, K, CODES) after the first ORDER steps.
 
-        heard: (B, K, BANDS). has_sound: (B,) 1 where it counts.
+        heard: (B, K, BANDS), silence where the sound is not known.
         """
         said = self.listen(heard)
-        share = has_sound[:, None, None]
-        said = share * said + (1 - share) * torch.tanh(self.unheard)
         steps = codes.shape[1] - ORDER
         past = torch.stack(
             [codes[:, ORDER - 1 - i : ORDER - 1 - i + steps] for i in range(ORDER)], dim=2

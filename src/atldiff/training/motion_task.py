@@ -12,7 +12,7 @@ from atldiff.data.manifest import Split
 from atldiff.errors import DataError
 from atldiff.files import replacing
 from atldiff.landmarks.blink import SINCE_FRAMES, Blink, find_blinks
-from atldiff.landmarks.motion_codes import CODES, KNOT_FRAMES, POSE, amplitudes, heard_steps, smoothed
+from atldiff.landmarks.motion_codes import BROWS, CODES, KNOT_FRAMES, POSE, amplitudes, heard_steps, smoothed
 from atldiff.landmarks.motion_model import (
     DEFAULT_STYLE,
     MOTION_FILE,
@@ -22,7 +22,7 @@ from atldiff.landmarks.motion_model import (
     Weights,
     named_style,
 )
-from atldiff.timebase import FPS, MEL_BANDS
+from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS
 from atldiff.training.motion_data import LEAST_FRAMES, MotionSet, brow_basis, load_motion_clips
 from atldiff.training.motion_measure import compared
 from atldiff.training.motion_network import MotionNetwork
@@ -46,6 +46,8 @@ TABLE = 17
 WINDOW_FRAMES = 125
 """Generated motion is made as wide as the real one over so long."""
 LEAST_YAW_DEG = 2.0
+HELD_BACK = 0.72
+"""Of the head's width: strangers' sound moves it further than that of the clips, and one picture shows less."""
 TRIALS, START_FRAMES = 160, 25
 RIDGE = 1e-4
 """Of the autoregression, as a share of what its inputs weigh."""
@@ -76,7 +78,7 @@ def motion_task(manifest: Manifest, config: TrainConfig, write: Callable[[Weight
     unseen = MotionSet(held_out, spread, np.ones(len(held_out)), steps=0, seed=0) if held_out else None
 
     def loss(module_: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        surprise = module(batch["codes"], batch["heard"], batch["sound"]) * batch["valid"][:, ORDER:]
+        surprise = module(batch["codes"], batch["heard"]) * batch["valid"][:, ORDER:]
         return {"loss": (surprise.sum(1) / batch["valid"][:, ORDER:].sum(1).clamp(min=1)).mean() / CODES}
 
     def weighed() -> Weights:
@@ -120,7 +122,7 @@ def _clip_weights(clips: list[MotionClip]) -> np.ndarray:
 def _surprise(module: MotionNetwork, clips: MotionSet, index: int) -> float:
     device = module.mix.device
     item = {name: torch.as_tensor(value, device=device)[None] for name, value in clips.whole(index).items()}
-    return float(module(item["codes"], item["heard"], item["sound"]).mean() / CODES)
+    return float(module(item["codes"], item["heard"]).mean() / CODES)
 
 
 def _fit_ar(source: MotionSet, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,7 +238,12 @@ def _calibrated(weights: Weights, clips: list[MotionClip]) -> Weights:
     """
     ones = {"gain": np.ones(CODES, np.float32), "blink_level": np.zeros((), np.float32)}
     style = named_style(weights, DEFAULT_STYLE)._replace(head_deg=1.0, brows=1.0)
-    heard = [clip.mel for clip in clips if clip.mel is not None] or [np.zeros((0, MEL_BANDS), np.float32)]
+    spoken = [clip.mel for clip in clips if clip.mel is not None]
+    heard = (
+        [mel for mel in spoken if len(mel) >= WINDOW_FRAMES * COLUMNS_PER_FRAME]
+        or spoken
+        or [np.zeros((0, MEL_BANDS), np.float32)]
+    )
     made, felt = [], []
     for seed in range(TRIALS):
         mel = heard[seed % len(heard)]
@@ -249,12 +256,16 @@ def _calibrated(weights: Weights, clips: list[MotionClip]) -> Weights:
         speed = np.minimum(np.abs(np.diff(steps[:, POSE], axis=0)).mean(axis=1), SPEED_CAP)
         said = heard_steps(mel, len(steps)).mean(axis=1)[1:]
         features = np.stack([said, speed], axis=1) - weights["blink_centre"]
-        felt.append(np.exp(np.clip(features @ weights["blink_feels"], -2, 2))[: len(mel) // 8])
+        felt.append(
+            np.exp(np.clip(features @ weights["blink_feels"], -2, 2))[: len(mel) // (KNOT_FRAMES * COLUMNS_PER_FRAME)]
+        )
     long = [clip for clip in clips if len(clip) >= WINDOW_FRAMES * 4 // 5] or clips
     real = np.median([(clip.face.codes / clip.unit).std(axis=0) for clip in long], axis=0)
     felt = np.concatenate(felt)
+    gain = real / np.maximum(np.median(made, axis=0), 1e-6)
+    gain[:BROWS] *= HELD_BACK
     return {
-        "gain": (real / np.maximum(np.median(made, axis=0), 1e-6)).astype(np.float32),
+        "gain": gain.astype(np.float32),
         "blink_level": np.array(np.log(felt.mean()) if len(felt) else 0.0, np.float32),
     }
 
