@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NECK = (0.0, 0.4)
+NECK = (0.0, 0.36)
 """Between which distances below the chin the motion fades, in lengths of the face: shoulders stay."""
-NECK_REACH, SHOULDERS = 0.35, 0.8
-"""Half the width of a neck, in the same lengths, and by how much a place beside it counts as further down."""
+NECK_REACH, SHOULDERS, SHOULDER_TOP = 0.3, 2.5, (-0.35, -0.1)
+"""Half the width of a neck, in the same lengths; by how much a place beside it counts as further down; and between
+which heights it begins to: hair above is no shoulder."""
 BESIDE = (0.75, 1.2)
 """The same to either side of the face's axis."""
 RIM = 0.15
@@ -68,7 +69,8 @@ class HeadMotion:
         along = (_complex(points) - self.chin) / self.down  # real below the chin, imaginary beside it
         border = np.minimum(points - low, high - points).min(axis=-1) / length
         beside = np.abs(along.imag)
-        down = along.real + SHOULDERS * np.maximum(beside - NECK_REACH, 0)
+        shoulder = SHOULDERS * _smooth(along.real, *SHOULDER_TOP) * np.maximum(beside - NECK_REACH, 0)
+        down = along.real + shoulder
         share = (1 - _smooth(down, *NECK)) * (1 - _smooth(beside, *BESIDE)) * _smooth(border, 0, RIM)
         return share.astype(points.dtype)
 
