@@ -64,3 +64,8 @@ def test_open_mouths_are_the_meshs() -> None:
     image, points = face(tall=12)
     points[LIPS_INNER[11:], 1] += 16
     assert part_lips(image, points) is points
+
+
+def test_a_mesh_without_extent_is_left_alone() -> None:
+    points = np.zeros((478, 3), np.float32)
+    assert part_lips(np.zeros((16, 16, 3), np.uint8), points) is points

@@ -50,7 +50,9 @@ def seen_by_denoiser(model: Model, window_frames: int, seed: int = 0) -> list[tu
         for number, (tone, sampling) in enumerate(
             (tone, sampling)
             for tone in TONES
-            for sampling in dict.fromkeys(sampling_presets(model.config.renderer).values())
+            for sampling in dict.fromkeys(
+                replace(preset, every=1) for preset in sampling_presets(model.config.renderer).values()
+            )
         ):
             portrait = replace(opened, image=(opened.image * tone).astype(np.uint8))
             track = speaking_track(model, portrait, window_frames, seed * 1000 + number)

@@ -24,7 +24,10 @@ def part_lips(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     image: (H, W, 3) uint8. points: (478, 3) pixels.
     """
     right, left = points[list(OUTER_EYE_CORNERS), :2].astype(np.float64)
-    across = (left - right) * EYE_PX / float((left - right) @ (left - right))
+    apart = float((left - right) @ (left - right))
+    if apart < 1:
+        return points
+    across = (left - right) * EYE_PX / apart
     turn = np.array([[across[0], across[1]], [-across[1], across[0]]])  # picture to an upright crop
     flat = points[:, :2].astype(np.float64) @ turn.T
     gap = np.linalg.norm(flat[LIPS_INNER[1:10]] - flat[LIPS_INNER[:10:-1]], axis=1).mean() / EYE_PX
