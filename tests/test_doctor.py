@@ -187,6 +187,16 @@ def test_broken_weights_are_a_problem(tmp_path: Path, harm, expected: str) -> No
     assert "\n" not in (check.problem or "")
 
 
+def test_what_all_methods_share_is_looked_at(tmp_path: Path) -> None:
+    whole = list(doctor._parts())
+    assert [check.name for check in whole] == ["motion", "whisper", "lent teeth"]
+    assert not any(check.problem for check in whole)
+    assert [check.name for check in doctor._weights()] == ["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
+    missing = list(doctor._parts(tmp_path))
+    assert [check.value for check in missing] == ["broken"] * 3
+    assert missing[0].problem == "weights motion: motion.safetensors is missing: reinstall atldiff or clone it again"
+
+
 def test_no_weights_is_a_problem(tmp_path: Path) -> None:
     (check,) = doctor._weights(tmp_path)
     assert "clone it again" in (check.problem or "")

@@ -234,26 +234,48 @@ def check_weights(folder: Path) -> str:
         raise ValueError(f"config.json is not JSON ({error})") from None
     if not isinstance(config, dict):
         raise ValueError("config.json does not hold an object")
-    size = model_path.stat().st_size
-    with model_path.open("rb") as file:
+    return f"method {config.get('method', 'unnamed')}, {check_tensors(model_path)}"
+
+
+def check_tensors(path: Path) -> str:
+    """Describe a safetensors file in a few words without loading a tensor.
+
+    Raises:
+        ValueError: missing, cut off or not what its name says.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    size = path.stat().st_size
+    with path.open("rb") as file:
         prefix = file.read(8)
         # The format: 8 bytes of header length, the header as JSON, then the tensors' bytes.
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if 8 + length > size:
-            raise ValueError(f"model.safetensors is cut off or not safetensors ({size} bytes)")
+            raise ValueError(f"{path.name} is cut off or not safetensors ({size} bytes)")
         try:
             header = json_module.loads(file.read(length))
             tensors = [entry for name, entry in header.items() if name != "__metadata__"]
             end = max((entry["data_offsets"][1] for entry in tensors), default=0)
         except (ValueError, AttributeError, KeyError, IndexError, TypeError):
-            raise ValueError("model.safetensors is not safetensors (unreadable header)") from None
+            raise ValueError(f"{path.name} is not safetensors (unreadable header)") from None
     if 8 + length + end != size:
-        raise ValueError(f"model.safetensors is cut off: got {size} bytes, expected {8 + length + end}")
-    return f"method {config.get('method', 'unnamed')}, {len(tensors)} tensors, {size / 1e6:.1f} MB"
+        raise ValueError(f"{path.name} is cut off: got {size} bytes, expected {8 + length + end}")
+    return (
+        f"{len(tensors)} tensors, {size / 1e6:.1f} MB" if size >= 1e6 else f"{len(tensors)} tensors, {size // 1000} kB"
+    )
+
+
+PARTS = {
+    "motion": Path("weights/motion/motion.safetensors"),
+    "whisper": Path("audio/whisper_base/model.safetensors"),
+    "lent teeth": Path("methods/lent_teeth.safetensors"),
+}
+"""What all methods share, in the package."""
 
 
 def _weights(root: Path = _ROOT / "weights") -> Iterator[Check]:
-    folders = sorted(path for path in root.glob("*") if path.is_dir() and path.name != "__pycache__")
+    others = ("__pycache__", PARTS["motion"].parent.name)
+    folders = sorted(path for path in root.glob("*") if path.is_dir() and path.name not in others)
     if not folders:
         yield Check("weights", "bundled", "missing", f"weights: none in {root}: reinstall atldiff or clone it again")
     for folder in folders:
@@ -262,6 +284,14 @@ def _weights(root: Path = _ROOT / "weights") -> Iterator[Check]:
         except (OSError, ValueError) as error:
             problem = f"weights {folder.name}: {error}: reinstall atldiff or clone it again"
             yield Check("weights", folder.name, "broken", problem)
+
+
+def _parts(root: Path = _ROOT) -> Iterator[Check]:
+    for name, path in PARTS.items():
+        try:
+            yield Check("weights", name, check_tensors(root / path))
+        except (OSError, ValueError) as error:
+            yield Check("weights", name, "broken", f"weights {name}: {error}: reinstall atldiff or clone it again")
 
 
 def _disk() -> Iterator[Check]:
@@ -331,6 +361,7 @@ def collect(probe_s: float = 2.0) -> Report:
         _codecs(),
         _detection(),
         _weights(),
+        _parts(),
         _disk(),
         _main_job(),
         _torch(),
