@@ -38,9 +38,14 @@ def mel_filters() -> np.ndarray:
     to_mel = lambda hz: 2595.0 * np.log10(1.0 + hz / 700.0)  # noqa: E731 - a formula, used twice
     edges = 700.0 * (10.0 ** (np.linspace(to_mel(LOW_HZ), to_mel(HIGH_HZ), MEL_BANDS + 2) / 2595.0) - 1.0)
     bins = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1)
+    return triangles(edges, bins).astype(np.float32)
+
+
+def triangles(edges: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Return the triangles (B, F) of height 1 that bands with edges (B + 2,) in Hz are at bins (F,)."""
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return np.clip(np.minimum(rising, falling), 0.0, None).astype(np.float32)
+    return np.clip(np.minimum(rising, falling), 0.0, None)
 
 
 _FILTERS = mel_filters()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from atldiff.audio.features import triangles
 from atldiff.timebase import SAMPLES_PER_FRAME
 
 WIDTH = 512
@@ -49,10 +50,7 @@ def mel_filters() -> np.ndarray:
     linear = mels * _BREAK_HZ / _BREAK_MEL
     edges = np.where(mels < _BREAK_MEL, linear, _BREAK_HZ * np.exp(_LOG_STEP * (mels - _BREAK_MEL)))
     bins = np.linspace(0.0, 8000.0, _FFT // 2 + 1)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.clip(np.minimum(rising, falling), 0.0, None)
-    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+    return (triangles(edges, bins) * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
 
 
 def positions(tokens: int) -> torch.Tensor:
