@@ -73,6 +73,35 @@ class EyeFrame:
         """Return (u, v) (..., 2) as picture points."""
         return points @ self.axes + self.origin
 
+    def grid(
+        self, box: np.ndarray, corner: tuple[int, int], shape: tuple[int, ...]
+    ) -> tuple[tuple[slice, slice], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
+        """Return the pixels of a canvas that a box (N, 2) in (u, v) takes, None where it takes none.
+
+        corner: the canvas's top left pixel (x, y). shape: of the canvas.
+
+        Returns:
+            their rows and columns, x and y on the canvas, and u and v, float32.
+        """
+        ends = self.leave(box) - corner
+        x0, y0 = np.maximum(np.floor(ends.min(0)).astype(int), 0)
+        x1, y1 = np.minimum(np.ceil(ends.max(0)).astype(int) + 1, shape[1::-1])
+        if x0 >= x1 or y0 >= y1:
+            return None
+        x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
+        (ux, uy), (vx, vy) = self.axes.astype(np.float32)
+        dx, dy = (np.asarray(corner) - self.origin).astype(np.float32)
+        u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
+        return (slice(y0, y1), slice(x0, x1)), (x, y), (u, v)
+
+
+def read_through(image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return what a warped picture shows at x and y, by way of the warp's own lookup: sampled once, never twice."""
+    import cv2
+
+    read_x, read_y = (cv2.remap(axis, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in lookup)
+    return cv2.remap(image, read_x, read_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
 
 class LidCurves(NamedTuple):
     """The lids along u, each (L,) float32 and, unless said otherwise, in v pixels.
@@ -119,25 +148,17 @@ class LidMotion:
         import cv2
 
         (u0, v0), (u1, v1) = self.low, self.high
-        box = self.frame.leave(np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)])) - corner
-        x0, y0 = np.maximum(np.floor(box.min(0)).astype(int), 0)
-        x1, y1 = np.minimum(np.ceil(box.max(0)).astype(int) + 1, canvas.shape[1::-1])
-        if x0 >= x1 or y0 >= y1:
+        found = self.frame.grid(np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)]), corner, canvas.shape)
+        if found is None:
             return
-        x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-        (ux, uy), (vx, vy) = self.frame.axes.astype(np.float32)
-        dx, dy = (np.asarray(corner) - self.frame.origin).astype(np.float32)
-        u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
+        part, (x, y), (u, v) = found
+        vx, vy = self.frame.axes.astype(np.float32)[1]
         row = np.rint((u - np.float32(u0)) * ROWS_PER_PX).astype(np.intp)
         at = LidCurves(*(curve.take(row, mode="clip") for curve in self.curves))
 
         def read(down: np.ndarray) -> np.ndarray:
-            # What has moved down is read further up, by way of the warp's own lookup: sampled once, never twice.
-            at_x, at_y = x - down * vx, y - down * vy
-            read_x, read_y = (
-                cv2.remap(axis, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in lookup
-            )
-            return cv2.remap(image, read_x, read_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            # What has moved down is read further up.
+            return read_through(image, lookup, x - down * vx, y - down * vy)
 
         along_skin = _ramp(v, at.fold, at.skin)
         down = at.by_fold * _ramp(v, at.top, at.fold) + (at.by_upper - at.by_fold) * along_skin
@@ -149,10 +170,10 @@ class LidMotion:
         # Each by the part of a pixel's height that it covers: edges are smooth, and closed lids leave no eyeball.
         over_part = np.clip(at.upper - v + 0.5, 0, 1)[..., None]
         under_part = np.minimum(np.clip(v + 0.5 - at.lower, 0, 1)[..., None], 1 - over_part)
-        part = canvas[y0:y1, x0:x1]
-        mixed = over_part * over + under_part * under + (1 - over_part - under_part) * part
+        below = canvas[part]
+        mixed = over_part * over + under_part * under + (1 - over_part - under_part) * below
         shade = SEAM_SHADE * at.closed**2 * np.exp(-(((v - at.upper) / (SEAM * self.frame.width)) ** 2))
-        part[:] = np.clip(np.rint(mixed * (1 - shade[..., None])), 0, 255).astype(np.uint8)
+        below[:] = np.clip(np.rint(mixed * (1 - shade[..., None])), 0, 255).astype(np.uint8)
 
 
 def part_lids(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atldiff.video.eyelids import EyeFrame, EyeLandmarks
+from atldiff.video.eyelids import EyeFrame, EyeLandmarks, read_through
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,31 +46,21 @@ class IrisMotion:
         self, canvas: np.ndarray, image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
     ) -> None:
         """Draw the iris in place over a warped picture; as `LidMotion.paint`."""
-        import cv2
-
         width = self.frame.width
         ends = [(u, v) for u in (0.0, width) for v in (self.upper.min() - 1, self.lower.max() + 1)]
-        box = self.frame.leave(np.array(ends)) - corner
-        x0, y0 = np.maximum(np.floor(box.min(0)).astype(int), 0)
-        x1, y1 = np.minimum(np.ceil(box.max(0)).astype(int) + 1, canvas.shape[1::-1])
-        if x0 >= x1 or y0 >= y1:
+        found = self.frame.grid(np.array(ends), corner, canvas.shape)
+        if found is None:
             return
-        x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
-        (ux, uy), (vx, vy) = self.frame.axes.astype(np.float32)
-        dx, dy = (np.asarray(corner) - self.frame.origin).astype(np.float32)
-        u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
+        place, (x, y), (u, v) = found
+        ux, uy = self.frame.axes.astype(np.float32)[0]
         away = np.hypot(u - np.float32(self.iris[0]), v - np.float32(self.iris[1])) / np.float32(width)
         share = np.clip((GIVES_WAY - away) / (GIVES_WAY - WHOLE), 0, 1)
         by = np.float32(self.along) * share * share * (3 - 2 * share)
-        at_x, at_y = x - by * ux, y - by * uy
-        read_x, read_y = (
-            cv2.remap(axis, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for axis in lookup
-        )
-        moved = cv2.remap(image, read_x, read_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        moved = read_through(image, lookup, x - by * ux, y - by * uy)
         above, below = np.interp(u, self.u, self.upper), np.interp(u, self.u, self.lower)
         # Seen between the lids alone, softly: whole a pixel and a half within their edges.
         part = (np.clip((v - above) / 1.5, 0, 1) * np.clip((below - v) / 1.5, 0, 1))[..., None]
-        under = canvas[y0:y1, x0:x1]
+        under = canvas[place]
         under[:] = np.clip(np.rint(under + part * (moved.astype(np.float32) - under)), 0, 255).astype(np.uint8)
 
 
