@@ -80,6 +80,19 @@ def test_a_window_is_cut_with_its_points(clip: ClipMouths, flip: bool) -> None:
     assert np.allclose(points, wanted)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_of_half_the_scale_is_the_stored_one_averaged(clip: ClipMouths, flip: bool) -> None:
+    half = WindowGeometry(72, WINDOW.origin, 1.0, 56)
+    frames = np.array([3, 4, 9])
+    images, points = cut(clip, frames, half, STILL, flip=flip)
+    whole, there = cut(clip, frames, WINDOW, STILL, flip=flip)
+    assert images.shape == (3, 56, 72, 3)
+    assert np.abs(images - whole.reshape(3, 56, 2, 72, 2, 3).mean((2, 4))).max() <= 0.5
+    assert np.allclose(points, (there - 0.5) / 2)  # the middle of two pixels is the middle of one
+    assert corner(half, STILL) == corner(WINDOW, STILL)
+    assert corner(half, np.array([100, 100])) == (32, 48)
+
+
 def test_a_shifted_window_stays_inside(clip: ClipMouths) -> None:
     assert corner(WINDOW, np.array([4, -3])) == (20, 19)
     assert corner(WINDOW, np.array([100, 100])) == (32, 48)
@@ -100,6 +113,12 @@ def test_further_references_show_a_wide_mouth_first(clip: ClipMouths) -> None:
 @pytest.mark.parametrize(("mouth", "detail", "share"), [(100, 0.3, 1), (100, 0.1, 0), (20, 0.3, 0), (56, 0.3, 0.5)])
 def test_sharp_is_large_and_detailed(mouth: float, detail: float, share: float) -> None:
     assert sharp_share(mouth, detail) == pytest.approx(share, abs=0.01)
+
+
+def test_a_clip_too_blurred_for_one_window_is_sharp_in_a_smaller() -> None:
+    assert sharp_share(38, 0.3) == 0
+    assert sharp_share(38, 0.3, 1.0) == 1
+    assert sharp_share(28, 0.3, 1.0) == sharp_share(56, 0.3)
 
 
 def test_sharper_clips_are_drawn_more_often(clip: ClipMouths) -> None:

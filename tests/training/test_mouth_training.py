@@ -55,7 +55,7 @@ def network() -> LpipsAlexNet:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-    monkeypatch.setattr("atldiff.data.mouths.sharp_share", lambda mouth_px, sharpness: 1.0)  # drawn ones are small
+    monkeypatch.setattr("atldiff.data.mouths.sharp_share", lambda *_: 1.0)  # drawn ones are small
     monkeypatch.setattr("atldiff.training.mouth_task.RAMP_STEPS", 2)
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_BATCHES", 1)
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_CLIPS", 2)
@@ -114,6 +114,15 @@ class TestJudges:
         crops = mouth_crops(pictures, torch.tensor([[72.0, 56.0], [0.0, 0.0], [200.0, 200.0]]))
         assert crops.shape == (3, 1, 1, 80, 96)
         assert [int(crop[0, 0, 0, 0]) for crop in crops] == [16 * 144 + 24, 0, 32 * 144 + 48]
+
+    def test_smaller_windows_are_judged_enlarged(self) -> None:
+        down, across = torch.meshgrid(torch.linspace(-1, 1, 56), torch.linspace(-1, 1, 72), indexing="ij")
+        picture = torch.stack([down, across, down * 0.5])[None, :, None].repeat(1, 1, 2, 1, 1)
+        (crop,) = mouth_crops(picture, torch.tensor([[36.0, 28.0]]), 1.0)
+        assert crop.shape == (3, 2, 80, 96)
+        inside = picture[0, :, :, 8:48, 12:60]  # half as wide and high, around the same place
+        assert torch.allclose(torch.nn.functional.avg_pool2d(crop, 2), inside, atol=0.02)
+        assert mouth_crops(picture.half(), torch.tensor([[36.0, 28.0]]), 1.0).dtype == torch.float16
 
     def test_equal_pictures_have_no_distance_and_blur_has_one(self, network: LpipsAlexNet) -> None:
         real = torch.rand(2, 3, 2, 80, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -230,6 +239,14 @@ class TestRuns:
         for name in ("mouth_ratio_fast", "perceptual_best", "detail_prior"):
             assert name in probe
 
+    def test_a_window_of_half_the_scale_learns_from_the_same_folder(
+        self, prepared: Manifest, tmp_path: Path, network: LpipsAlexNet
+    ) -> None:
+        small = replace(LAYERED, side=48, height=40, scale=1.0)
+        config = replace(CONFIG, model=replace(TINY, renderer=small), steps=2, probe_every=2)
+        assert train_stage(config, prepared.folder, tmp_path / "run", workers=0, network=network) == 2
+        assert checkpoint.load_model(tmp_path / "run" / "checkpoint").config.renderer == small
+
     def test_an_older_renderer_grows(self, prepared: Manifest, tmp_path: Path, network: LpipsAlexNet) -> None:
         torch.manual_seed(3)
         old = ATLModel(OLD)
@@ -241,7 +258,9 @@ class TestRuns:
         assert change < 5e-3  # a step from where it was
         assert stem[:, 16 * 16 :].abs().max() < 5e-3
 
-    @pytest.mark.parametrize("change", [{"scale": 1.0}, {"origin": (10, 44)}, {"height": 144}])
+    @pytest.mark.parametrize(
+        "change", [{"scale": 1.5}, {"scale": 4.0}, {"scale": 1.0}, {"origin": (10, 44)}, {"height": 144}]
+    )
     def test_a_window_beyond_the_stored_one_is_refused(self, prepared: Manifest, tmp_path: Path, change: dict) -> None:
         model = replace(TINY, renderer=replace(LAYERED, **change))
         with pytest.raises(DataError, match="config renderer: a window of .*which is what `atldiff prepare` keeps"):

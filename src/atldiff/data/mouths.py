@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from atldiff.video.window import WindowGeometry
 
 SHARP_MOUTH_PX = (40.0, 72.0)
-"""Widths of a mouth in the video between which a clip becomes sharp."""
+"""Widths of a mouth in the video between which a clip becomes sharp, for windows of the stored scale."""
 SHARP_DETAIL = (0.16, 0.22)
 """Shares of fine detail (`video.detail.sharpness`) between which it does."""
 BLURRED_SHARE = 0.1
@@ -61,8 +61,12 @@ class ClipMouths:
         return read_stored(self.file, "mouths", self.offsets, frames, STORED_MOUTH.size)
 
 
-def load_mouths(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -> ClipMouths:
+def load_mouths(
+    manifest: Manifest, entry: ManifestEntry, indices: np.ndarray, scale: float = STORED_MOUTH.scale
+) -> ClipMouths:
     """Load the landmarks of one prepared clip; `indices` (K,) are the dense points to keep.
+
+    scale: of the window that is cut out of it, which decides what is sharp enough.
 
     Raises:
         DataError: the clip was prepared before mouths were kept.
@@ -84,15 +88,16 @@ def load_mouths(manifest: Manifest, entry: ManifestEntry, indices: np.ndarray) -
         rigid=rigid.astype(np.float32),
         opening=(lip_opening(points) / STORED_MOUTH.scale).astype(np.float32),
         offsets=stored_offsets(sizes),
-        sharp=sharp_share(record.mouth_px, record.sharpness),
+        sharp=sharp_share(record.mouth_px, record.sharpness, scale),
     )
 
 
-def sharp_share(mouth_px: float, sharpness: float) -> float:
-    """Return how far a clip is to be believed about detail, 0 to 1, from what its record says."""
+def sharp_share(mouth_px: float, sharpness: float, scale: float = STORED_MOUTH.scale) -> float:
+    """Return how far a clip is to be believed about detail in windows of a scale, 0 to 1, from what its record says."""
+    zoomed_px = mouth_px * STORED_MOUTH.scale / scale
     parts = [
         np.clip((value - low) / (high - low), 0, 1)
-        for value, (low, high) in ((mouth_px, SHARP_MOUTH_PX), (sharpness, SHARP_DETAIL))
+        for value, (low, high) in ((zoomed_px, SHARP_MOUTH_PX), (sharpness, SHARP_DETAIL))
     ]
     return float(parts[0] * parts[1])
 
@@ -115,16 +120,20 @@ def pick_more(clip: ClipMouths, frame: int, count: int, random: np.random.Genera
 def cut(
     clip: ClipMouths, frames: np.ndarray, geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a window out of stored ones.
+    """Cut a window out of stored ones, reduced where its scale is a whole part of theirs.
 
-    frames: (F,). jitter: (2,) shift of the window in its pixels.
+    frames: (F,). jitter: (2,) shift of the window in stored pixels.
 
     Returns:
         pictures (F, H, W, 3) uint8 and points (F, K, 2) in their pixels.
     """
-    (x, y), (width, height) = corner(geometry, jitter), geometry.size
-    images = clip.pictures(frames)[:, y : y + height, x : x + width]
+    (x, y), (width, height), parts = corner(geometry, jitter), geometry.size, reduction(geometry)
+    images = clip.pictures(frames)[:, y : y + parts * height, x : x + parts * width]
     points = clip.points[frames] - np.array([x, y], np.float32)
+    if parts > 1:
+        cells = images.reshape(len(images), height, parts, width, parts, 3).mean((2, 4), dtype=np.float32)
+        images = np.rint(cells).astype(np.uint8)
+        points = (points - np.float32((parts - 1) / 2)) / parts  # of a pixel's middle
     if flip:
         return np.ascontiguousarray(images[:, :, ::-1]), mirrored(points, width)
     return images, points
@@ -133,5 +142,11 @@ def cut(
 def corner(geometry: WindowGeometry, jitter: np.ndarray) -> tuple[int, int]:
     """Return where a window's corner lies in the stored one, in pixels; it is kept inside."""
     wanted = (np.asarray(geometry.origin) - np.asarray(STORED_MOUTH.origin)) * STORED_MOUTH.scale + jitter
-    x, y = np.clip(np.rint(wanted).astype(int), 0, np.array(STORED_MOUTH.size) - geometry.size)
+    size = reduction(geometry) * np.array(geometry.size)
+    x, y = np.clip(np.rint(wanted).astype(int), 0, np.array(STORED_MOUTH.size) - size)
     return int(x), int(y)
+
+
+def reduction(geometry: WindowGeometry) -> int:
+    """Return the stored pixels a pixel of a window, across and down."""
+    return round(STORED_MOUTH.scale / geometry.scale)

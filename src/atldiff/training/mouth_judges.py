@@ -16,21 +16,32 @@ if TYPE_CHECKING:
     from atldiff.backbones.alexnet import LpipsAlexNet
 
 CROP = (96, 80)
-"""Width and height of what is judged, in window pixels."""
+"""Width and height of what is judged, in pixels of a window at `JUDGED_SCALE`."""
+JUDGED_SCALE = 2.0
+"""Pixels of a template pixel that windows are judged at; others are enlarged or reduced to it."""
 LPIPS_ENLARGED = 1.5
 WIDTHS = (48, 96, 192)
 
 
-def mouth_crops(pictures: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """Cut the mouth out of windows (B, C, T, H, W), CROP or what a smaller window has; centre: (B, 2) pixels."""
+def mouth_crops(pictures: torch.Tensor, centre: torch.Tensor, scale: float = JUDGED_SCALE) -> torch.Tensor:
+    """Cut the mouth out of windows (B, C, T, H, W), CROP or what a smaller window has; centre: (B, 2) pixels.
+
+    scale: of the windows.
+    """
     height, width = pictures.shape[-2:]
-    across, down = min(CROP[0], width), min(CROP[1], height)
+    zoom = JUDGED_SCALE / scale
+    across, down = min(round(CROP[0] / zoom), width), min(round(CROP[1] / zoom), height)
     parts = []
     for clip, (x, y) in zip(pictures, centre.tolist(), strict=True):
         left = min(max(round(x - across / 2), 0), width - across)
         top = min(max(round(y - down / 2), 0), height - down)
         parts.append(clip[:, :, top : top + down, left : left + across])
-    return torch.stack(parts)
+    crops = torch.stack(parts)
+    if zoom == 1:
+        return crops
+    flat = crops.transpose(1, 2).flatten(0, 1)
+    flat = functional.interpolate(flat.float(), scale_factor=zoom, mode="bilinear").to(crops.dtype)
+    return flat.unflatten(0, (len(crops), -1)).transpose(1, 2)
 
 
 def perceptual(network: LpipsAlexNet, made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from atldiff.config import PRESETS
 from atldiff.data.manifest import Split
-from atldiff.data.mouths import load_mouths
+from atldiff.data.mouths import load_mouths, reduction
 from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.sampler import interpolate
 from atldiff.errors import DataError
@@ -50,12 +50,14 @@ PROBE_SEED = 20_261
 def check_mouth_window(geometry: WindowGeometry) -> None:
     """Raise DataError unless a renderer's window lies inside the one around the mouth that `prepare` stores."""
     low = (np.asarray(geometry.origin) - STORED_MOUTH.origin) * STORED_MOUTH.scale
-    if geometry.scale != STORED_MOUTH.scale or low.min() < 0 or (low + geometry.size > STORED_MOUTH.size).any():
+    size = reduction(geometry) * np.array(geometry.size)
+    whole = geometry.scale * reduction(geometry) == STORED_MOUTH.scale
+    if not whole or low.min() < 0 or (low + size > STORED_MOUTH.size).any():
         end = [at + size / STORED_MOUTH.scale for at, size in zip(STORED_MOUTH.origin, STORED_MOUTH.size, strict=True)]
         raise DataError(
             f"config renderer: a window of {geometry.size[0]}x{geometry.size[1]} at {geometry.origin} and scale "
-            f"{geometry.scale:g}, expected one of scale {STORED_MOUTH.scale:g} inside template pixels "
-            f"{STORED_MOUTH.origin} to ({end[0]:g}, {end[1]:g}), which is what `atldiff prepare` keeps"
+            f"{geometry.scale:g}, expected one of scale {STORED_MOUTH.scale:g}, or a whole part of it, inside template "
+            f"pixels {STORED_MOUTH.origin} to ({end[0]:g}, {end[1]:g}), which is what `atldiff prepare` keeps"
         )
 
 
@@ -74,7 +76,7 @@ class RendererLoss:
 
     def __call__(self, module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `MouthSet`: means over its clips, so that equal parts average to it."""
-        renderer, config = self.renderer, self.config
+        renderer, config, scale = self.renderer, self.config, self.renderer.config.scale
         target, prior, conditions, mask, mouth, noise = (
             batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth", "noise")
         )
@@ -98,7 +100,7 @@ class RendererLoss:
         motion = (weight[:, :, 1:] * (difference[:, :, 1:] - difference[:, :, :-1]).abs().mean(1, keepdim=True)).sum()
         losses = {"square": square, "edges": edges, "motion": motion}
         total = PIXELS * square + EDGES * edges + MOTION * motion
-        crops = {name: mouth_crops(value, batch["centre"]) for name, value in (("made", made), ("real", real))}
+        crops = {name: mouth_crops(value, batch["centre"], scale) for name, value in (("made", made), ("real", real))}
         if self.network is not None and config.perceptual_weight:
             with torch.autocast(made.device.type, torch.bfloat16, enabled=config.bfloat16):
                 distance = perceptual(self.network, crops["made"], crops["real"])
@@ -106,8 +108,8 @@ class RendererLoss:
             total = total + config.perceptual_weight * losses["perceptual"]
         if self.adversary is not None:
             beside = torch.cat([conditions[:, 3:6], conditions[:, 6:8]], 1)[:, :, made.shape[2] // 2][:, :, None]
-            crops["beside"] = mouth_crops(beside, batch["centre"])[:, :, 0]
-            crops["mouth"] = mouth_crops(mouth, batch["centre"]).amax(2)
+            crops["beside"] = mouth_crops(beside, batch["centre"], scale)[:, :, 0]
+            crops["mouth"] = mouth_crops(mouth, batch["centre"], scale).amax(2)
             self._judged = {name: value.detach() for name, value in crops.items()} | {"sharp": sharp}
             self.adversary.requires_grad_(False)
             verdict, maps = self.adversary(crops["made"], crops["beside"])
@@ -156,11 +158,11 @@ def mouth_task(
     Raises:
         DataError: no clip to train on, or a window that is not prepared.
     """
-    renderer = model.renderer
+    renderer, scale = model.renderer, model.renderer.config.scale
     check_mouth_window(window_of(renderer.config))
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
-        clips = [load_mouths(manifest, entry, NEEDED) for entry in manifest.usable(split)]
+        clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
         sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed)
     if not sets[Split.TRAIN].clips:
@@ -187,7 +189,7 @@ def mouth_task(
             for name, made in frames.items():
                 sums.setdefault(f"mouth_ratio_{name}", []).append(float((mouth * (made - target).square()).sum()))
                 if network is not None:
-                    crops = [mouth_crops(value, batch["centre"]) for value in (made, real)]
+                    crops = [mouth_crops(value, batch["centre"], scale) for value in (made, real)]
                     sums.setdefault(f"perceptual_{name}", []).append(float(perceptual(network, *crops).mean()))
                 sums.setdefault(f"detail_{name}", []).append(float(detail(made, mouth) / detail(real, mouth)))
             shown = [prior, frames["fast"], frames["balanced"], frames["best"], target]
