@@ -189,12 +189,37 @@ def test_broken_weights_are_a_problem(tmp_path: Path, harm, expected: str) -> No
 
 def test_what_all_methods_share_is_looked_at(tmp_path: Path) -> None:
     whole = list(doctor._parts())
-    assert [check.name for check in whole] == ["motion", "whisper", "lent teeth"]
+    assert [check.name for check in whole] == ["motion", "voice", "whisper", "lent teeth"]
     assert not any(check.problem for check in whole)
     assert [check.name for check in doctor._weights()] == ["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
     missing = list(doctor._parts(tmp_path))
-    assert [check.value for check in missing] == ["broken"] * 3
+    assert [check.value for check in missing] == ["broken"] * 4
     assert missing[0].problem == "weights motion: motion.safetensors is missing: reinstall atldiff or clone it again"
+
+
+def test_weights_are_told_with_their_terms(tmp_path: Path) -> None:
+    folder = weights_folder(tmp_path / "mine")
+    (check,) = doctor._weights(tmp_path)
+    assert check.value.endswith("; terms unstated")
+    assert check.problem is None
+    (folder / "README.md").write_text("# Mine\n\nA **bold** word.\n\n**May be sold, with attribution:** open.\n")
+    (check,) = doctor._weights(tmp_path)
+    assert check.value.endswith("; may be sold, with attribution")
+    (folder / "README.md").write_bytes(b"\xff\xfe no text")
+    assert next(doctor._weights(tmp_path)).value.endswith("; terms unstated")
+
+
+def test_all_that_the_package_brings_has_terms() -> None:
+    told = {check.name: check.value.rpartition("; ")[2] for check in [*doctor._weights(), *doctor._parts()]}
+    for name, terms in told.items():
+        if name in ("voice", "whisper"):
+            assert terms == "MIT licence"
+        elif name == "lent teeth":
+            assert terms == "public domain"
+        elif name == "atl-diff-open":
+            assert terms == "may be redistributed and used commercially, with attribution"
+        else:
+            assert terms == "for research and demonstration only, not for commercial use", name
 
 
 def test_no_weights_is_a_problem(tmp_path: Path) -> None:

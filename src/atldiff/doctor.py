@@ -6,6 +6,7 @@ import importlib.util
 import json as json_module
 import os
 import platform
+import re
 import shutil
 import struct
 import sys
@@ -160,7 +161,7 @@ def _detection() -> Iterator[Check]:
             f"mediapipe {mediapipe.__version__}: its models are not in the wheel: "
             f"run {sys.executable} -m pip install 'mediapipe>=0.10.14,<0.10.15'"
         )
-    yield Check("face detection", "models", f"{len(models)} files", problem)
+    yield Check("face detection", "models", f"{len(models)} files; Apache licence 2.0", problem)
     if problem:
         return
     try:
@@ -265,31 +266,57 @@ def check_tensors(path: Path) -> str:
     )
 
 
+CARD = "README.md"
+UNSTATED = "terms unstated"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What methods share, in the package. file: the tensors. terms: where the card beside them does not say."""
+
+    file: Path
+    terms: str = ""
+
+
 PARTS = {
-    "motion": Path("weights/motion/motion.safetensors"),
-    "whisper": Path("audio/whisper_base/model.safetensors"),
-    "lent teeth": Path("methods/lent_teeth.safetensors"),
+    "motion": Part(Path("weights/motion/motion.safetensors")),
+    "voice": Part(Path("audio/silero_vad/model.safetensors"), "MIT licence"),
+    "whisper": Part(Path("audio/whisper_base/model.safetensors"), "MIT licence"),
+    "lent teeth": Part(Path("methods/lent_teeth.safetensors"), "public domain"),
 }
-"""What all methods share, in the package."""
+
+
+def terms_of(folder: Path) -> str:
+    """Return in a few words what a card says that its weights may be used for: the bold beginning of a paragraph.
+
+    `UNSTATED` where there is no card, or none that says so.
+    """
+    try:
+        text = (folder / CARD).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return UNSTATED
+    found = re.search(r"^\*\*([^*\n]+?):?\*\*", text, re.MULTILINE)
+    return UNSTATED if found is None else found[1][0].lower() + found[1][1:]
 
 
 def _weights(root: Path = _ROOT / "weights") -> Iterator[Check]:
-    others = ("__pycache__", PARTS["motion"].parent.name)
+    others = ("__pycache__", PARTS["motion"].file.parent.name)
     folders = sorted(path for path in root.glob("*") if path.is_dir() and path.name not in others)
     if not folders:
         yield Check("weights", "bundled", "missing", f"weights: none in {root}: reinstall atldiff or clone it again")
     for folder in folders:
         try:
-            yield Check("weights", folder.name, check_weights(folder))
+            yield Check("weights", folder.name, f"{check_weights(folder)}; {terms_of(folder)}")
         except (OSError, ValueError) as error:
             problem = f"weights {folder.name}: {error}: reinstall atldiff or clone it again"
             yield Check("weights", folder.name, "broken", problem)
 
 
 def _parts(root: Path = _ROOT) -> Iterator[Check]:
-    for name, path in PARTS.items():
+    for name, part in PARTS.items():
+        path = root / part.file
         try:
-            yield Check("weights", name, check_tensors(root / path))
+            yield Check("weights", name, f"{check_tensors(path)}; {part.terms or terms_of(path.parent)}")
         except (OSError, ValueError) as error:
             yield Check("weights", name, "broken", f"weights {name}: {error}: reinstall atldiff or clone it again")
 
