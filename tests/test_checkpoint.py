@@ -333,7 +333,8 @@ class TestLocate:
         assert locate("owner/name", "v2") == tmp_path
         assert asked["hub_id"] == "owner/name"
         assert asked["revision"] == "v2"
-        ours, exported = ["README.md", "config.json", "model.safetensors"], ["*.bin", "*.onnx", "*.xml", "export.json"]
+        ours = ["README.md", "config.json", "model.safetensors", "motion.safetensors"]
+        exported = ["*.bin", "*.onnx", "*.xml", "export.json"]
         assert sorted(asked["patterns"]) == sorted([*ours, *exported])
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atldiff.config import METHODS, from_dict, to_dict
+from atldiff.config import BUNDLED, from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import replacing, write_text
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
 """What `atldiff export` puts beside them."""
-BUNDLED = METHODS
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -58,8 +58,10 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
 def _fetch(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
+    from atldiff.types import MOTION_FILE
+
     try:
-        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, *EXPORTED_FILES]
+        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, MOTION_FILE, *EXPORTED_FILES]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's errors have many classes; the user needs one line
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -81,6 +83,22 @@ def read_config(folder: Path) -> MethodConfig:
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from None
+
+
+def motion_of(folder: Path) -> Path | None:
+    """Return the folder of the motion model that a checkpoint brings, or None: then it is the package's."""
+    from atldiff.types import MOTION_FILE
+
+    return folder if (folder / MOTION_FILE).is_file() else None
+
+
+def carry_motion(motion: Path | None, folder: Path) -> None:
+    """Copy a motion model, if there is one, into a checkpoint's folder; motion: the folder that it lies in."""
+    from atldiff.types import MOTION_FILE
+
+    if motion is not None:
+        with replacing(folder / MOTION_FILE) as partial:
+            shutil.copyfile(motion / MOTION_FILE, partial)
 
 
 def load_model(folder: Path) -> Model:

@@ -72,9 +72,17 @@ class TalkingHead:
     """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
 
     def __init__(
-        self, model: Model | Pair, *, device: str = "auto", dtype: str = "auto", export: Export | None = None
+        self,
+        model: Model | Pair,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        export: Export | None = None,
+        motion: Path | None = None,
     ) -> None:
         """export: networks of this very model, not a pair, in another runtime, which then compute instead of its own.
+
+        motion: folder of the motion model's weights; None takes the package's.
 
         Raises:
             ValueError: unknown device or dtype, or exported networks with a pair.
@@ -85,7 +93,7 @@ class TalkingHead:
         self.dtype = choose_dtype(dtype, self.device)
         if export is not None and export.runtime == "onnx":
             self.dtype = torch.float32
-        self.export = export
+        self.export, self.motion = export, motion
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
         self.workers = Workers(self.device)
@@ -133,7 +141,8 @@ class TalkingHead:
                 f"backend: got {backend!r} with stages of two checkpoints, expected auto or torch: exported networks "
                 "are of one"
             )
-        return cls(checkpoint.load_stages(speaks, renders), device=device, dtype=dtype, export=export)
+        motion = checkpoint.motion_of(speaks)
+        return cls(checkpoint.load_stages(speaks, renders), device=device, dtype=dtype, export=export, motion=motion)
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Write the checkpoint to a folder.
@@ -149,6 +158,7 @@ class TalkingHead:
                 f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead"
             )
         checkpoint.save_model(self.model, Path(folder), card)
+        checkpoint.carry_motion(self.motion, Path(folder))
 
     def sampling(self, chosen: SampleConfig | Preset = "balanced") -> SampleConfig:
         """Return a sampling preset of this method, or the configuration as it is.
@@ -228,7 +238,7 @@ class TalkingHead:
         opened = framed(open_portrait(portrait, face, frame), framing)
         recording = _heard(audio, sample_rate, audio_track)
         driver = None if driving is None else open_driving(driving, controls)
-        stream = TrackStream(self.model.generator, opened, controls, driver)
+        stream = TrackStream(self.model.generator, opened, controls, driver, self.motion)
         pieces = []
         for start in range(0, len(recording.samples), SAMPLE_RATE):
             pieces.append(self.workers.alone(stream.push, recording.samples[start : start + SAMPLE_RATE]))
@@ -355,7 +365,7 @@ class TalkingHead:
         say_if_hidden(behind, opened)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
-        tracks = TrackStream(self.model.generator, opened, controls, driver)
+        tracks = TrackStream(self.model.generator, opened, controls, driver, self.motion)
         frames = open_frames(
             self.model.renderer,
             opened,

@@ -48,6 +48,9 @@ MOTION_STYLES = ("calm", "natural", "lively")
 """As a quarter, half and three quarters of the people are that the motion model was learned from."""
 MOTION_STYLE_EXPECTED = f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz) or a folder of motion weights"
 
+MOTION_FILE = "motion.safetensors"
+"""Weights of the motion model; beside a checkpoint's they move its heads instead of the package's."""
+
 Framing = Literal["full", "head"]
 """What is shown of a photograph: all of it, or a square of head and shoulders."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from atldiff.errors import CheckpointError, MediaError
 from atldiff.landmarks.blink import blink_displacement, blink_pulse
@@ -15,7 +16,7 @@ from atldiff.landmarks.motion import PIVOT
 from atldiff.landmarks.motion_model import own_motion
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.motion_style import check_style, open_motion, style_of
-from atldiff.types import MOTION_STYLES, Controls, LandmarkTrack
+from atldiff.types import MOTION_FILE, MOTION_STYLES, Controls, LandmarkTrack
 
 
 def moving(turn_deg: float, *, frames: int = 250, fps: int = 25, blinks: int = 4) -> LandmarkTrack:
@@ -46,6 +47,22 @@ def test_names_are_those_of_the_bundled_weights() -> None:
     assert Controls().motion_style in MOTION_STYLES
     with pytest.raises(ValueError, match="motion_style: got ''"):
         Controls(motion_style="")
+
+
+def test_a_folder_takes_the_place_of_the_package_s_weights(tmp_path: Path) -> None:
+    changed = {name: value.copy() for name, value in own_motion("natural")[0].items()}
+    changed["styles"][:, 0] *= 2
+    save_file(changed, tmp_path / MOTION_FILE)
+    for name in MOTION_STYLES:
+        weights, style = open_motion(name, tmp_path)
+        assert style.head_deg == pytest.approx(2 * open_motion(name)[1].head_deg)
+        assert np.array_equal(weights["styles"], changed["styles"])
+    moving(2.0).save(tmp_path / "person.npz")
+    weights, style = open_motion(str(tmp_path / "person.npz"), tmp_path)
+    assert np.array_equal(weights["styles"], changed["styles"])
+    assert style == open_motion(str(tmp_path / "person.npz"))[1]
+    with pytest.raises(CheckpointError, match="motion weights"):
+        open_motion("natural", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("fps", [25, 50])

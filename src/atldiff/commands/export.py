@@ -10,7 +10,7 @@ import tyro
 
 from atldiff.commands.options import ReportOptions, optional, read
 from atldiff.commands.progress import say, waiting, write_json
-from atldiff.config import Method
+from atldiff.config import Bundled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Export:
     """What is to run them."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """The checkpoint folder to make; an earlier export is replaced."""
-    method: Method = "atl-diff"
+    method: Bundled = "atl-diff"
     """Bundled weights to export."""
     weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
     """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""

@@ -16,7 +16,7 @@ import tyro
 
 from atldiff.commands import usage
 from atldiff.commands.aliases import Aliases, rewrite
-from atldiff.config import Method, Preset, SampleConfig
+from atldiff.config import Bundled, Preset, SampleConfig
 from atldiff.types import Framing
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class DrivingOptions:
 class ModelOptions:
     """What computes, and on what."""
 
-    method: Method = "atl-diff"
+    method: Bundled = "atl-diff"
     """Bundled weights to use."""
     weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
     """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""

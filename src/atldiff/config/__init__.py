@@ -32,10 +32,14 @@ FORMAT_VERSION = 1
 
 Method = Literal["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Bundled = Literal["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
+"""The weights that the package brings."""
+BUNDLED: tuple[Bundled, ...] = get_args(Bundled)
 MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig"
 RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig | TalkRendererConfig"
 
 __all__ = [
+    "BUNDLED",
     "DIFFTALKER_PRESETS",
     "FORMAT_VERSION",
     "LATENT_SAMPLING",
@@ -47,6 +51,7 @@ __all__ = [
     "PRESETS",
     "TRAIN_PRESETS",
     "ATLConfig",
+    "Bundled",
     "CodecConfig",
     "CompletionConfig",
     "ConditionUNetConfig",

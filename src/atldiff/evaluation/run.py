@@ -194,7 +194,7 @@ def measure_checkpoint(
         if progress:
             progress(index, 2 * len(entries), "networks")
         measured.networks[entry.record.name] = network_figures(model, manifest, entry)
-    head = TalkingHead(model, export=export)
+    head = TalkingHead(model, export=export, motion=checkpoints.motion_of(speaks))
     with FaceTracker() as tracker:
         for index, entry in enumerate(entries):
             clip = entry.record.name

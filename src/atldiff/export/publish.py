@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from atldiff import __version__
-from atldiff.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_model, read_config
+from atldiff.checkpoint import (
+    CARD_FILE,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    carry_motion,
+    load_model,
+    motion_of,
+    read_config,
+)
 from atldiff.errors import CheckpointError
 from atldiff.export.calibration import seen_by_denoiser
 from atldiff.export.graph import require_onnx, write_onnx
@@ -51,6 +59,7 @@ def export_checkpoint(
         for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
             if name != CARD_FILE or (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
+        carry_motion(motion_of(source), partial)
         export = write_networks(source, partial, runtime, int8=int8, window_frames=window_frames)
     return replace(export, folder=folder)
 

@@ -22,7 +22,7 @@ from atldiff.errors import CheckpointError
 from atldiff.landmarks.blink import RELEASE, blink_pulse, blink_urge
 from atldiff.landmarks.motion_codes import BANDS, BROWS, CODES, KNOT_FRAMES, POSE, SOUND_LAG_FRAMES, heard_bands
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS
-from atldiff.types import MOTION_STYLES
+from atldiff.types import MOTION_FILE, MOTION_STYLES
 
 ORDER = 6
 WIDTH, MEMORY = 16, 24
@@ -37,7 +37,6 @@ DRIVE, SPREAD = 2.0, 2.0
 """Bounds of drive and of spread's logarithm."""
 MOST_NOISE = 5.0
 DEFAULT_STYLE = "natural"
-MOTION_FILE = "motion.safetensors"
 SPEED_CAP = 3.0
 FIRST_BLINK_FRAME = 0.6 * FPS
 """No blink begins before this: a video starts on the photograph."""
@@ -115,9 +114,13 @@ def named_style(weights: Weights, name: str) -> Style:
     return Style(*map(float, weights["styles"][MOTION_STYLES.index(name)]))
 
 
-def own_motion(style: str) -> tuple[Weights, Style]:
-    """Return the bundled weights and one of their styles."""
-    weights = load_motion()
+def own_motion(style: str, folder: Path | None = None) -> tuple[Weights, Style]:
+    """Return weights and one of their styles; folder: of the weights, None for the package's.
+
+    Raises:
+        CheckpointError: as `load_motion`.
+    """
+    weights = load_motion(folder or _FOLDER)
     return weights, named_style(weights, style)
 
 

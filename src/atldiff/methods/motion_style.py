@@ -37,8 +37,10 @@ def check_style(style: str) -> None:
         check_video(path)
 
 
-def open_motion(style: str) -> tuple[Weights, Style]:
+def open_motion(style: str, folder: Path | None = None) -> tuple[Weights, Style]:
     """Return weights of the motion model and a style; a video is tracked, once for all calls.
+
+    folder: of the weights, unless the style is a folder itself; None takes the package's.
 
     Raises:
         ValueError: no such style, a file that is no landmark track, or less than two seconds of a face.
@@ -47,11 +49,12 @@ def open_motion(style: str) -> tuple[Weights, Style]:
     check_style(style)
     path = Path(style)
     if style in MOTION_STYLES:
-        return own_motion(style)
+        return own_motion(style, folder)
     if path.is_dir():
         weights = load_motion(path)
         return weights, named_style(weights, DEFAULT_STYLE)
-    return load_motion(), _style_of_file(path, path.stat().st_mtime_ns)
+    weights = load_motion() if folder is None else load_motion(folder)
+    return weights, _style_of_file(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)

@@ -23,6 +23,8 @@ from atldiff.timebase import FPS, duration_s, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from atldiff.methods.generators import SpeechGenerator
 
 _log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class TrackStream:
     """The landmark track of one portrait, from samples pushed in any portions; pieces join to the offline track.
 
     driving: at 25 frames a second, the face that moves eyes, brows and head; None leaves them to the motion model.
+    motion: folder of its weights; None takes the package's.
 
     Raises:
         ValueError: controls that the generator was not trained with, or a driving track for a face that is to be still.
@@ -43,6 +46,7 @@ class TrackStream:
         portrait: Portrait,
         controls: Controls,
         driving: LandmarkTrack | None = None,
+        motion: Path | None = None,
     ) -> None:
         self._controls, self._amplitude = controls, generator.amplitude
         shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
@@ -54,9 +58,9 @@ class TrackStream:
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
         self._voice, self._gate = VoiceStream(), SpeechGate()
-        motion = None if driving is not None or controls.still else open_motion(controls.motion_style)
+        moved = None if driving is not None or controls.still else open_motion(controls.motion_style, motion)
         pose = (rotation, scale, translation)
-        self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, motion)
+        self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, moved)
         self._predicted = open_generator(generator, portrait, closed, controls, self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)

@@ -15,7 +15,6 @@ from atldiff.landmarks.blink import SINCE_FRAMES, Blink, find_blinks
 from atldiff.landmarks.motion_codes import BROWS, CODES, KNOT_FRAMES, POSE, amplitudes, heard_steps, smoothed
 from atldiff.landmarks.motion_model import (
     DEFAULT_STYLE,
-    MOTION_FILE,
     ORDER,
     SPEED_CAP,
     MotionStream,
@@ -27,6 +26,7 @@ from atldiff.training.motion_data import LEAST_FRAMES, MotionSet, brow_basis, lo
 from atldiff.training.motion_measure import compared
 from atldiff.training.motion_network import MotionNetwork
 from atldiff.training.task import Probe, Task
+from atldiff.types import MOTION_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -117,6 +117,7 @@ def train_stage(
 
     def write(module: nn.Module) -> None:
         checkpoint.save_model(model, out / CHECKPOINT_FOLDER)
+        checkpoint.carry_motion(None if source is None else checkpoint.motion_of(source), out / CHECKPOINT_FOLDER)
 
     task = _task(model, manifest, config, write, None if network is None else network.to(processes.device))
     return train(
