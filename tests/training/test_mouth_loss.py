@@ -56,6 +56,20 @@ def test_lips_that_never_part_are_worse(loss: MouthLoss) -> None:
     assert told(loss, moving, nothing, nothing, nothing, parted)["closure"] == 0
 
 
+def test_lips_that_meet_where_true_ones_are_apart_are_worse(loss: MouthLoss) -> None:
+    valid, nothing = torch.ones(1, FRAMES), torch.zeros(1, FRAMES)
+    true = torch.full((1, FRAMES), 2 * OPEN)
+    true[0, 10:] = 0.9 * OPEN  # nearly closed: nobody minds
+    shut = true.clone()
+    shut[0, [4, 12]] = 0
+    assert told(loss, true, true, valid, nothing, nothing)["apart"] == 0
+    assert told(loss, shut, true, valid, nothing, nothing)["apart"] == pytest.approx(OPEN / FRAMES)
+    far = true + 1.0
+    assert told(loss, far, true, valid, nothing, nothing)["apart"] == 0
+    valid[0, 4] = 0  # outside the clip
+    assert told(loss, shut, true, valid, nothing, nothing)["apart"] == 0
+
+
 def test_lips_that_move_less_than_the_true_ones_are_worse(loss: MouthLoss) -> None:
     valid, nothing = torch.ones(1, FRAMES), torch.zeros(1, FRAMES)
     true = 0.1 + 0.05 * torch.sin(torch.arange(FRAMES))[None]

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 OPENING_WEIGHT = 2.0
 SPREAD_WEIGHT = 0.3
-CLOSURE_WEIGHT = 1.5
+CLOSURE_WEIGHT = 1.2
+APART_WEIGHT = 4.0
+"""Of lips that come together where true ones are clearly apart: closures are asked for, and so must be what is none."""
 CLOSED, OPEN = 0.012, 0.04
 """Openings of the lips beyond the rest, in outer-eye distances, at which they meet, and at which they clearly part."""
 BEYOND = 0.005
@@ -57,7 +59,7 @@ class MouthLoss:
         """Return the losses of coefficients (B, T, M), each the mean over clips; valid: (B, T) frames that count.
 
         asked: (B, T) each, 0 or 1, where lips that were not filmed have to meet and to part; with it, lips are asked to
-        move as far as the true ones, and to meet where those meet in speech.
+        move as far as the true ones, to meet where those meet in speech, and to stay apart where they are.
         """
         difference = predicted - truth
         both = valid[:, 1:] * valid[:, :-1]
@@ -81,7 +83,10 @@ class MouthLoss:
             above = (said + BEYOND).clamp_min(0) * (closures(true, valid) + closed)
             below = (PARTED - said).clamp_min(0) * parted
             losses["closure"] = (above.sum(1) + below.sum(1)).mean() / said.shape[1]
+            shut = (OPEN - said).clamp_min(0) * (true > OPEN) * valid
+            losses["apart"] = shut.sum(1).mean() / said.shape[1]
             total = total + SPREAD_WEIGHT * losses["spread"] + CLOSURE_WEIGHT * losses["closure"]
+            total = total + APART_WEIGHT * losses["apart"]
         return {"loss": 10 * total, **losses}
 
 
