@@ -102,6 +102,15 @@ class TestBatches:
             assert torch.equal(value, torch.cat([part[name] for part in parts]))
         assert not torch.equal(first["target"], clips_of(prepared).batch(6, range(4))["target"])
 
+    def test_sharpened_items_have_more_detail_and_the_same_places(self, prepared: Manifest) -> None:
+        clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
+        plain, sharp = (MouthSet(clips, LAYERED, frames=2, seed=3, sharpen=by).batch(0, range(8)) for by in (0, 4))
+        for name in ("target", "prior"):
+            detail_of = [batch[name].float().diff(dim=-1).square().mean((1, 2, 3, 4)) for batch in (plain, sharp)]
+            assert (detail_of[1] > detail_of[0]).all()
+        assert torch.equal(plain["mouth"], sharp["mouth"])
+        assert torch.equal(plain["centre"], sharp["centre"])
+
     def test_the_prior_is_near_the_target(self, prepared: Manifest) -> None:
         batch = clips_of(prepared).batch(1, range(8))
         far = (batch["prior"].roll(1, 0) - batch["target"]).float().square().mean()

@@ -55,6 +55,9 @@ class TrainConfig:
     0 or more."""
     adversarial_weight: float = 0.0
     """Layered renderer: weight of an adversary that is shown mouths, and of its features. 0 or more."""
+    sharpen: float = 0.0
+    """Layered renderer: largest share of fine detail added to a clip's pictures, to all alike, for footage that is
+    softer than the portraits to come. 0 to 4."""
     bfloat16: bool = True
     """Renderer: compute in bfloat16 with float32 master weights; the generator is small and stays in float32."""
     save_every: int = 500
@@ -98,11 +101,12 @@ class TrainConfig:
         check(self.clip_norm > 0, "clip_norm", self.clip_norm, "above 0")
         check(0 <= self.ema < 1, "ema", self.ema, "0 to below 1")
         check(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2**32 - 1")
-        for name in ("perceptual_weight", "adversarial_weight"):
+        for name in ("perceptual_weight", "adversarial_weight", "sharpen"):
             weight = getattr(self, name)
             check(weight >= 0, name, weight, "0 or more")
             layered = isinstance(self.model, ATLConfig) and self.model.renderer.layered and self.stage == "renderer"
             check(not weight or layered, name, weight, "0 but for the stage renderer of a layered atl-diff")
+        check(self.sharpen <= 4, "sharpen", self.sharpen, "0 to 4")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
         check(0 <= self.spoken <= 16, "spoken", self.spoken, "0 to 16")
@@ -127,6 +131,14 @@ MOUTH = ATLConfig(
 )
 """Whose renderer has the mouth in layers, at twice the scale."""
 
+SMALL_MOUTH = ATLConfig(
+    renderer=RendererConfig(
+        side=72, height=56, origin=(28, 41), layered=True, head="resize", mask_reach_px=6.0, stem=2,
+        widths=(48, 96, 128),
+    ),
+)  # fmt: skip
+"""The same at half that scale, for footage whose mouths are no wider than 45 px, and half as large."""
+
 TRAIN_PRESETS: dict[str, TrainConfig] = {
     "mouth": TrainConfig(
         model=MOUTH,
@@ -134,6 +146,18 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         clips_per_batch=8,
         frames=3,
         perceptual_weight=2.0,
+        warmup_steps=50,
+        ema=0.99,
+        save_every=100,
+        probe_every=200,
+    ),
+    "mouth-small": TrainConfig(
+        model=SMALL_MOUTH,
+        steps=600,
+        clips_per_batch=8,
+        frames=3,
+        perceptual_weight=8.0,  # of footage that counts as half sharp at best
+        sharpen=1.2,
         warmup_steps=50,
         ema=0.99,
         save_every=100,

@@ -26,16 +26,22 @@ START_SHARE = 0.8
 GAIN, LIGHT, OFFSET = 0.06, 0.15, 0.05
 """Largest change of colour, of a channel and of all, and of level: beyond that no camera goes."""
 
+FINE_PX = 1.0
+"""Sigma, in window pixels, beyond which detail is not fine."""
+
 _LIPS = np.searchsorted(NEEDED, LIPS_OUTER)
 
 
 class MouthSet:
     """Deterministic batches: an item is a function of (seed, step, index), so a resumed run sees the same data."""
 
-    def __init__(self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int) -> None:
+    def __init__(
+        self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, sharpen: float = 0.0
+    ) -> None:
+        """sharpen: largest share of fine detail that is added to all pictures of an item."""
         self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
         self.draw = Draw(mouth_weights(self.clips)) if self.clips else None
-        self.config, self.frames, self.seed = config, frames, seed
+        self.config, self.frames, self.seed, self.sharpen = config, frames, seed, sharpen
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return the tensors of a part of a batch, float16 on CPU.
@@ -66,6 +72,8 @@ class MouthSet:
         jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
         images, points = cut(clip, frames, geometry, jitter, flip=bool(random.random() < 0.5))
         images = _recoloured(images, random)
+        if self.sharpen:
+            images = _sharpened(images, float(random.uniform(0, self.sharpen)))
         shown = 1 + len(more)
         layers = window_layers(images[:shown], points[:shown], geometry)
         video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, F, H, W)
@@ -84,6 +92,16 @@ class MouthSet:
             "sharp": torch.tensor([clip.sharp], dtype=torch.float32),
             "clips": torch.tensor([chosen]),
         }
+
+
+def _sharpened(images: np.ndarray, share: float) -> np.ndarray:
+    """Return pictures (F, H, W, 3) uint8 with that much more of their detail of a pixel or two."""
+    import cv2
+
+    soft = [cv2.GaussianBlur(image, (0, 0), FINE_PX) for image in images]
+    return np.stack(
+        [cv2.addWeighted(image, 1 + share, blur, -share, 0) for image, blur in zip(images, soft, strict=True)]
+    )
 
 
 def _recoloured(images: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -164,7 +164,8 @@ def mouth_task(
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
-        sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed)
+        sharpen = config.sharpen if split is Split.TRAIN else 0.0
+        sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
     if not sets[Split.TRAIN].clips:
         raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
     steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
