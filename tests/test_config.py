@@ -512,12 +512,14 @@ class TestPresets:
                 assert config.stage == name.removeprefix("paper-")
                 assert config.model == PAPER_PRESETS["compact"]
             if name.startswith("difftalker"):
-                stage = {"difftalker": "renderer", "difftalker-sd": "renderer"}
+                stage = dict.fromkeys(("difftalker", "difftalker-sd", "difftalker-window"), "renderer")
                 assert config.stage == stage.get(name, name.removeprefix("difftalker-"))
-                kind = "stable-diffusion" if name == "difftalker-sd" else "compact"
-                assert config.model == DIFFTALKER_PRESETS[kind]
+                kinds = {"sd": "stable-diffusion", "codec": "window", "window": "window"}
+                assert config.model == DIFFTALKER_PRESETS[kinds.get(name.removeprefix("difftalker-"), "compact")]
             if name.startswith("lmdiff"):
-                assert config.stage == ("renderer" if name == "lmdiff" else name.removeprefix("lmdiff-"))
+                renders = name in ("lmdiff", "lmdiff-window")
+                assert config.stage == ("renderer" if renders else name.removeprefix("lmdiff-"))
                 joint = JointConfig(sync=SyncConfig()) if name == "lmdiff-sync" else JointConfig()
-                assert config.model == replace(LMDIFF_PRESETS["compact"], joint=joint)
+                kind = "window" if name in ("lmdiff-sync", "lmdiff-window") else "compact"
+                assert config.model == replace(LMDIFF_PRESETS[kind], joint=joint)
         assert TRAIN_PRESETS["debug"].steps < 10

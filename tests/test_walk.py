@@ -15,15 +15,16 @@ from atldiff.audio.load import load_audio
 from atldiff.config import ATLConfig, SampleConfig
 from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import sample
-from atldiff.landmarks.control import FACE_CONTROL
+from atldiff.landmarks.control import CHIN, FACE_CONTROL
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
-from atldiff.landmarks.topology import LIPS, OVAL
+from atldiff.landmarks.topology import LIPS, LIPS_INNER, OVAL
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_frames import portrait_layers
-from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_layers
+from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.mouth_layers import window_layers
 from atldiff.methods.speech import TrackStream
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
@@ -92,8 +93,9 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     target = track_points[:WINDOW]
 
     # 8 the mouth in two layers: lips without what is between them, and what is behind them
-    source = apply(matrix, landmarks[NEEDED, :2].astype(np.float64))
-    layers = window_layers([identity], source[None], geometry)
+    source = apply(matrix, landmarks[:, :2].astype(np.float64))
+    layers = window_layers([identity], source[None, LIPS_INNER], source[None, CHIN], geometry)
+    source = source[NEEDED]
     assert layers.lips.shape == identity.shape
     assert layers.skull.any()  # the example smiles with its teeth
     native = portrait_layers(portrait)

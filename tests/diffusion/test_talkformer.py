@@ -18,7 +18,10 @@ from atldiff.diffusion.talkformer import (
 
 torch.set_num_threads(1)
 
-WIDTH, TOKENS, POINTS, SIDE, FRAMES = 32, 16, 5, 6, 3
+WIDTH, TOKENS, POINTS, FRAMES = 32, 16, 5, 3
+SIZE = (4, 6)
+"""Height and width of the features."""
+PLACES = SIZE[0] * SIZE[1]
 
 
 def moved(module: torch.nn.Module) -> torch.nn.Module:
@@ -42,7 +45,7 @@ def given(seed: int = 1) -> tuple[torch.Tensor, Landmarks, Landmarks, torch.Tens
     place = lambda *shape: torch.rand(*shape, 2, generator=random)  # noqa: E731
     target = Landmarks(draw(2, FRAMES, POINTS, TOKENS), place(2, FRAMES, POINTS))
     source = Landmarks(draw(2, POINTS, TOKENS), place(2, POINTS))
-    return draw(2 * FRAMES, WIDTH, SIDE, SIDE), target, source, draw(2, WIDTH, SIDE, SIDE)
+    return draw(2 * FRAMES, WIDTH, *SIZE), target, source, draw(2, WIDTH, *SIZE)
 
 
 def part(landmarks: Landmarks, *at: int | slice) -> Landmarks:
@@ -53,7 +56,7 @@ def test_a_fresh_one_changes_nothing_and_learns_from_the_first_step_on() -> None
     torch.manual_seed(0)
     fresh = TalkFormer(WIDTH, TOKENS)
     features, target, source, reference = given()
-    out = fresh(features, fresh.prepare(SIDE, target, source, reference))
+    out = fresh(features, fresh.prepare(SIZE, target, source, reference))
     assert torch.equal(out, features)
     (out - given(2)[0]).square().mean().backward()
     for end in (fresh.align_out, fresh.warp_out, fresh.feed_out):
@@ -69,7 +72,7 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
 
     def shown(target: Landmarks, source: Landmarks, reference: torch.Tensor) -> torch.Tensor:
         wanted, still = (target, source) if motion else (None, None)
-        return talkformer(features, talkformer.prepare(SIDE, wanted, still, reference if warp else None))
+        return talkformer(features, talkformer.prepare(SIZE, wanted, still, reference if warp else None))
 
     out = shown(target, source, reference)
     assert out.shape == features.shape
@@ -87,12 +90,12 @@ def test_a_part_that_is_off_is_not_there(parts: dict[str, bool]) -> None:
 def test_frames_and_windows_do_not_mix() -> None:
     talkformer = made()
     features, target, source, reference = given()
-    whole = talkformer(features, talkformer.prepare(SIDE, target, source, reference))
+    whole = talkformer(features, talkformer.prepare(SIZE, target, source, reference))
     for window in range(2):
         for frame in range(FRAMES):
             at = window * FRAMES + frame
             told = talkformer.prepare(
-                SIDE, part(target, slice(window, window + 1), slice(frame, frame + 1)),
+                SIZE, part(target, slice(window, window + 1), slice(frame, frame + 1)),
                 part(source, slice(window, window + 1)), reference[window][None],
             )  # fmt: skip
             assert torch.allclose(talkformer(features[at][None], told), whole[at][None], atol=1e-5)
@@ -117,7 +120,7 @@ def test_the_warp_finds_what_has_the_same_motion(shift: int) -> None:
             end.weight.copy_(torch.eye(WIDTH)[:, :, None, None])
             torch.nn.init.zeros_(end.bias)  # pyright: ignore[reportArgumentType]
         talkformer.warp_reach.fill_(5.0)  # so far that nearness says nothing
-        told = talkformer.prepare(SIDE, part(target, slice(None), slice(1)), part(target, slice(None), 0), reference)
+        told = talkformer.prepare(SIZE, part(target, slice(None), slice(1)), part(target, slice(None), 0), reference)
         features = reference.roll(shift, dims=-1)
         assert told.portrait is not None
         fetched = talkformer.fetch(features, told.portrait) - features
@@ -130,17 +133,17 @@ def test_the_warp_goes_by_the_landmarks() -> None:
     points = torch.rand(1, POINTS, 2, generator=torch.Generator().manual_seed(4))
     features = given()[3][:1]
     here, there = (
-        talkformer(features, talkformer.prepare(SIDE, tokens(points[:, None]), tokens(still), features))
+        talkformer(features, talkformer.prepare(SIZE, tokens(points[:, None]), tokens(still), features))
         for still in (points, points + torch.tensor([0.3, 0.0]))
     )
     assert (here - there).abs().max() > 1e-3
 
 
 def test_places_are_told_apart() -> None:
-    grid = grid_places(4, torch.zeros(()))
-    assert grid.shape == (16, 2)
-    assert grid[4 * 1 + 2].tolist() == [2.5 / 4, 1.5 / 4]
-    assert place_codes(grid).shape == (16, CODE)
+    grid = grid_places((3, 4), torch.zeros(()))
+    assert grid.shape == (12, 2)
+    assert grid[4 * 1 + 2].tolist() == [2.5 / 4, 1.5 / 4]  # both in widths: as far down as across is as far
+    assert place_codes(grid).shape == (12, CODE)
     near, far = (place_codes(torch.tensor([[0.4, 0.5], [x, 0.5]])) for x in (0.405, 0.6))
     assert (near[0] - near[1]).norm() < (far[0] - far[1]).norm()
     assert (near[0] - near[1]).norm() > 0.1  # half a pixel of eighty is told apart
@@ -149,9 +152,9 @@ def test_places_are_told_apart() -> None:
 def test_nearness_is_a_normal_distributions() -> None:
     points = torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(3))
     reach = torch.tensor([0.1, 0.4])
-    nearness = grid_nearness(points, SIDE, reach.log())
-    assert nearness.shape == (2, 2, SIDE * SIDE, 5)
-    apart = torch.cdist(grid_places(SIDE, points)[None].expand(2, -1, -1), points)
+    nearness = grid_nearness(points, SIZE, reach.log())
+    assert nearness.shape == (2, 2, PLACES, 5)
+    apart = torch.cdist(grid_places(SIZE, points)[None].expand(2, -1, -1), points)
     for head in range(2):
         expected = torch.distributions.Normal(0, reach[head])
         assert torch.allclose(
@@ -166,7 +169,7 @@ def test_a_place_attends_to_the_landmarks_near_it() -> None:
     features = given()[0][:1]
     aligned = []
     for where in (points, points - torch.tensor([[0, 0]] * 4 + [[0.05, 0]])):
-        told = talkformer.prepare(SIDE, tokens(where[None, None]), None, None)
+        told = talkformer.prepare(SIZE, tokens(where[None, None]), None, None)
         assert told.place is not None
         assert told.motion is not None
         aligned.append(talkformer.align(features, told.place, told.motion))
@@ -179,11 +182,12 @@ def test_a_place_attends_to_the_landmarks_near_it() -> None:
 def test_a_place_of_the_portrait_is_found_where_the_landmarks_carried_it_from(shift: int) -> None:
     talkformer = made()
     source = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(3))
-    target = source[:, None] + torch.tensor([shift / SIDE, 0])
-    nearest = talkformer._nearness_in_portrait(SIDE, target, source).argmax(-1)  # (1, heads, s * s)
-    columns = nearest % SIDE
-    assert (nearest // SIDE == torch.arange(SIDE).repeat_interleave(SIDE)).all()
-    assert (columns == (torch.arange(SIDE).repeat(SIDE) - shift).clamp_min(0)).all()
+    target = source[:, None] + torch.tensor([shift / SIZE[1], 0])
+    nearest = talkformer._nearness_in_portrait(SIZE, target, source).argmax(-1)  # (1, heads, h * w)
+    height, width = SIZE
+    columns = nearest % width
+    assert (nearest // width == torch.arange(height).repeat_interleave(width)).all()
+    assert (columns == (torch.arange(width).repeat(height) - shift).clamp_min(0)).all()
 
 
 def test_which_point_it_is_counts() -> None:
@@ -201,7 +205,7 @@ def test_the_gradient_on_a_coordinate_is_that_of_finite_differences() -> None:
     points = torch.rand(2, FRAMES, POINTS, 2, generator=torch.Generator().manual_seed(4)).double().requires_grad_()
 
     def loss(where: torch.Tensor) -> torch.Tensor:
-        return talkformer(features, talkformer.prepare(SIDE, tokens(where), source, reference)).square().sum()
+        return talkformer(features, talkformer.prepare(SIZE, tokens(where), source, reference)).square().sum()
 
     (gradient,) = torch.autograd.grad(loss(points), points)
     assert (gradient != 0).all()

@@ -14,7 +14,8 @@ from atldiff.diffusion import ddim
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS, LIPS_INNER
 from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-from atldiff.methods.difftalker_inputs import NEEDED, build_inputs, drawing, face_maps, hint_channels
+from atldiff.methods.difftalker_inputs import build_inputs, drawing, hint_channels
+from atldiff.methods.latent_inputs import NEEDED, face_maps
 from atldiff.video.window import RIGID_POINTS, TEMPLATE
 
 torch.set_num_threads(1)
@@ -87,7 +88,7 @@ def test_the_hidden_target_does_not_tell_how_its_lips_are() -> None:
 
 def test_the_drawing_follows_the_lips() -> None:
     _, target = talking()
-    maps = drawing(target[0][:, NEEDED].astype(np.float32), 80)
+    maps = drawing(target[0][:, NEEDED].astype(np.float32), (80, 80))
     assert maps.shape == (FRAMES, 3, 80, 80)
     cavity = maps[:, 1].sum(axis=(1, 2))
     assert (np.diff(cavity) > 20).all()

@@ -13,7 +13,7 @@ from atldiff.config import LMDIFF_PRESETS, LMDiffConfig, TalkRendererConfig, fro
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IP_LAP, LIP_GAP_PAIRS, LIPS, LIPS_INNER
 from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_sides, mirrored_tokens
+from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_widths, mirrored_tokens
 from atldiff.video.window import RIGID_POINTS, TEMPLATE
 
 torch.set_num_threads(1)
@@ -97,7 +97,7 @@ def test_tokens_are_ip_laps_points_and_their_counterparts() -> None:
 
 def test_points_are_counted_in_sides_of_the_window() -> None:
     corners = torch.tensor([[-0.5, -0.5], [79.5, 79.5]])
-    assert in_window_sides(corners, TalkRendererConfig()).tolist() == [[0, 0], [1, 1]]
+    assert in_window_widths(corners, TalkRendererConfig()).tolist() == [[0, 0], [1, 1]]
 
 
 def test_the_hidden_target_does_not_tell_how_its_lips_are() -> None:
@@ -226,7 +226,7 @@ def test_configuration_survives_json(name: str) -> None:
 
 def test_the_presets_are_within_their_size() -> None:
     config = LMDIFF_PRESETS["compact"]
-    assert config == LMDiffConfig()
+    assert LMDIFF_PRESETS["window"] == LMDiffConfig()
     model = LMDiffModel(config)
     assert sum(p.numel() for p in model.renderer.denoiser.parameters()) < 9e6
     paper = LMDIFF_PRESETS["paper"].generator

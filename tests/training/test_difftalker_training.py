@@ -32,7 +32,7 @@ from atldiff.errors import CheckpointError, DataError
 from atldiff.landmarks.completion import seen_indices
 from atldiff.landmarks.topology import LIPS_OUTER
 from atldiff.methods.difftalker import DiffTalkerModel
-from atldiff.methods.difftalker_inputs import NEEDED
+from atldiff.methods.latent_inputs import NEEDED
 from atldiff.training.codec_data import CodecSet
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.latent_renderer_data import LatentSet

@@ -206,8 +206,8 @@ class TestBatches:
     @staticmethod
     def _pictured(carried: torch.Tensor, batch: dict, item: int, of: Callable = np.max) -> float:
         """Return how far the mouth drawn from points is from the mouth of the batch, which is the clip's own."""
-        from atldiff.methods.difftalker_inputs import NEEDED as DRAWN
-        from atldiff.methods.difftalker_inputs import face_maps
+        from atldiff.methods.latent_inputs import NEEDED as DRAWN
+        from atldiff.methods.latent_inputs import face_maps
 
         drawn = carried[:, torch.from_numpy(np.searchsorted(NEEDED, DRAWN))].numpy()
         mouth = torch.from_numpy(face_maps(drawn, TINY.renderer)[2])

@@ -85,7 +85,7 @@ class TestBatches:
         assert shapes == {
             "target": (3, 3, 2, 80, 96), "prior": (3, 3, 2, 80, 96), "conditions": (3, 17, 2, 80, 96),
             "mask": (3, 1, 2, 80, 96), "mouth": (3, 1, 2, 80, 96), "time": (3,), "noise": (3, 3, 1, 80, 96),
-            "centre": (3, 2), "sharp": (3,), "clips": (3,), "step": (3,),
+            "beside": (3, 5, 80, 96), "centre": (3, 2), "sharp": (3,), "clips": (3,), "step": (3,),
         }  # fmt: skip
         for name in ("target", "prior"):
             assert batch[name].abs().max() <= 1

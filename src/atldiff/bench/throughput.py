@@ -12,7 +12,7 @@ from atldiff.methods.atl_inputs import condition_channels
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.difftalker_inputs import hint_channels
 from atldiff.methods.lmdiff import TalkRenderer
-from atldiff.methods.lmdiff_inputs import TOKENS
+from atldiff.methods.lmdiff_inputs import TOKENS, shown_channels
 from atldiff.methods.paper import PaperRenderer
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
 
 def _latent_call(renderer: LatentRenderer | TalkRenderer, frames: int) -> Callable[[], torch.Tensor]:
     """Return one evaluation of the denoiser on latents; what steers it and the codec run once a window, not a step."""
-    config, device, side = renderer.config, renderer.device, renderer.config.resolution
+    config, device, (width, height) = renderer.config, renderer.device, renderer.geometry.size
     x = renderer.window_noise(0, 0, frames).expand(-1, -1, frames, -1, -1)
     level = torch.tensor([config.schedule.train_steps - 1], device=device)
     with torch.inference_mode():
         if isinstance(renderer, TalkRenderer):
             source, target = (torch.rand(1, *more, len(TOKENS), 2, device=device) for more in ((), (frames,)))
-            shown = torch.rand(1, 3, frames, side, side, device=device)
+            shown = torch.rand(1, shown_channels(renderer.config), frames, height, width, device=device)
             told = renderer.denoiser.listen(shown, x[:, :1], x[:, :, 0], source, target)
         else:
-            hint = torch.rand(1, hint_channels(renderer.config), frames, side, side, device=device)
+            hint = torch.rand(1, hint_channels(renderer.config), frames, height, width, device=device)
             told = renderer.denoiser.control(hint)
     return lambda: renderer.denoiser(x, level, told, x)
 

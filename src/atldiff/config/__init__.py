@@ -101,7 +101,7 @@ def sampling_presets(renderer: RendererOptions) -> dict[Preset, SampleConfig]:
         case RendererConfig():
             return LAYERED_SAMPLING if renderer.layered else PRESETS
         case LatentRendererConfig() | TalkRendererConfig():
-            return LATENT_SAMPLING
+            return LAYERED_SAMPLING if renderer.layered else LATENT_SAMPLING
         case IdentityDiffusionConfig():
             frames = renderer.clip_frames
             return {

@@ -88,8 +88,14 @@ class DiffTalkerConfig:
 
 
 DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
-    # What the package ships.
-    "compact": DiffTalkerConfig(),
+    # What the package ships: the mouth in layers, at twice the scale.
+    "compact": DiffTalkerConfig(
+        renderer=LatentRendererConfig(
+            layered=True, side=72, resolution=144, height=112, origin=(28, 41), mask_reach_px=6.0, pixel_weight=0.0
+        )
+    ),
+    # The whole lower face at the template's scale, as it was shipped before.
+    "window": DiffTalkerConfig(),
     # As reconstructed: 68 points, 39 of them visible, IP_LAP's size of transformer.
     "paper": DiffTalkerConfig(
         generator=CompletionConfig(points="sixty-eight", width=512, feed_forward=1024, dropout=0.1),

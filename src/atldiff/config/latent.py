@@ -21,6 +21,11 @@ class LatentDiffusionConfig:
     resolution: int = 80
     """Side in pixels at which the codec sees the window. A multiple of the codec's factor times 2 to the number of
     levels less one; 32 to 1024."""
+    height: int = 0
+    """Height in those pixels of a window that is as wide as `resolution` says and not square, likewise a multiple; 0
+    for a square one."""
+    layered: bool = False
+    """Whether the mouth has two layers, lips over what is behind them, and the network is shown both."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     """Pictures to latents and back."""
     widths: tuple[int, ...] = (96, 160, 224)
@@ -47,8 +52,8 @@ class LatentDiffusionConfig:
         check_choice("noise_over_time", self.noise_over_time, ("shared", "independent"))
         check(16 <= self.side <= 96, "side", self.side, "16 to 96")
         check(len(self.origin) == 2, "origin", self.origin, "two numbers")
-        check(32 <= self.resolution <= 1024 and self.resolution % step == 0, "resolution", self.resolution,
-              f"a multiple of {step} in 32 to 1024")  # fmt: skip
+        for name, length in (("resolution", self.resolution), ("height", self.height or self.resolution)):
+            check(32 <= length <= 1024 and length % step == 0, name, length, f"a multiple of {step} in 32 to 1024")
         check(1 <= levels <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,
               "one to five multiples of 16")  # fmt: skip
         check_counts("blocks", self.blocks, levels)

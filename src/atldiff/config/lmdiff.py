@@ -25,7 +25,7 @@ class TalkRendererConfig(LatentDiffusionConfig):
     """How the U-Net sees the portrait: as it is, through TalkFormer's warp alone, or also moved to the target's
     landmarks, of which it then predicts the change."""
     talk_levels: tuple[int, ...] = (0, 1, 2)
-    """Levels of the U-Net that have a TalkFormer: 20, 10 and 5 latent pixels a side."""
+    """Levels of the U-Net that have a TalkFormer: 20, 10 and 5 latent pixels a side of a window of 80."""
     motion: bool = True
     """TalkFormer's motion alignment, its part (i): latents attend to the target's landmarks."""
     warp: bool = True
@@ -117,8 +117,21 @@ class LMDiffConfig:
 
 
 LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
-    # What the package trains.
-    "compact": LMDiffConfig(),
+    # What the package trains: the mouth in layers, at twice the scale.
+    "compact": LMDiffConfig(
+        renderer=TalkRendererConfig(
+            layered=True,
+            side=72,
+            resolution=144,
+            height=112,
+            origin=(28, 41),
+            mask_reach_px=6.0,
+            pixel_weight=0.0,
+            talk_levels=(1, 2),
+        )
+    ),
+    # The whole lower face at the template's scale, as it was shipped before.
+    "window": LMDiffConfig(),
     # As reconstructed: IP_LAP's points, size of transformer and two frames to either side; no analytic warp, and the
     # loss of latent diffusion.
     "paper": LMDiffConfig(

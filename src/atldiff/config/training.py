@@ -104,8 +104,8 @@ class TrainConfig:
         for name in ("perceptual_weight", "adversarial_weight", "sharpen"):
             weight = getattr(self, name)
             check(weight >= 0, name, weight, "0 or more")
-            layered = isinstance(self.model, ATLConfig) and self.model.renderer.layered and self.stage == "renderer"
-            check(not weight or layered, name, weight, "0 but for the stage renderer of a layered atl-diff")
+            layered = getattr(self.model.renderer, "layered", False) and self.stage == "renderer"
+            check(not weight or layered, name, weight, "0 but for the stage renderer of a layered renderer")
         check(self.sharpen <= 4, "sharpen", self.sharpen, "0 to 4")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
@@ -138,6 +138,22 @@ SMALL_MOUTH = ATLConfig(
     ),
 )  # fmt: skip
 """The same at half that scale, for footage whose mouths are no wider than 45 px, and half as large."""
+
+LATENT_MOUTH = TrainConfig(
+    stage="renderer",
+    model=DIFFTALKER_PRESETS["compact"],
+    steps=800,
+    clips_per_batch=6,
+    frames=3,
+    learning_rate=2e-3,
+    decay_share=0.35,
+    perceptual_weight=6.0,
+    adversarial_weight=0.3,
+    ema=0.99,
+    save_every=100,
+    probe_every=150,
+)
+"""How the layered renderers on latents are trained: in one run, against features and an adversary from its start."""
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
     "mouth": TrainConfig(
@@ -230,7 +246,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     ),
     "difftalker-codec": TrainConfig(
         stage="codec",
-        model=DIFFTALKER_PRESETS["compact"],
+        model=DIFFTALKER_PRESETS["window"],
         steps=1_000,
         clips_per_batch=16,
         frames=2,
@@ -251,7 +267,8 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         save_every=250,
         probe_every=250,
     ),
-    "difftalker": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["compact"], steps=3_400),
+    "difftalker": replace(LATENT_MOUTH, model=DIFFTALKER_PRESETS["compact"]),
+    "difftalker-window": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["window"], steps=3_400),
     "difftalker-sd": TrainConfig(
         stage="renderer",
         model=DIFFTALKER_PRESETS["stable-diffusion"],
@@ -275,8 +292,9 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         save_every=250,
         probe_every=250,
     ),
-    "lmdiff": TrainConfig(
-        stage="renderer", model=LMDIFF_PRESETS["compact"], steps=1_600, save_every=200, probe_every=400
+    "lmdiff": replace(LATENT_MOUTH, model=LMDIFF_PRESETS["compact"]),
+    "lmdiff-window": TrainConfig(
+        stage="renderer", model=LMDIFF_PRESETS["window"], steps=1_600, save_every=200, probe_every=400
     ),
     "lmdiff-joint": TrainConfig(
         stage="joint",
@@ -291,7 +309,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     ),
     "lmdiff-sync": TrainConfig(
         stage="sync",
-        model=replace(LMDIFF_PRESETS["compact"], joint=JointConfig(sync=SyncConfig())),
+        model=replace(LMDIFF_PRESETS["window"], joint=JointConfig(sync=SyncConfig())),
         steps=1_500,
         clips_per_batch=12,
         frames=25,

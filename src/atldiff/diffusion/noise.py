@@ -49,26 +49,32 @@ def guide_mask(points: torch.Tensor, side: int, kernel: int, *, over_clip: bool 
     return ((blurred - low) / (high - low).clamp_min(1e-8))[:, None]
 
 
-def frame_noise(seed: int, first: int, frames: int, channels: int, side: int) -> torch.Tensor:
-    """Return noise (channels, frames, side, side) float32 for frames `first` onwards of a video.
+def frame_noise(seed: int, first: int, frames: int, channels: int, size: int | tuple[int, int]) -> torch.Tensor:
+    """Return noise (channels, frames, height, width) float32 for frames `first` onwards of a video.
+
+    size: its side, or width and height.
 
     Each frame's is a function of the seed and its number, so windows that overlap agree.
     """
+    width, height = (size, size) if isinstance(size, int) else size
     pictures = []
     for frame in range(first, first + frames):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + frame) % 2**63)
-        pictures.append(torch.randn(channels, side, side, generator=generator))
+        pictures.append(torch.randn(channels, height, width, generator=generator))
     return torch.stack(pictures, dim=1)
 
 
-def video_noise(over_time: str, seed: int, first: int, frames: int, channels: int, side: int) -> torch.Tensor:
-    """Return the noise of a video's frames from `first` on, (1, channels, frames, side, side).
+def video_noise(
+    over_time: str, seed: int, first: int, frames: int, channels: int, size: int | tuple[int, int]
+) -> torch.Tensor:
+    """Return the noise of a video's frames from `first` on, (1, channels, frames, height, width).
 
-    over_time: `independent`, or `shared` by all frames: then (1, channels, 1, side, side). Drawn on the CPU, so that it
+    over_time: `independent`, or `shared` by all frames: then (1, channels, 1, height, width). size: its side, or width
+    and height. Drawn on the CPU, so that it
     is the same everywhere.
     """
     first, frames = (0, 1) if over_time == "shared" else (first, frames)
-    return frame_noise(seed, first, frames, channels, side)[None]
+    return frame_noise(seed, first, frames, channels, size)[None]
 
 
 def window_noise(seed: int, channels: int, size: int | tuple[int, int]) -> torch.Tensor:

@@ -29,11 +29,11 @@ from atldiff.diffusion.control import zero_convolution
 
 WAVES = 8
 LONGEST, SHORTEST = 2.0, 1 / 16
-"""Wave lengths of the place codes, in sides of the window: eyes lie outside it, and lips move by parts of a pixel."""
+"""Wave lengths of the place codes, in widths of the window: eyes lie outside it, and lips move by parts of a pixel."""
 CODE = 2 + 4 * WAVES
 """Numbers that say where a point is."""
 ALIGN_REACH, WARP_REACH = (0.03, 0.15), (0.05, 0.3)
-"""How far the first and the last head of (i) and of (ii) look at first: standard deviations in sides of the window."""
+"""How far the first and the last head of (i) and of (ii) look at first: standard deviations in widths of the window."""
 CARRY_REACH = 0.05
 """How near a landmark must be to carry a place with it in (ii), likewise."""
 
@@ -41,7 +41,7 @@ CARRY_REACH = 0.05
 def place_codes(points: torch.Tensor) -> torch.Tensor:
     """Return where points (..., 2) are, (..., CODE): coordinates, and their sines and cosines.
 
-    points: in sides of the window from its corner, in single precision or better. Features and landmarks have the same
+    points: in widths of the window from its corner, in single precision or better. Features and landmarks have the same
     codes, so that a product of two tells how far apart they are.
     """
     rates = torch.logspace(math.log2(1 / LONGEST), math.log2(1 / SHORTEST), WAVES, base=2, device=points.device)
@@ -49,29 +49,34 @@ def place_codes(points: torch.Tensor) -> torch.Tensor:
     return torch.cat([2 * points - 1, angles.sin(), angles.cos()], dim=-1)
 
 
-def grid_places(side: int, like: torch.Tensor) -> torch.Tensor:
-    """Return where a window's features are, (s * s, 2) in sides of the window, row by row, as `like` is kept."""
-    middle = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side
-    y, x = torch.meshgrid(middle, middle, indexing="ij")
+def grid_places(size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+    """Return where a window's features are, (h * w, 2) in widths of the window, row by row, as `like` is kept.
+
+    size: their height and width, h and w.
+    """
+    down, across = ((torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) / size[1] for n in size)
+    y, x = torch.meshgrid(down, across, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def grid_nearness(points: torch.Tensor, side: int, log_reach: torch.Tensor) -> torch.Tensor:
-    """Return how near points (..., P, 2) are to a window's features, (..., heads, s * s, P): logits, at most 0.
+def grid_nearness(points: torch.Tensor, size: tuple[int, int], log_reach: torch.Tensor) -> torch.Tensor:
+    """Return how near points (..., P, 2) are to a window's features, (..., heads, h * w, P): logits, at most 0.
 
-    log_reach: (heads,) logarithms of the standard deviation of the normal distribution whose logarithm they are.
+    size: height and width of the features, h and w. log_reach: (heads,) logarithms of the standard deviation of the
+    normal distribution whose logarithm they are.
     """
     rate = torch.exp(-2 * log_reach.to(points.dtype)) / 2
-    middle = (torch.arange(side, device=points.device, dtype=points.dtype) + 0.5) / side
     # By columns and rows: nearly all the work is the one sum at the end.
-    apart = (middle[:, None, None] - points[..., None, :, :]).square().movedim(-1, 0)  # (2, ..., s, P)
-    across, down = -rate[:, None, None] * apart[..., None, :, :]  # (..., heads, s, P) each
+    down, across = (
+        -rate[:, None, None] * _apart(count, size[1], points[..., axis])[..., None, :, :]
+        for axis, count in ((1, size[0]), (0, size[1]))
+    )  # (..., heads, h or w, P)
     return (down[..., :, None, :] + across[..., None, :, :]).flatten(-3, -2)
 
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """Landmarks as TalkFormer takes them. tokens: (..., P, D). points: (..., P, 2) in sides of the window."""
+    """Landmarks as TalkFormer takes them. tokens: (..., P, D). points: (..., P, 2) in widths of the window."""
 
     tokens: torch.Tensor
     points: torch.Tensor
@@ -88,7 +93,7 @@ class LandmarkTokens(nn.Module):
         nn.init.normal_(self.index.weight, std=0.5)
 
     def forward(self, points: torch.Tensor) -> Landmarks:
-        """Return the landmarks that points (..., P, 2) in sides of the window are."""
+        """Return the landmarks that points (..., P, 2) in widths of the window are."""
         where = self.embed(place_codes(points).to(self.index.weight.dtype))
         return Landmarks(self.norm(where + self.index.weight), points)
 
@@ -105,7 +110,7 @@ class ReferenceEncoder(nn.Module):
         )
 
     def forward(self, latents: torch.Tensor) -> list[torch.Tensor]:
-        """Return features (B, width, s, s), a level each, of latents (B, C, s, s)."""
+        """Return features (B, width, h, w), a level each, of latents (B, C, h, w)."""
         h = self.blocks[0](self.stem(latents.contiguous(memory_format=torch.channels_last)))
         features = [h]
         for shrink, block in zip(self.shrink, self.blocks[1:], strict=True):  # pyright: ignore[reportArgumentType]
@@ -118,7 +123,7 @@ class ReferenceEncoder(nn.Module):
 class Motion:
     """What (i) attends to, for N frames.
 
-    key, value: (N, heads, P, C / heads) of the landmarks. points: (N, P, 2). nearness: (N, heads, s * s, P), added to
+    key, value: (N, heads, P, C / heads) of the landmarks. points: (N, P, 2). nearness: (N, heads, h * w, P), added to
     the logits.
     """
 
@@ -132,7 +137,7 @@ class Motion:
 class PortraitFeatures:
     """What (ii) attends to, for B windows.
 
-    key, value: (B, heads, s * s, C / heads). nearness: (B, heads, T * s * s, s * s), added to the logits; None where no
+    key, value: (B, heads, h * w, C / heads). nearness: (B, heads, T * h * w, h * w), added to the logits; None where no
     landmarks tell what came from where.
     """
 
@@ -145,7 +150,7 @@ class PortraitFeatures:
 class Attended:
     """What a TalkFormer attends to, for B windows of T frames: made once a window, whatever the number of steps.
 
-    place: (1, C, s, s), the code of the features' places. Each is None where that part is off.
+    place: (1, C, h, w), the code of the features' places. Each is None where that part is off.
     """
 
     place: torch.Tensor | None
@@ -181,44 +186,44 @@ class TalkFormer(nn.Module):
         self.feed_in, self.feed_out = nn.Conv2d(width, 2 * width, 1), zero_convolution(2 * width, width)
 
     def prepare(
-        self, side: int, target: Landmarks | None, source: Landmarks | None, reference: torch.Tensor | None
+        self, size: tuple[int, int], target: Landmarks | None, source: Landmarks | None, reference: torch.Tensor | None
     ) -> Attended:
-        """Return what the features (B * T, C, s, s) of a window's frames attend to.
+        """Return what the features (B * T, C, h, w) of a window's frames attend to.
 
-        side: s. target: (B, T, P) wanted landmarks. source: (B, P) those of the portrait. reference: (B, C, s, s) the
-        portrait's features. None for what belongs to a part that is off.
+        size: h and w. target: (B, T, P) wanted landmarks. source: (B, P) those of the portrait. reference: (B, C, h, w)
+        the portrait's features. None for what belongs to a part that is off.
         """
         place, motion, portrait = None, None, None
         if target is not None:
-            codes = place_codes(grid_places(side, target.points.float())).T.unflatten(1, (side, side))[None]
+            codes = place_codes(grid_places(size, target.points.float())).T.unflatten(1, size)[None]
             place = self.place(codes.to(self.place.weight.dtype))
-            motion = self._motion(side, target.tokens.flatten(0, 1), target.points.flatten(0, 1))
+            motion = self._motion(size, target.tokens.flatten(0, 1), target.points.flatten(0, 1))
         if reference is not None:
             tagged, nearness = reference, None
             if target is not None and source is not None and place is not None:
-                tagged = self.align(reference, place, self._motion(side, source.tokens, source.points))
-                nearness = self._nearness_in_portrait(side, target.points, source.points).to(reference.dtype)
+                tagged = self.align(reference, place, self._motion(size, source.tokens, source.points))
+                nearness = self._nearness_in_portrait(size, target.points, source.points).to(reference.dtype)
             key = self.warp_key(self.warp_norm(tagged))
             portrait = PortraitFeatures(self._heads(key), self._heads(self.warp_value(reference)), nearness)
         return Attended(place, motion, portrait)
 
     def align(self, features: torch.Tensor, place: torch.Tensor, motion: Motion) -> torch.Tensor:
-        """Return features (N, C, s, s) with the motion that the landmarks tell."""
+        """Return features (N, C, h, w) with the motion that the landmarks tell."""
         query = self._heads(self.align_query(self.align_norm(features) + place))
         logits = query @ motion.key.transpose(-1, -2) * query.shape[-1] ** -0.5
         weights = (logits.to(motion.nearness.dtype) + motion.nearness).softmax(-1)  # single precision for the offsets
         mixed = weights.to(query.dtype) @ motion.value
-        here = grid_places(features.shape[-1], motion.points)
+        here = grid_places((features.shape[-2], features.shape[-1]), motion.points)
         offsets = (weights @ motion.points[:, None] - here) / self.align_reach.to(here.dtype).exp()[:, None, None]
         told = torch.cat([_picture(mixed, features), _picture(offsets.to(query.dtype), features)], dim=1)
         return features + self.align_out(told)
 
     def fetch(self, features: torch.Tensor, portrait: PortraitFeatures) -> torch.Tensor:
-        """Return features (B * T, C, s, s) with what lies in the portrait where its motion is theirs."""
-        query = self._heads(self.warp_query(self.warp_norm(features)))  # (B * T, heads, s * s, d)
+        """Return features (B * T, C, h, w) with what lies in the portrait where its motion is theirs."""
+        query = self._heads(self.warp_query(self.warp_norm(features)))  # (B * T, heads, h * w, d)
         batch = len(portrait.key)
         # All frames of a window look at one portrait: their places are queries of one attention.
-        together = query.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)  # (B, heads, T * s * s, d)
+        together = query.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)  # (B, heads, T * h * w, d)
         # Two products: torch's fused attention is 2 to 20 times slower in bfloat16 on a CPU where a head's channels or
         # the keys are no multiple of 32, above all backwards.
         logits = together @ portrait.key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -229,7 +234,7 @@ class TalkFormer(nn.Module):
         return features + self.warp_out(_picture(mixed, features))
 
     def forward(self, features: torch.Tensor, attended: Attended) -> torch.Tensor:
-        """features: (B * T, C, s, s). attended: of `prepare`. Returns the shape of the features."""
+        """features: (B * T, C, h, w). attended: of `prepare`. Returns the shape of the features."""
         h = features
         if attended.motion is not None and attended.place is not None:
             h = self.align(h, attended.place, attended.motion)
@@ -237,24 +242,30 @@ class TalkFormer(nn.Module):
             h = self.fetch(h, attended.portrait)
         return h + self.feed_out(functional.gelu(self.feed_in(self.feed_norm(h))))
 
-    def _motion(self, side: int, tokens: torch.Tensor, points: torch.Tensor) -> Motion:
+    def _motion(self, size: tuple[int, int], tokens: torch.Tensor, points: torch.Tensor) -> Motion:
         """Return what (i) attends to, of tokens (N, P, D) and points (N, P, 2)."""
         key, value = self.align_key_value(tokens).unflatten(-1, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        return Motion(key, value, points, grid_nearness(points, side, self.align_reach))
+        return Motion(key, value, points, grid_nearness(points, size, self.align_reach))
 
-    def _nearness_in_portrait(self, side: int, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        """Return how near to its old place each place of the portrait is, (B, heads, T * s * s, s * s).
+    def _nearness_in_portrait(self, size: tuple[int, int], target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """Return how near to its old place each place of the portrait is, (B, heads, T * h * w, h * w).
 
         target: (B, T, P, 2) and source: (B, P, 2). A place was where the landmarks around it carried it from.
         """
         reach = torch.full((1,), math.log(CARRY_REACH), device=target.device)
-        carried = grid_nearness(target, side, reach)[..., 0, :, :].softmax(-1)  # (B, T, s * s, P)
-        before = grid_places(side, target) + carried @ (source[:, None] - target)
-        return grid_nearness(before.flatten(1, 2), side, self.warp_reach).transpose(-1, -2)
+        carried = grid_nearness(target, size, reach)[..., 0, :, :].softmax(-1)  # (B, T, h * w, P)
+        before = grid_places(size, target) + carried @ (source[:, None] - target)
+        return grid_nearness(before.flatten(1, 2), size, self.warp_reach).transpose(-1, -2)
 
     def _heads(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (N, heads, s * s, C / heads) of features (N, C, s, s)."""
+        """Return (N, heads, h * w, C / heads) of features (N, C, h, w)."""
         return features.unflatten(1, (self.heads, -1)).flatten(3).transpose(2, 3)
+
+
+def _apart(count: int, width: int, along: torch.Tensor) -> torch.Tensor:
+    """Return the squared distances (..., count, P) of `count` middles, `width` a unit, to coordinates (..., P)."""
+    middles = (torch.arange(count, device=along.device, dtype=along.dtype) + 0.5) / width
+    return (middles[:, None] - along[..., None, :]).square()
 
 
 def _log_reaches(ends: tuple[float, float], heads: int) -> torch.Tensor:
@@ -263,7 +274,7 @@ def _log_reaches(ends: tuple[float, float], heads: int) -> torch.Tensor:
 
 
 def _picture(mixed: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Return (N, heads * d, s, s) of what attention gave, (N, heads, s * s, d), for features of s * s places."""
+    """Return (N, heads * d, h, w) of what attention gave, (N, heads, h * w, d), for features of h * w places."""
     folded = mixed.transpose(1, 2).reshape(len(like), like.shape[2], like.shape[3], -1)
     return folded.permute(0, 3, 1, 2)
 

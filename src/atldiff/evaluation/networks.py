@@ -15,14 +15,16 @@ from atldiff.data.speech import carried, generator_scores, load_samples, load_sp
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.evaluation.statistics import paired
 from atldiff.landmarks.completion import CompletionGenerator
+from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.scores import lip_scores
-from atldiff.landmarks.topology import POINTS
+from atldiff.landmarks.topology import LIPS_INNER, POINTS
 from atldiff.methods.atl import Renderer
-from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_layers
+from atldiff.methods.atl_inputs import NEEDED, build_inputs
 from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.lmdiff import TalkRenderer
+from atldiff.methods.mouth_layers import window_layers
 from atldiff.methods.paper_generator import PaperGenerator
 from atldiff.video.window import WindowGeometry
 
@@ -52,14 +54,13 @@ def renderer_errors(
     resolution at which they are prepared.
     """
     config = renderer.config
-    ruler = RendererConfig(side=config.side, origin=config.origin)
-    layered = False
-    if isinstance(renderer, Renderer) and renderer.config.layered:
-        layered, ruler = True, replace(renderer.config, layered=False)
-    clip = (load_mouths if layered else load_clip)(manifest, entry, np.arange(POINTS))
+    clip = (load_mouths if renderer.layered else load_clip)(manifest, entry, np.arange(POINTS))
     if len(clip) < WINDOW_FRAMES + MIN_APART_FRAMES:
         return None
-    geometry = renderer.geometry if layered else WindowGeometry(config.side, config.origin)
+    geometry = renderer.geometry if renderer.layered else WindowGeometry(config.side, config.origin)
+    ruler = RendererConfig(
+        side=geometry.side, origin=geometry.origin, scale=geometry.scale, height=geometry.height or 0
+    )  # fmt: skip
     random = np.random.default_rng((SEED, *entry.record.name.encode()))
     noise = renderer.window_noise(SEED, 0, WINDOW_FRAMES)
     count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
@@ -81,21 +82,21 @@ def renderer_errors(
             return float((mouth * (frames - real).square()).sum())
 
         sums["prior"] += error(inputs.prior)
+        layers, start_from = [], inputs.prior
+        if renderer.layered:
+            layers = [window_layers(images[:1], source[None, LIPS_INNER], source[None, CHIN], geometry)]
+            shown = replace(ruler, layered=True)
+            start_from = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], shown, layers).prior
         for name, sampling in sampling_presets(config).items():
-            if isinstance(renderer, Renderer) and layered:
-                layers = [window_layers(images[:1], source[None], geometry)]
-                painted, _ = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
-            else:
-                painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps)
-                painted = painted + (inputs.prior - base)  # the change, laid over the prior as the composite does
-            sums[name] += error(painted)
+            painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
+            sums[name] += error(start_from + (painted - base))  # the change, laid over the prior as the composite does
     return sums if sums["prior"] > STILL * count else None
 
 
 def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer | TalkRenderer]:
     """Return whether a renderer changes a warped portrait, in windows as they are prepared."""
     if isinstance(renderer, LatentRenderer | TalkRenderer):
-        return renderer.config.resolution == renderer.config.side
+        return renderer.layered or renderer.config.resolution == renderer.config.side
     return isinstance(renderer, Renderer)
 
 

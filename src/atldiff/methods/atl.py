@@ -104,6 +104,35 @@ class Renderer(nn.Module):
         start = self.initial_noise(prior, mask, noise)
         return sample(lambda x, t: self.denoise(x, t, prior, conditions, mask), start, steps).clamp(-1, 1)
 
+    @property
+    def layered(self) -> bool:
+        """Whether it is shown the two layers of a mouth."""
+        return self.config.layered
+
+    def render_batch(
+        self, batch: dict[str, torch.Tensor], noise: torch.Tensor, steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample a batch of `MouthSet`, float32; return its frames and the prior that they change."""
+        return self.render(batch["prior"], batch["conditions"], batch["mask"], noise, steps), batch["prior"]
+
+    def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what it paints of a batch of `MouthSet` where its states are, (B, 3, T, H, W); differentiable.
+
+        States are where a sampler gets to: guided noise at t = 1, before that a mixture with what it predicts there.
+        """
+        prior, conditions, mask, noise = (batch[name].float() for name in ("prior", "conditions", "mask", "noise"))
+        t = batch["time"]
+        state = start = self.initial_noise(prior, mask, noise)
+        later = t < 1
+        if later.any():
+            with torch.no_grad():
+                guess = self.denoise(
+                    start[later], torch.ones_like(t[later]), prior[later], conditions[later], mask[later]
+                )
+            state = start.clone()
+            state[later] = interpolate(guess, start[later], t[later])
+        return self.denoise(state, t, prior, conditions, mask)
+
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `RendererSet`: means over its clips, so that equal parts average to it."""
         target, prior, conditions, mask, mouth, noise = (

@@ -16,10 +16,9 @@ from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IRIS_LEFT, IRIS_RIGHT, LID_PAIRS_LEFT, LID_PAIRS_RIGHT, LIPS_INNER, OVAL
-from atldiff.methods.atl import Renderer
-from atldiff.methods.atl_inputs import to_template, window_layers
 from atldiff.methods.figure import HEAD, stand_out
 from atldiff.methods.lent_teeth import with_lent_teeth
+from atldiff.methods.mouth_layers import to_template, window_layers
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
 from atldiff.video.background import lay
@@ -32,7 +31,7 @@ from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, chain, extract, fit_window, outline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from atldiff.config import SampleConfig
     from atldiff.methods.overlap import Finish
@@ -60,6 +59,11 @@ class WindowRenderer(Protocol):
         """The window, in template pixels."""
         ...
 
+    @property
+    def layered(self) -> bool:
+        """Whether it is shown the two layers of a mouth."""
+        ...
+
     def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
         """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
 
@@ -68,12 +72,13 @@ class WindowRenderer(Protocol):
         ...
 
     def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
 
-        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations.
+        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
         """
         ...
 
@@ -103,7 +108,7 @@ class FrameStream:
         self._lent = sampling.lent_teeth
         self._layers = self._lend(portrait_layers(portrait), portrait)
         # A renderer that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
-        self._layered = isinstance(renderer, Renderer) and renderer.config.layered
+        self._layered = renderer.layered
         self._every = sampling.every if self._layered else 1
         seen = portrait.image if self._layered else self._layers.lips
         picture = extract(seen, matrix, self._geometry.size, sharp=self._layered)
@@ -137,9 +142,8 @@ class FrameStream:
         cavities = self._cavities(target)
         painted = np.unique([*range(0, len(points), self._every), len(points) - 1])
         noise = self._renderer.window_noise(self._seed, first, len(painted))
-        layers = {"layers": self._window_layers} if self._layered else {}
         frames, base = self._renderer.render_window(
-            self._identity, self._source, target[None, painted], noise, self._steps, **layers
+            self._identity, self._source, target[None, painted], noise, self._steps, self._window_layers
         )
         sampled, priors = (
             between((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5, painted, len(points))
@@ -160,7 +164,8 @@ class FrameStream:
             matrix = fit_window(other.landmarks[None], self._geometry)[0]
             pictures.append(extract(other.image, matrix, self._geometry.size, sharp=True))
             points.append(apply(matrix, other.landmarks[:, :2]))
-        return (self._lend(window_layers(pictures, np.stack(points), self._geometry), portrait),)
+        inner, chin = (np.stack([each[i] for each in points]) for i in (LIPS_INNER, CHIN))
+        return (self._lend(window_layers(pictures, inner, chin, self._geometry), portrait),)
 
     def _lend(self, layers: MouthLayers, portrait: Portrait) -> MouthLayers:
         """Return layers with a lent row of teeth where neither portrait nor references show any."""

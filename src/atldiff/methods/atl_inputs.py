@@ -11,23 +11,19 @@ import torch
 from atldiff.landmarks.control import CHIN, MOUTH_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER
+from atldiff.methods.mouth_layers import BEHIND_CHANNELS, BORDER_PX, fading, layered_prior
 from atldiff.methods.mouth_maps import mask_and_mouth
-from atldiff.video.cavity import MouthLayers
-from atldiff.video.warp import SOFTENING_PX2, warp_windows
+from atldiff.video.warp import warp_windows
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atldiff.config import RendererConfig
+    from atldiff.video.cavity import MouthLayers
 
 FIELD_SCALE_PX = 8.0
 """Template pixels of a displacement that the network sees as one."""
-HELD = ((4.0, 6.0), (124.0, 126.0))
-"""Corners, in template pixels, of the rectangle whose border the warp of any window leaves in place."""
-BORDER_PX = 3.0
-"""Template pixels over which the mask of a layered window fades towards its border."""
-
 NEEDED = np.unique(np.concatenate([MOUTH_CONTROL.indices(), LIPS_OUTER, LIPS_INNER, JAW, CHIN]))
 """Dense indices that the inputs are made of."""
 
@@ -38,7 +34,7 @@ def condition_channels(config: RendererConfig) -> int:
     Prior 3, identity 3, lip maps 4, noise mask 1, displacement 2; layered also what stands behind the lips 3, and where
     it was seen 1.
     """
-    return 17 if config.layered else 13
+    return 13 + (BEHIND_CHANNELS if config.layered else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +65,6 @@ def window_of(config: RendererConfig) -> WindowGeometry:
     return WindowGeometry(config.side, config.origin, config.scale, config.height or None)
 
 
-def to_template(geometry: WindowGeometry) -> np.ndarray:
-    """Return the map (2, 3) of a window's pixels to the template's."""
-    (x, y), scale = geometry.origin, geometry.scale
-    return np.array([[1 / scale, 0, x], [0, 1 / scale, y]], np.float64)
-
-
 def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw the lip maps of windows.
 
@@ -91,31 +81,8 @@ def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np
     face = polygons(points[:, _JAW], size)
     mask, mouth = mask_and_mouth(lips, inner, face, config.mask_reach_px, config.scale)
     if config.layered:
-        mask = mask * _inside(size, BORDER_PX * config.scale)
+        mask = mask * fading(size, BORDER_PX * config.scale)
     return lips / np.float32(255), inner / np.float32(255), mask, mouth
-
-
-def _inside(size: tuple[int, int], ramp_px: float) -> np.ndarray:
-    """Return (H, W) float32: 1 in a window, falling smoothly to 0 at its border."""
-    along = [np.clip(np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / ramp_px, 0, 1) for n in size]
-    across, down = (ramp * ramp * (3 - 2 * ramp) for ramp in along)
-    return (down[:, None] * across).astype(np.float32)
-
-
-def window_layers(
-    pictures: np.ndarray | Sequence[np.ndarray], points: np.ndarray, geometry: WindowGeometry
-) -> MouthLayers:
-    """Part pictures of one person into the layers of a mouth: the portrait first, then references in any order.
-
-    pictures: (H, W, 3) uint8 each, in the window of `geometry`. points: (N, 478 or len(NEEDED), 2) in their pixels.
-    """
-    inner, chin = (_INNER, _CHIN) if points.shape[1] == len(NEEDED) else (LIPS_INNER, CHIN)
-    matrix = to_template(geometry)
-    first, *others = (
-        MouthLayers.prepare(picture, its[inner], its[chin].mean(0), matrix)
-        for picture, its in zip(pictures, points.astype(np.float64), strict=True)
-    )
-    return first.with_references(others)
 
 
 def build_inputs(
@@ -142,25 +109,8 @@ def build_inputs(
     still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
     behind = []
     if config.layered:
-        closed = torch.from_numpy(np.stack([layer.lips for layer in layers])).permute(0, 3, 1, 2)
-        closed = (closed.float() / 127.5 - 1).repeat_interleave(frames, 0)
-        held = [(np.array(corner) - config.origin) * config.scale for corner in HELD]
-        prior, field = warp_windows(
-            closed, moved, still, max(2, round(2 * config.scale)), held=(held[0], held[1]),
-            softening=SOFTENING_PX2 * config.scale**2,
-        )  # fmt: skip
-        told = np.stack(
-            [
-                layers[index // frames].window(
-                    points[_INNER], points[_CHIN].mean(0), to_template(geometry), geometry.size
-                )
-                for index, points in enumerate(flat.astype(np.float64))
-            ]
-        )  # (B * T, H, W, 5)
-        told = torch.from_numpy(told).permute(0, 3, 1, 2)
-        picture, seen, weight = told[:, :3] / 127.5 - 1, told[:, 3:4], told[:, 4:]
-        prior = prior + weight * (picture - prior)
-        behind = [picture, seen]
+        given = layered_prior(layers, moved, still, flat[:, _INNER], flat[:, _CHIN], geometry)
+        prior, field, behind = given.prior, given.field, [given.behind]
     else:
         prior, field = warp_windows(repeated, moved, still)
 

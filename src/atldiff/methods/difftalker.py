@@ -15,15 +15,19 @@ from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.control import ControlBranch
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
-from atldiff.methods.difftalker_inputs import NEEDED, build_inputs, hint_channels
+from atldiff.methods.difftalker_inputs import build_inputs, hint_channels
 from atldiff.methods.latent import LatentDiffusion
+from atldiff.methods.latent_inputs import NEEDED
 from atldiff.stages import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from atldiff.config import DiffTalkerConfig, LatentRendererConfig
     from atldiff.diffusion.pretrained import StableDiffusionDenoiser
+    from atldiff.video.cavity import MouthLayers
 
 
 class LatentDenoiser(nn.Module):
@@ -82,15 +86,16 @@ class LatentRenderer(LatentDiffusion):
             self.denoiser = StableDiffusionDenoiser(config.base, hint_channels(config))
 
     def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
 
-        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations.
+        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
         """
         with stage("inputs"):
-            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config)
+            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config, layers=layers)
         with stage("denoise"), torch.inference_mode():
             prior, hint, mask = (x.to(self.device) for x in (inputs.prior, inputs.hint, inputs.mask))
             return self.render(prior, hint, mask, noise, steps)
@@ -112,6 +117,12 @@ class LatentRenderer(LatentDiffusion):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Render a batch of `LatentSet`, float32, as `render` does."""
         return self.render(batch["prior"], batch["hint"], batch["mask"], noise, steps)
+
+    def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what it paints of a batch of `LatentMouthSet` where its states are, (B, 3, T, H, W)."""
+        with torch.no_grad():
+            still = self.codec.encode(batch["prior"].float())
+        return self.changed(batch, self.denoiser.control(batch["hint"].float()), still)
 
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `LatentSet`: means over its clips, so that equal parts average to it."""

@@ -11,13 +11,14 @@ from atldiff.diffusion import ddim
 from atldiff.diffusion.codec import Codec
 from atldiff.diffusion.edges import edge_errors
 from atldiff.diffusion.noise import video_noise
-from atldiff.video.window import WindowGeometry
+from atldiff.methods.latent_inputs import latent_size, latent_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atldiff.config import CodecConfig, LatentDiffusionConfig
     from atldiff.diffusion.pretrained import DiffusersCodec
+    from atldiff.video.window import WindowGeometry
 
     Judge: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
@@ -68,17 +69,22 @@ class LatentDiffusion(nn.Module):
     @property
     def geometry(self) -> WindowGeometry:
         """The window in template pixels, at the codec's resolution."""
-        config = self.config
-        return WindowGeometry(config.resolution, config.origin, config.resolution / config.side)
+        return latent_window(self.config)
+
+    @property
+    def layered(self) -> bool:
+        """Whether it is shown the two layers of a mouth."""
+        return self.config.layered
 
     def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
-        """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
+        """Return the noise of a video's frames from `first` on, (1, C, T, h, w), or (1, C, 1, h, w) where all share it.
 
         On the renderer's device.
         """
         config = self.config
-        side = config.resolution // config.codec.factor
-        return video_noise(config.noise_over_time, seed, first, frames, config.codec.channels, side).to(self.device)
+        return video_noise(
+            config.noise_over_time, seed, first, frames, config.codec.channels, latent_size(config)
+        ).to(self.device)  # fmt: skip
 
     def sample(
         self, still: torch.Tensor, told: Any, mask: torch.Tensor, noise: torch.Tensor, steps: int
@@ -147,6 +153,32 @@ class LatentDiffusion(nn.Module):
             "loss": square + self.config.pixel_weight * (pixels + EDGE_WEIGHT * edges), "pixels": pixels,
             "edges": edges,
         }  # fmt: skip
+
+    def changed(self, batch: dict[str, torch.Tensor], told: Any, still: torch.Tensor) -> torch.Tensor:
+        """Return the pictures that it predicts at a batch's states, laid over its prior, (B, 3, T, H, W).
+
+        batch: with `prior`, `mask`, `noise` and `level`. told: what steers the denoiser. still: (B, C, T, h, w) latents
+        of the warped portrait. States are where a sampler gets to: noise alone at the noisiest level, below it a
+        mixture with what the network predicts there.
+        """
+        prior, mask, noise = (batch[name].float() for name in ("prior", "mask", "noise"))
+        schedule, level = self.config.schedule, batch["level"]
+        alpha = ddim.alphas(schedule).to(level.device)
+        start = noisy = noise.expand_as(still)
+        later = level < schedule.train_steps - 1
+        if later.any():
+            with torch.no_grad():
+                first = torch.full_like(level, schedule.train_steps - 1)
+                guess, _ = ddim.ends(self.denoiser(start, first, told, still), start, alpha[first], schedule.prediction)
+                noisy = torch.where(
+                    later[:, None, None, None, None], ddim.at_level(guess, start, alpha[level]), start
+                )  # fmt: skip
+        said = self.denoiser(noisy, level, told, still)
+        latents, _ = ddim.ends(said, noisy, alpha[level], schedule.prediction)
+        with torch.no_grad():
+            base = self.codec.decode(still)
+        made = self.codec.decode(still + self.latent_mask(mask) * (latents - still))
+        return prior + mask * (made - base)
 
     def _picture_errors(
         self, latents: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, mouth: torch.Tensor, level: torch.Tensor

@@ -19,23 +19,26 @@ from atldiff.diffusion.talkformer import Attended, LandmarkTokens, ReferenceEnco
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.methods.latent import LatentDiffusion
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_sides
+from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_widths, shown_channels
 from atldiff.methods.sync_expert import SyncExpert
 from atldiff.stages import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from atldiff.config import LMDiffConfig, TalkRendererConfig
     from atldiff.methods.latent import Judge
+    from atldiff.video.cavity import MouthLayers
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """What steers the denoiser, made once a window.
 
-    shown: (B, 3 f f + 1, T, s, s) the target's visible part, f by f pixels a latent, and where it may change. attended:
-    of each level's TalkFormer.
+    shown: (B, C f f + 1, T, h, w) what is shown of the target, f by f pixels a latent, and where it may change.
+    attended: of each level's TalkFormer.
     """
 
     shown: torch.Tensor
@@ -54,7 +57,7 @@ class TalkDenoiser(nn.Module):
         self.schedule, self.levels = config.schedule, config.talk_levels
         self.sees_prior = config.reference == "both"
         channels, self.factor = config.codec.channels, config.codec.factor
-        seen = channels * (2 if self.sees_prior else 1) + 3 * self.factor**2 + 1
+        seen = channels * (2 if self.sees_prior else 1) + shown_channels(config) * self.factor**2 + 1
         self.unet = UNet3D(seen, 1, config.widths, config.blocks, channels_out=channels)
         deepest = config.widths[: config.talk_levels[-1] + 1]
         self.tokens = LandmarkTokens(len(TOKENS), config.token_width) if config.motion else None
@@ -75,15 +78,17 @@ class TalkDenoiser(nn.Module):
     ) -> Told:  # fmt: skip
         """Return what steers the denoiser: once a window, whatever the number of steps. Differentiable in the points.
 
-        shown: (B, 3, T, S, S) the target's visible part; its pixels are seen as they are, for a second encoding costs
-        more than the U-Net. mask: (B, 1, T, s, s). reference: (B, C, s, s) latents of the portrait's window. source:
-        (B, P, 2) its landmarks in sides of the window; target: (B, T, P, 2) the wanted ones.
+        shown: (B, C, T, H, W) what is shown of the target; its pixels are seen as they are, for a second encoding costs
+        more than the U-Net. mask: (B, 1, T, h, w). reference: (B, C, h, w) latents of the portrait's window. source:
+        (B, P, 2) its landmarks in widths of the window; target: (B, T, P, 2) the wanted ones.
         """
         wanted, still = (self.tokens(points) if self.tokens else None for points in (target, source))
         features = [] if self.encoder is None else self.encoder(reference.to(self.dtype))
-        side = mask.shape[-1]
+        height, width = mask.shape[-2:]
         attended = {
-            level: talkformer.prepare(side // 2**level, wanted, still, features[level] if features else None)  # pyright: ignore[reportCallIssue]
+            level: talkformer.prepare(
+                (height >> level, width >> level), wanted, still, features[level] if features else None
+            )  # pyright: ignore[reportCallIssue]
             for level, talkformer in zip(self.levels, self.talkformers, strict=True)
         }
         patches = functional.pixel_unshuffle(shown.transpose(1, 2), self.factor).transpose(1, 2)
@@ -120,16 +125,17 @@ class TalkRenderer(LatentDiffusion):
         self.denoiser = TalkDenoiser(config)
 
     def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, S, S) float32.
+        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
 
-        identity: (B, 3, S, S) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations.
+        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
         """
         with stage("inputs"):
             source, target = source[:, NEEDED], target[:, :, NEEDED]
-            inputs = build_inputs(identity, source, target, self.config)
+            inputs = build_inputs(identity, source, target, self.config, layers=layers)
             still, wanted = (torch.as_tensor(points[..., TOKENS, :]).float() for points in (source, target))
         with stage("denoise"), torch.inference_mode():
             given = {"reference": identity, "source": still, "points": wanted}
@@ -150,6 +156,16 @@ class TalkRenderer(LatentDiffusion):
         """
         return self.sample(self.codec.encode(batch["prior"]), self._told(batch), batch["mask"], noise, steps)
 
+    def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return what it paints of a batch of `LatentMouthSet` where its states are, (B, 3, T, H, W).
+
+        Differentiable; also in `points` and `prior`, which may have a gradient.
+        """
+        prior = batch["prior"].float()
+        with torch.set_grad_enabled(prior.requires_grad and torch.is_grad_enabled()):
+            still = self.codec.encode(prior)
+        return self.changed(batch, self._told(batch), still)
+
     def loss(self, batch: dict[str, torch.Tensor], judge: Judge | None = None) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `TalkSet`: means over its clips, so that equal parts average to it.
 
@@ -168,7 +184,7 @@ class TalkRenderer(LatentDiffusion):
     def _told(self, batch: dict[str, torch.Tensor]) -> Told:
         with torch.no_grad():
             reference = self.codec.encode(batch["reference"].float()[:, :, None])[:, :, 0]
-        source, points = (in_window_sides(batch[name].float(), self.config) for name in ("source", "points"))
+        source, points = (in_window_widths(batch[name].float(), self.config) for name in ("source", "points"))
         mask = self.latent_mask(batch["mask"])
         return self.denoiser.listen(batch["shown"].float(), mask, reference, source, points)
 

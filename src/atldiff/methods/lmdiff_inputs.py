@@ -10,19 +10,23 @@ import torch
 
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IP_LAP
-from atldiff.methods import difftalker_inputs
-from atldiff.methods.difftalker_inputs import portrait_maps
+from atldiff.methods import latent_inputs
+from atldiff.methods.latent_inputs import portrait_maps
+from atldiff.methods.mouth_layers import BEHIND_CHANNELS
 
 if TYPE_CHECKING:
-    from atldiff.config import TalkRendererConfig
+    from collections.abc import Sequence
 
-NEEDED = np.union1d(difftalker_inputs.NEEDED, IP_LAP)
+    from atldiff.config import TalkRendererConfig
+    from atldiff.video.cavity import MouthLayers
+
+NEEDED = np.union1d(latent_inputs.NEEDED, IP_LAP)
 """Dense indices that the inputs are made of."""
 
 TOKENS = np.searchsorted(NEEDED, IP_LAP)
 """The points (131,) of `NEEDED` that TalkFormer sees, in its order."""
 
-DRAWN = np.searchsorted(NEEDED, difftalker_inputs.NEEDED)
+DRAWN = np.searchsorted(NEEDED, latent_inputs.NEEDED)
 """The points of `NEEDED` that mask, hidden part and warped portrait are made of."""
 
 
@@ -37,14 +41,20 @@ def mirrored_tokens() -> np.ndarray:
 class TalkInputs:
     """What a window is rendered from, for B windows of T frames, float32; made of landmarks without gradient.
 
-    prior: (B, 3, T, S, S) warped identity in [-1, 1]. shown: likewise, the visible part of the target. mask, mouth: (B,
-    1, T, S, S) in [0, 1], as `PortraitMaps` has them.
+    prior: (B, 3, T, H, W) warped identity in [-1, 1]. shown: (B, `shown_channels`, T, H, W), the visible part of the
+    target, and what is behind the lips of a layered renderer. mask, mouth: (B, 1, T, H, W) in [0, 1], as `PortraitMaps`
+    has them.
     """
 
     prior: torch.Tensor
     shown: torch.Tensor
     mask: torch.Tensor
     mouth: torch.Tensor
+
+
+def shown_channels(config: TalkRendererConfig) -> int:
+    """Return the channels of what is shown: the target's visible part 3, layered also what is behind the lips 4."""
+    return 3 + (BEHIND_CHANNELS if config.layered else 0)
 
 
 def build_inputs(
@@ -54,21 +64,25 @@ def build_inputs(
     config: TalkRendererConfig,
     seen: torch.Tensor | None = None,
     filmed: torch.Tensor | None = None,
+    layers: Sequence[MouthLayers] = (),
 ) -> TalkInputs:
     """Build the renderer's inputs but for the landmarks, which it takes as they are.
 
-    identity: (B, 3, S, S) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
-    pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, S, S) frames whose visible part is shown,
-    of the windows that `filmed` (B,) bool marks, all when left out; the others show the warped portrait's.
+    identity: (B, 3, H, W) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
+    pixels. target: (B, T, len(NEEDED), 2) the wanted points. seen: (B, 3, T, H, W) frames whose visible part is shown,
+    of the windows that `filmed` (B,) bool marks, all when left out; the others show the warped portrait's. layers: of
+    each window, for a layered renderer.
     """
-    maps = portrait_maps(identity, source[:, DRAWN], target[:, :, DRAWN], config)
+    maps = portrait_maps(identity, source[:, DRAWN], target[:, :, DRAWN], config, layers)
     whole = maps.prior if seen is None else seen
     if filmed is not None:
         whole = torch.where(filmed[:, None, None, None, None], whole, maps.prior)
     shown = whole * (1 - maps.hidden)
+    if maps.behind is not None:
+        shown = torch.cat([shown, maps.behind], dim=1)
     return TalkInputs(maps.prior, shown, maps.mask, maps.mouth)
 
 
-def in_window_sides(points: torch.Tensor, config: TalkRendererConfig) -> torch.Tensor:
-    """Return points (..., 2) in sides of the window from its corner, of window pixels, whose middles are whole."""
+def in_window_widths(points: torch.Tensor, config: TalkRendererConfig) -> torch.Tensor:
+    """Return points (..., 2) in widths of the window from its corner, of window pixels, whose middles are whole."""
     return (points + 0.5) / config.resolution

@@ -11,7 +11,7 @@ from atldiff.data.completion import load_seen
 from atldiff.data.posed import load_posed
 from atldiff.data.windows import MIN_APART_FRAMES, load_clip
 from atldiff.errors import CheckpointError, DataError
-from atldiff.methods.difftalker_inputs import with_gradient
+from atldiff.methods.latent_inputs import with_gradient
 from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.completion_task import completion_loss, median_scores
@@ -90,7 +90,7 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
     def probe(module: nn.Module) -> Probe:
         given = []
         for batch in batches:
-            moved = on_device(batch, renderer)
+            moved = on_device(batch, renderer.device)
             given.append(moved | rendered_from(model, moved, predict(model, moved)[1]))
         painted = paint(renderer, given, base="true_prior")  # a baseline that no run's landmarks change
         return Probe(painted.scalars | median_scores(generator, held_out, seen), painted.pictures)
@@ -178,7 +178,9 @@ def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: to
     made = {name: getattr(inputs, name).to(points.device) for name in ("prior", "shown", "mask")}
     if model.config.joint.through_warp and points.requires_grad:
         portrait = batch["reference"].float()
-        made["prior"] = with_gradient(made["prior"], portrait, batch["still"][:, DRAWN], points[:, :, DRAWN])
+        made["prior"] = with_gradient(
+            made["prior"], portrait, batch["still"][:, DRAWN], points[:, :, DRAWN], model.renderer.config
+        )
     return {
         **{name: batch[name] for name in kept},
         **made,

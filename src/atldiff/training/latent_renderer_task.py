@@ -12,7 +12,7 @@ from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
 from atldiff.errors import CheckpointError, DataError
-from atldiff.methods import difftalker_inputs, lmdiff_inputs
+from atldiff.methods import latent_inputs, lmdiff_inputs
 from atldiff.methods.lmdiff import TalkRenderer
 from atldiff.training.latent_renderer_data import LatentSet
 from atldiff.training.renderer_task import check_window
@@ -44,7 +44,7 @@ def latent_renderer_task(
     renderer = model.renderer
     check_renderer(renderer)
     sets: dict[Split, LatentSet | TalkSet] = {}
-    needed = (lmdiff_inputs if isinstance(renderer, TalkRenderer) else difftalker_inputs).NEEDED
+    needed = (lmdiff_inputs if isinstance(renderer, TalkRenderer) else latent_inputs).NEEDED
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_clip(manifest, entry, needed) for entry in manifest.usable(split)]
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
@@ -59,7 +59,7 @@ def latent_renderer_task(
     write = freeze_codec(renderer, write, bfloat16=config.bfloat16)
 
     def probe(module: nn.Module) -> Probe:
-        return paint(renderer, [on_device(batch, renderer) for batch in held_out])
+        return paint(renderer, [on_device(batch, renderer.device) for batch in held_out])
 
     return Task(
         module=renderer.denoiser,
@@ -73,12 +73,17 @@ def latent_renderer_task(
 
 def check_renderer(renderer: LatentRenderer | TalkRenderer) -> None:
     """Raise CheckpointError where a codec of ours was never trained, DataError where the window is not prepared."""
+    check_codec(renderer)
+    check_window(renderer.config.side, renderer.config.origin)
+
+
+def check_codec(renderer: LatentRenderer | TalkRenderer) -> None:
+    """Raise CheckpointError where a codec of ours was never trained."""
     if isinstance(renderer.codec, Codec) and not renderer.codec.calibrated:
         raise CheckpointError(
             "weights: got a codec that was never trained, expected one: train the stage codec first "
             "(`atldiff train difftalker-codec ...`), then name its checkpoint with --weights"
         )
-    check_window(renderer.config.side, renderer.config.origin)
 
 
 def freeze_codec(
@@ -101,9 +106,9 @@ def freeze_codec(
     return write_exact
 
 
-def on_device(batch: dict[str, torch.Tensor], renderer: LatentRenderer | TalkRenderer) -> dict[str, torch.Tensor]:
+def on_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """Return a batch where the renderer computes, its pictures and points in single precision."""
-    moved = {name: tensor.to(renderer.device) for name, tensor in batch.items()}
+    moved = {name: tensor.to(device) for name, tensor in batch.items()}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in moved.items()}
 
 

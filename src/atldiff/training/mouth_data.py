@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,17 @@ import torch
 
 from atldiff.data.mouths import ClipMouths, cut, mouth_weights, pick_more
 from atldiff.data.windows import MIN_APART_FRAMES, pick_reference
-from atldiff.landmarks.topology import LIPS_OUTER
-from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_layers, window_of
+from atldiff.landmarks.control import CHIN
+from atldiff.landmarks.raster import polygons
+from atldiff.landmarks.topology import LIPS_INNER, LIPS_OUTER
+from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_of
+from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.draws import Draw, item_random
 
 if TYPE_CHECKING:
     from atldiff.config import RendererConfig
+    from atldiff.video.cavity import MouthLayers
+    from atldiff.video.window import WindowGeometry
 
 JITTER_PX = 4
 MORE = (0.5, 0.3, 0.2)
@@ -29,7 +35,87 @@ GAIN, LIGHT, OFFSET = 0.06, 0.15, 0.05
 FINE_PX = 1.0
 """Sigma, in window pixels, beyond which detail is not fine."""
 
-_LIPS = np.searchsorted(NEEDED, LIPS_OUTER)
+
+@dataclass(frozen=True, slots=True)
+class TakenMouths:
+    """Pictures of one clip's mouth: the portrait, further references, then successive targets, in random light.
+
+    video: (1, 3, 1 + T, H, W) float32 in [-1, 1], the portrait and the targets. source: (1, K, 2) the portrait's points
+    and target: (1, T, K, 2) those wanted, window pixels. layers: of portrait and references. frames: (T,) the targets'
+    numbers. jitter: (2,) shift of the window in its pixels. flip: whether all is mirrored left to right. common: what
+    every set of batches has of them, `beside`, `centre`, `sharp` and `clips`.
+    """
+
+    video: torch.Tensor
+    source: np.ndarray
+    target: np.ndarray
+    layers: MouthLayers
+    frames: np.ndarray
+    jitter: np.ndarray
+    flip: bool
+    common: dict[str, torch.Tensor]
+
+
+class MouthDraws:
+    """Clips of mouths and how often each is drawn.
+
+    needed: (K,) the dense points that they were loaded with. sharpen: largest share of fine detail that is added to all
+    pictures of an item.
+    """
+
+    def __init__(self, clips: list[ClipMouths], needed: np.ndarray, *, frames: int, sharpen: float = 0.0) -> None:
+        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
+        self.draw = Draw(mouth_weights(self.clips)) if self.clips else None
+        self.frames, self.sharpen = frames, sharpen
+        self.outer, self.inner, self.chin = (np.searchsorted(needed, i) for i in (LIPS_OUTER, LIPS_INNER, CHIN))
+
+    def take(
+        self, geometry: WindowGeometry, random: np.random.Generator, chosen: int | None = None,
+        within: range | None = None,
+    ) -> TakenMouths:  # fmt: skip
+        """Draw a clip, or take the one `chosen`, and pictures of it, the targets `within` a range of frames."""
+        assert self.draw is not None  # noqa: S101 - for the type checker: a set without clips is refused by the task
+        chosen = self.draw(random) if chosen is None else chosen
+        clip = self.clips[chosen]
+        first, end = (0, len(clip)) if within is None else (within.start, within.stop)
+        start = int(random.integers(first, end - self.frames + 1))
+        middle = start + self.frames // 2
+        portrait = (
+            int(random.integers(len(clip))) if random.random() < ANY_POSE else pick_reference(clip, middle, random)
+        )
+        more = pick_more(clip, middle, int(random.choice(len(MORE), p=MORE)), random)
+        wanted = np.arange(start, start + self.frames)
+        frames = np.concatenate([[portrait], more, wanted]).astype(int)
+        jitter, flip = random.integers(-JITTER_PX, JITTER_PX + 1, 2), bool(random.random() < 0.5)
+        images, points = cut(clip, frames, geometry, jitter, flip=flip)
+        images = _recoloured(images, random)
+        if self.sharpen:
+            images = _sharpened(images, float(random.uniform(0, self.sharpen)))
+        shown = 1 + len(more)
+        layers = window_layers(images[:shown], points[:shown, self.inner], points[:shown, self.chin], geometry)
+        kept = np.concatenate([images[:1], images[shown:]]).astype(np.float32) / 127.5 - 1
+        target = points[shown:]
+        lips = np.concatenate([polygons(target[self.frames // 2][None, i], geometry.size) for i in self._lips])
+        beside = np.concatenate([kept[0].transpose(2, 0, 1), lips / np.float32(255)])
+        return TakenMouths(
+            video=torch.from_numpy(np.ascontiguousarray(kept)).permute(3, 0, 1, 2)[None],
+            source=points[:1],
+            target=target[None],
+            layers=layers,
+            frames=wanted,
+            jitter=jitter,
+            flip=flip,
+            common={
+                "beside": torch.from_numpy(beside)[None].half(),
+                "centre": torch.from_numpy(target[:, self.outer].mean((0, 1)))[None],
+                "sharp": torch.tensor([clip.sharp], dtype=torch.float32),
+                "clips": torch.tensor([chosen]),
+            },
+        )
+
+    @property
+    def _lips(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.outer, self.inner
 
 
 class MouthSet:
@@ -38,17 +124,18 @@ class MouthSet:
     def __init__(
         self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, sharpen: float = 0.0
     ) -> None:
-        """sharpen: largest share of fine detail that is added to all pictures of an item."""
-        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.draw = Draw(mouth_weights(self.clips)) if self.clips else None
-        self.config, self.frames, self.seed, self.sharpen = config, frames, seed, sharpen
+        """clips: with the points `atl_inputs.NEEDED`. sharpen: of `MouthDraws`."""
+        self.draws = MouthDraws(clips, NEEDED, frames=frames, sharpen=sharpen)
+        self.clips = self.draws.clips
+        self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return the tensors of a part of a batch, float16 on CPU.
 
         target, prior (B, 3, T, H, W); conditions (B, 17, T, H, W); mask, mouth (B, 1, T, H, W); time (B,) float32,
-        noise (B, 3, 1, H, W) of the bridge state to train at; centre (B, 2) of the lips in pixels; sharp (B,), how
-        far the target is to be believed about detail; clips, step (B,) int64.
+        noise (B, 3, 1, H, W) of the bridge state to train at; beside (B, 5, H, W) the portrait and lip maps of the
+        frame in the middle; centre (B, 2) of the lips in pixels; sharp (B,), how far the target is to be believed about
+        detail; clips, step (B,) int64.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -59,38 +146,21 @@ class MouthSet:
         return [self.clips[index].name for index in batch["clips"].tolist()]
 
     def _item(self, random: np.random.Generator) -> dict[str, torch.Tensor]:
-        assert self.draw is not None  # noqa: S101 - for the type checker: a set without clips is refused by the task
-        chosen = self.draw(random)
-        clip, geometry = self.clips[chosen], window_of(self.config)
-        start = int(random.integers(0, len(clip) - self.frames + 1))
-        middle = start + self.frames // 2
-        portrait = (
-            int(random.integers(len(clip))) if random.random() < ANY_POSE else pick_reference(clip, middle, random)
-        )
-        more = pick_more(clip, middle, int(random.choice(len(MORE), p=MORE)), random)
-        frames = np.concatenate([[portrait], more, np.arange(start, start + self.frames)]).astype(int)
-        jitter = random.integers(-JITTER_PX, JITTER_PX + 1, 2)
-        images, points = cut(clip, frames, geometry, jitter, flip=bool(random.random() < 0.5))
-        images = _recoloured(images, random)
-        if self.sharpen:
-            images = _sharpened(images, float(random.uniform(0, self.sharpen)))
-        shown = 1 + len(more)
-        layers = window_layers(images[:shown], points[:shown], geometry)
-        video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, F, H, W)
-        inputs = build_inputs(video[:, :, 0].contiguous(), points[:1], points[None, shown:], self.config, [layers])
+        geometry = window_of(self.config)
+        taken = self.draws.take(geometry, random)
+        video = taken.video
+        inputs = build_inputs(video[:, :, 0].contiguous(), taken.source, taken.target, self.config, [taken.layers])
         noise = random.standard_normal((1, 3, 1, *geometry.size[::-1]), np.float32)
         time = 1.0 if random.random() < START_SHARE else float(random.random() ** 0.5)
         return {
-            "target": video[:, :, shown:].half(),
+            "target": video[:, :, 1:].half(),
             "prior": inputs.prior.half(),
             "conditions": inputs.conditions.half(),
             "mask": inputs.mask.half(),
             "mouth": inputs.mouth.half(),
             "time": torch.tensor([time], dtype=torch.float32),
             "noise": torch.from_numpy(noise).half(),
-            "centre": torch.from_numpy(points[shown:, _LIPS].mean((0, 1)))[None],
-            "sharp": torch.tensor([clip.sharp], dtype=torch.float32),
-            "clips": torch.tensor([chosen]),
+            **taken.common,
         }
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from atldiff.config import PRESETS
+from atldiff.config import sampling_presets
 from atldiff.data.manifest import Split
 from atldiff.data.mouths import load_mouths, reduction
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.sampler import interpolate
 from atldiff.errors import DataError
-from atldiff.methods.atl_inputs import NEEDED, window_of
+from atldiff.methods.atl import Renderer
+from atldiff.methods.atl_inputs import NEEDED
+from atldiff.training.latent_mouth_data import LatentMouthSet, needed_points
+from atldiff.training.latent_renderer_task import check_codec, freeze_codec, on_device
 from atldiff.training.mouth_data import MouthSet
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
 from atldiff.training.task import Probe, Rival, Task, strips_picture
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from atldiff.backbones.alexnet import LpipsAlexNet
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.atl import ATLModel, Renderer
+    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
+    from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
     from atldiff.video.window import WindowGeometry
 
 MOUTH_WEIGHT = 2.0
@@ -67,7 +71,9 @@ class RendererLoss:
     network: of LPIPS, or None. The adversary judges what the last call of the loss has painted.
     """
 
-    def __init__(self, renderer: Renderer, config: TrainConfig, network: LpipsAlexNet | None) -> None:
+    def __init__(
+        self, renderer: Renderer | LatentRenderer | TalkRenderer, config: TrainConfig, network: LpipsAlexNet | None
+    ) -> None:
         self.renderer, self.config, self.network = renderer, config, network
         self.adversary = MouthAdversary(config.frames) if config.adversarial_weight else None
         self._judged: dict[str, torch.Tensor] = {}
@@ -75,22 +81,11 @@ class RendererLoss:
             network.requires_grad_(False)
 
     def __call__(self, module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the losses of a batch of `MouthSet`: means over its clips, so that equal parts average to it."""
-        renderer, config, scale = self.renderer, self.config, self.renderer.config.scale
-        target, prior, conditions, mask, mouth, noise = (
-            batch[name].float() for name in ("target", "prior", "conditions", "mask", "mouth", "noise")
-        )
-        sharp, t = batch["sharp"], batch["time"]
-        state = start = renderer.initial_noise(prior, mask, noise)
-        later = t < 1
-        if later.any():
-            with torch.no_grad():
-                guess = renderer.denoise(
-                    start[later], torch.ones_like(t[later]), prior[later], conditions[later], mask[later]
-                )
-            state = start.clone()
-            state[later] = interpolate(guess, start[later], t[later])
-        made = renderer.denoise(state, t, prior, conditions, mask)
+        """Return the losses of a batch: means over its clips, so that equal parts average to it."""
+        renderer, config, scale = self.renderer, self.config, self.renderer.geometry.scale
+        target, prior, mask, mouth = (batch[name].float() for name in ("target", "prior", "mask", "mouth"))
+        sharp = batch["sharp"]
+        made = renderer.painted(batch)
         real = prior + mask * (target - prior)
         weight = mask + MOUTH_WEIGHT * mouth
         weight = weight / (len(weight) * weight.sum(dim=(1, 2, 3, 4), keepdim=True))
@@ -107,8 +102,7 @@ class RendererLoss:
             losses["perceptual"] = (sharp * distance).mean()
             total = total + config.perceptual_weight * losses["perceptual"]
         if self.adversary is not None:
-            beside = torch.cat([conditions[:, 3:6], conditions[:, 6:8]], 1)[:, :, made.shape[2] // 2][:, :, None]
-            crops["beside"] = mouth_crops(beside, batch["centre"], scale)[:, :, 0]
+            crops["beside"] = mouth_crops(batch["beside"].float()[:, :, None], batch["centre"], scale)[:, :, 0]
             crops["mouth"] = mouth_crops(mouth, batch["centre"], scale).amax(2)
             self._judged = {name: value.detach() for name, value in crops.items()} | {"sharp": sharp}
             self.adversary.requires_grad_(False)
@@ -147,31 +141,43 @@ class RendererLoss:
 
 
 def mouth_task(
-    model: ATLModel,
+    model: ATLModel | DiffTalkerModel | LMDiffModel,
     manifest: Manifest,
     config: TrainConfig,
     write: Callable[[nn.Module], None],
     network: LpipsAlexNet | None,
 ) -> Task:
-    """Return the stage of a layered renderer over a prepared folder. network: of LPIPS, or None.
+    """Return the stage of a layered renderer over a prepared folder; a codec stays as it is.
+
+    network: of LPIPS, or None.
 
     Raises:
-        DataError: no clip to train on, or a window that is not prepared.
+        DataError: no clip to train on, or a window that is not prepared. CheckpointError: the codec was never trained.
     """
-    renderer, scale = model.renderer, model.renderer.config.scale
-    check_mouth_window(window_of(renderer.config))
+    renderer, scale = model.renderer, model.renderer.geometry.scale
+    check_mouth_window(renderer.geometry)
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
-        clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
         sharpen = config.sharpen if split is Split.TRAIN else 0.0
-        sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
+        if isinstance(renderer, Renderer):
+            clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
+            sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
+        else:
+            needed = needed_points(renderer.config)
+            clips = [load_mouths(manifest, entry, needed, scale) for entry in manifest.usable(split)]
+            sets[split] = LatentMouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
     if not sets[Split.TRAIN].clips:
         raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
     steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
     held_out = [sets[Split.VAL].batch(step, range(PROBE_CLIPS)) for step in steps]
+    module: nn.Module = renderer
+    if not isinstance(renderer, Renderer):
+        check_codec(renderer)
+        write, module = freeze_codec(renderer, write, bfloat16=config.bfloat16), renderer.denoiser
     renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loss = RendererLoss(renderer, config, network)
+    presets = sampling_presets(renderer.config)
 
     def probe(module: nn.Module) -> Probe:
         device = renderer.device
@@ -179,14 +185,14 @@ def mouth_task(
         sums: dict[str, list[float]] = {}
         before, strips = 0.0, []
         for batch in held_out:
-            prior, conditions, mask, target, mouth = (
-                batch[name].to(device).float() for name in ("prior", "conditions", "mask", "target", "mouth")
-            )
+            batch = on_device(batch, device)
+            prior, mask, target, mouth = (batch[name] for name in ("prior", "mask", "target", "mouth"))
             before += float((mouth * (prior - target).square()).sum())
             real = prior + mask * (target - prior)
             frames = {"prior": prior}
-            for name, sampling in PRESETS.items():
-                frames[name] = renderer.render(prior, conditions, mask, noise, sampling.steps)
+            for name, sampling in presets.items():
+                made, base = renderer.render_batch(batch, noise, sampling.steps)
+                frames[name] = prior + (made - base)
             for name, made in frames.items():
                 sums.setdefault(f"mouth_ratio_{name}", []).append(float((mouth * (made - target).square()).sum()))
                 if network is not None:
@@ -205,7 +211,7 @@ def mouth_task(
     if loss.adversary is not None:
         rates = replace(config, optimiser="adamw", learning_rate=RIVAL_RATE, weight_decay=0.0)
         rival = Rival(loss.adversary.to(renderer.device), loss.of_rival, rates)
-    return Task(renderer, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16, rival=rival)
+    return Task(module, sets[Split.TRAIN], loss, probe, write, bfloat16=config.bfloat16, rival=rival)
 
 
 def detail(frames: torch.Tensor, mouth: torch.Tensor) -> torch.Tensor:

@@ -226,6 +226,8 @@ def _task(
         case DiffTalkerModel() | LMDiffModel():
             if config.stage == "codec":
                 return codec_task(model, manifest, config, write)
+            if not landmarks and model.config.renderer.layered:
+                return mouth_task(model, manifest, config, write, network)
             return (completion_task if landmarks else latent_renderer_task)(model, manifest, config, write)
 
 

@@ -94,16 +94,21 @@ def warp_windows(
 
 
 def warp_windows_from(
-    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2
-) -> tuple[torch.Tensor, torch.Tensor]:
+    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2, *,
+    held: tuple[np.ndarray, np.ndarray] | None = None, softening: float = SOFTENING_PX2,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Do as `warp_windows` does, differentiably in the control points; returns the same.
 
-    images: (B, C, S, S). target, source: (B, K, 2) float32 in window pixels, on the images' device.
+    images: (B, C, H, W). target, source: (B, K, 2) float32 in window pixels, on the images' device.
     """
-    centres, anchors = (torch.as_tensor(x, device=images.device) for x in _grid(images.shape[-1], cell_px))
+    columns, anchors = _grid(images.shape[-1], cell_px)
+    rows, _ = _grid(images.shape[-2], cell_px)
+    if held is not None:
+        anchors = border_anchors(*(np.asarray(corner, np.float32) for corner in held))
+    columns, rows, anchors = (torch.as_tensor(x, device=images.device) for x in (columns, rows, anchors))
     there, here = (torch.cat([points, anchors.expand(len(points), -1, -1)], 1) for points in (target, source))
-    across = (centres[:, None] - there[:, None, :, 0]).square() + SOFTENING_PX2  # (B, W, K)
-    down = (centres[:, None] - there[:, None, :, 1]).square()  # (B, H, K)
+    across = (columns[:, None] - there[:, None, :, 0]).square() + softening  # (B, W, K)
+    down = (rows[:, None] - there[:, None, :, 1]).square()  # (B, H, K)
     weights = (down[:, :, None] + across[:, None]).square().reciprocal()  # (B, H, W, K)
     moves = (here - there)[:, None]  # (B, 1, K, 2)
     return _resampled(images, weights @ moves / weights.sum(-1, keepdim=True))
