@@ -660,7 +660,7 @@ def test_train_takes_preset_file_and_options(
         ({"preset": "debug", "model": {"renderer": {"width": [16]}}}, "unknown field 'width'"),
         ({"preset": "debug", "model": {"painter": {}}}, "painter"),
         ({"preset": "lmdiff", "model": {"preset": "papr"}}, r"model: preset: got 'papr'; did you mean 'paper'\?"),
-        ({"preset": "lmdiff", "model": {"preset": 1}}, "model: preset: got 1; expected one of compact, paper"),
+        ({"preset": "lmdiff", "model": {"preset": 1}}, "model: preset: got 1; expected one of compact, window, paper"),
         ({"preset": "landmark"}, r"did you mean 'landmarks'\?"),
         ({"steps": 100}, "preset"),
         ([1], "expected an object"),
@@ -673,7 +673,7 @@ def test_train_names_what_is_wrong_in_a_file(folder: Path, values: object, said:
 
 @pytest.mark.parametrize(
     ("preset", "presets"),
-    [("paper-renderer", PAPER_PRESETS), ("difftalker", DIFFTALKER_PRESETS), ("lmdiff", LMDIFF_PRESETS)],
+    [("paper-renderer", PAPER_PRESETS), ("difftalker-window", DIFFTALKER_PRESETS), ("lmdiff-window", LMDIFF_PRESETS)],
 )
 def test_a_file_may_start_from_another_architecture_of_the_method(folder: Path, preset: str, presets: dict) -> None:
     for name, model in presets.items():

@@ -27,7 +27,9 @@ from atldiff.data.manifest import Manifest
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.shape import mean_shape
+from atldiff.training.mouth_task import check_mouth_window
 from atldiff.training.run import train_stage
+from atldiff.video.window import WindowGeometry
 
 torch.set_num_threads(1)
 diffusers = pytest.importorskip("diffusers")
@@ -226,16 +228,22 @@ class TestOptions:
     def test_codec(self, taesd: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shown = self.shown(capsys, self.small("difftalker"), "--codec", str(taesd))
         renderer = shown["config"]["model"]["renderer"]
-        assert (renderer["resolution"], renderer["codec"]["kind"], renderer["codec"]["channels"]) == (
-            80,
-            "diffusers",
-            6,
-        )
-        assert renderer["codec"]["factor"] == 4
+        assert (renderer["resolution"], renderer["height"], renderer["side"]) == (144, 112, 72)
+        assert (renderer["codec"]["kind"], renderer["codec"]["channels"], renderer["codec"]["factor"]) == (
+            "diffusers", 6, 4,
+        )  # fmt: skip
 
     def test_codec_whose_latents_do_not_divide_the_window(self, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         renderer = self.shown(capsys, self.small("difftalker"), "--codec", str(base))["config"]["model"]["renderer"]
-        assert (renderer["resolution"], renderer["codec"]["factor"], renderer["codec"]["channels"]) == (96, 8, 4)
+        assert (renderer["codec"]["factor"], renderer["codec"]["channels"]) == (8, 4)
+        assert (renderer["resolution"], renderer["height"], renderer["side"]) == (160, 128, 80)  # at the same scale
+        geometry = WindowGeometry(160, tuple(renderer["origin"]), 2.0, 128)
+        check_mouth_window(geometry)
+        assert np.abs(np.array(geometry.origin) + (40, 32) - (28 + 36, 41 + 28)).max() <= 1  # about the same middle
+
+    def test_codec_under_a_square_window(self, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        shown = self.shown(capsys, self.small("difftalker-window"), "--codec", str(base))["config"]["model"]
+        assert (shown["renderer"]["resolution"], shown["renderer"]["side"]) == (96, 80)
 
     def test_both(self, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shown = self.shown(capsys, "difftalker-sd", "--base", str(base), "--codec", str(base / "vae"))

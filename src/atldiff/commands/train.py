@@ -24,7 +24,7 @@ from atldiff.errors import DataError
 from atldiff.interrupt import patience
 
 if TYPE_CHECKING:
-    from atldiff.config import MethodConfig
+    from atldiff.config import LatentDiffusionConfig, MethodConfig
     from atldiff.data.manifest import Manifest
 
 SYNTHETIC = "synthetic"
@@ -266,7 +266,21 @@ def _with_codec(config: TrainConfig, source: str) -> TrainConfig:
 
     codec = codec_config(_source(source))
     step = codec.factor * 2 ** (len(model.renderer.widths) - 1)
-    return _with_renderer(config, model, codec=codec, resolution=-(-model.renderer.resolution // step) * step)
+    return _with_renderer(config, model, codec=codec, **_window_of(model.renderer, step))
+
+
+def _window_of(renderer: LatentDiffusionConfig, step: int) -> dict[str, Any]:
+    """Return what changes of a renderer's window for it to be a multiple of `step` pixels.
+
+    A square one is enlarged; a layered one, which is as large as `prepare` keeps pictures, takes in more around it.
+    """
+    before = (renderer.resolution, renderer.height or renderer.resolution)
+    width, height = (-(-length // step) * step for length in before)
+    if not renderer.layered:
+        return {"resolution": width}
+    scale, (x, y) = renderer.resolution / renderer.side, renderer.origin
+    origin = (x - round((width - before[0]) / scale / 2), y - round((height - before[1]) / scale / 2))
+    return {"resolution": width, "height": height, "side": round(width / scale), "origin": origin}
 
 
 def _with_renderer(config: TrainConfig, model: DiffTalkerConfig | LMDiffConfig, **changes: Any) -> TrainConfig:

@@ -89,7 +89,7 @@ def renderer_errors(
             start_from = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], shown, layers).prior
         for name, sampling in sampling_presets(config).items():
             painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
-            sums[name] += error(start_from + (painted - base))  # the change, laid over the prior as the composite does
+            sums[name] += error(painted + (start_from - base))  # the change, laid over the prior as the composite does
     return sums if sums["prior"] > STILL * count else None
 
 
