@@ -85,7 +85,7 @@ def network() -> LpipsAlexNet:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-    monkeypatch.setattr("atldiff.data.mouths.sharp_share", lambda mouth_px, sharpness: 1.0)  # drawn ones are small
+    monkeypatch.setattr("atldiff.data.mouths.sharp_share", lambda mouth_px, sharpness, scale: 1.0)  # drawn ones are small
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_BATCHES", 1)
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_CLIPS", 2)
 
