@@ -168,7 +168,7 @@ def random_paper_model() -> PaperModel:
 
 @pytest.fixture(scope="session")
 def random_difftalker_model() -> DiffTalkerModel:
-    """The same for DiffTalker."""
+    """The same for DiffTalker; its generator hears states of Whisper's encoder."""
     import torch
 
     from atldiff.config import CodecConfig, CompletionConfig, DiffTalkerConfig, LatentRendererConfig
@@ -178,7 +178,9 @@ def random_difftalker_model() -> DiffTalkerModel:
     torch.manual_seed(0)
     model = DiffTalkerModel(
         DiffTalkerConfig(
-            generator=CompletionConfig(width=32, layers=1, heads=2, feed_forward=32, components=4),
+            generator=CompletionConfig(
+                features="whisper", width=32, layers=1, heads=2, feed_forward=32, components=4
+            ),
             renderer=LatentRendererConfig(
                 codec=CodecConfig(widths=(16, 32), decoder_widths=(16, 32), blocks=1),
                 widths=(16, 32), blocks=(1, 1), control_blocks=(1, 1),
@@ -193,6 +195,7 @@ def random_difftalker_model() -> DiffTalkerModel:
         model.generator.basis.normal_(0, 0.02)
         model.generator.basis.mul_(torch.from_numpy(lower_face())[:, None])
         model.generator.identity_basis.normal_(0, 0.1)
+        model.generator.gain.copy_(torch.tensor([1.2, 1.4, 1.4]))
     return model.eval()
 
 

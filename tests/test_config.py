@@ -17,6 +17,7 @@ from atldiff.config import (
     ATLConfig,
     CompletionConfig,
     ConditionUNetConfig,
+    DiffTalkerConfig,
     GeneratorConfig,
     IdentityDiffusionConfig,
     JointConfig,
@@ -39,6 +40,7 @@ from atldiff.config import (
 )
 
 HEARING = ATLConfig(generator=GeneratorConfig(features="whisper"))
+SIXTY_EIGHT = DiffTalkerConfig(generator=CompletionConfig(features="whisper", points="sixty-eight"))
 NAN = float("nan")
 
 WRONG: list[tuple[type, dict, str]] = [
@@ -156,6 +158,9 @@ WRONG: list[tuple[type, dict, str]] = [
     (TrainConfig, {"stage": "landmarks", "frames": 16, "model": HEARING, "spoken": 17}, "spoken"),
     (TrainConfig, {"stage": "landmarks", "frames": 16, "spoken": 1}, "spoken"),
     (TrainConfig, {"stage": "landmarks", "frames": 20, "model": HEARING}, "frames"),
+    (TrainConfig, {"stage": "landmarks", "frames": 20, "model": DIFFTALKER_PRESETS["compact"]}, "frames"),
+    (TrainConfig, {"stage": "landmarks", "frames": 16, "model": DIFFTALKER_PRESETS["paper"], "spoken": 1}, "spoken"),
+    (TrainConfig, {"stage": "landmarks", "frames": 16, "model": SIXTY_EIGHT, "spoken": 1}, "spoken"),
     (TrainConfig, {"min_sync": 1.1}, "min_sync"),
     (TrainConfig, {"min_agreement": -0.1}, "min_agreement"),
     (TrainConfig, {"max_lag_frames": -1}, "max_lag_frames"),
@@ -350,6 +355,14 @@ class TestDictionaries:
         values = {"format_version": FORMAT_VERSION, "method": "atl-diff", "renderer": {"side": 64}}
         assert from_dict(values) == ATLConfig(renderer=RendererConfig(side=64))
 
+    @pytest.mark.parametrize("presets", [DIFFTALKER_PRESETS, LMDIFF_PRESETS], ids=["difftalker", "lmdiff"])
+    def test_a_completion_generator_that_says_nothing_of_features_hears_log_mel(self, presets: dict) -> None:
+        """Checkpoints from before there were others; and the papers' own, which know nothing else."""
+        values = to_dict(presets["compact"])
+        assert values["generator"].pop("features") == "whisper"
+        assert from_dict(values) == replace(presets["compact"], generator=CompletionConfig())
+        assert CompletionConfig().features == presets["paper"].generator.features == "mel"
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -513,13 +526,16 @@ class TestPresets:
                 assert config.model == PAPER_PRESETS["compact"]
             if name.startswith("difftalker"):
                 stage = dict.fromkeys(("difftalker", "difftalker-sd", "difftalker-window"), "renderer")
-                assert config.stage == stage.get(name, name.removeprefix("difftalker-"))
+                assert config.stage == stage.get(name, name.removeprefix("difftalker-").removesuffix("-mel"))
                 kinds = {"sd": "stable-diffusion", "codec": "window", "window": "window"}
-                assert config.model == DIFFTALKER_PRESETS[kinds.get(name.removeprefix("difftalker-"), "compact")]
+                model = DIFFTALKER_PRESETS[kinds.get(name.removeprefix("difftalker-"), "compact")]
+                assert config.model == (replace(model, generator=CompletionConfig()) if "-mel" in name else model)
             if name.startswith("lmdiff"):
                 renders = name in ("lmdiff", "lmdiff-window")
-                assert config.stage == ("renderer" if renders else name.removeprefix("lmdiff-"))
+                stage = "renderer" if renders else name.removeprefix("lmdiff-").removesuffix("-mel")
+                assert config.stage == stage
                 joint = JointConfig(sync=SyncConfig()) if name == "lmdiff-sync" else JointConfig()
-                kind = "window" if name in ("lmdiff-sync", "lmdiff-window") else "compact"
-                assert config.model == replace(LMDIFF_PRESETS[kind], joint=joint)
+                model = LMDIFF_PRESETS["window" if name in ("lmdiff-sync", "lmdiff-window") else "compact"]
+                model = replace(model, generator=CompletionConfig()) if "-mel" in name else model
+                assert config.model == replace(model, joint=joint)
         assert TRAIN_PRESETS["debug"].steps < 10

@@ -88,10 +88,9 @@ def test_length_is_exact(head, portrait) -> None:
         assert len(head(portrait, np.full(samples, 0.01, np.float32))) == frames
 
 
-@pytest.mark.parametrize("hears", ["mel", "whisper"])
-def test_frames_come_before_the_end_of_the_stream(hears, random_model, random_whisper_model, portrait, speech) -> None:
-    chosen = random_model if hears == "mel" else random_whisper_model
-    head = TalkingHead(chosen, device="cpu", dtype="float32")
+@pytest.mark.parametrize("model", ["random_model", "random_whisper_model", "random_difftalker_model"])
+def test_frames_come_before_the_end_of_the_stream(model, request, portrait, speech) -> None:
+    head = TalkingHead(request.getfixturevalue(model), device="cpu", dtype="float32")
     # a window of ten frames, four frames of look-ahead, and 120 samples for the last column of the features
     assert packets_before_a_frame(head, portrait, speech) == 15
     exact = 14 * 640 + 120

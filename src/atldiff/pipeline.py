@@ -26,6 +26,7 @@ from atldiff.devices import choose_device, choose_dtype
 from atldiff.errors import MediaError
 from atldiff.export.attach import attach, check_window, fit_window_frames
 from atldiff.export.choose import find_export
+from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.edit import at_fps, resized_track, retarget
 from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.geometry import to_canonical
@@ -100,7 +101,7 @@ class TalkingHead:
         if export is not None and not isinstance(model, Pair):
             attach(model, export, dtype=self.dtype, streams=self.workers.count)
         # The generator stays in float32: it is tiny, and its landmarks are a product. What it hears by need not.
-        if isinstance(self.model.generator, Generator):
+        if isinstance(self.model.generator, Generator | CompletionGenerator):
             self.model.generator.hears_in = self.dtype
         renderer = self.model.renderer.to(self.dtype)
         if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own

@@ -10,6 +10,9 @@ from atldiff.config import CompletionConfig
 from atldiff.landmarks.completion import (
     COMPLETED,
     COMPLETED_131,
+    FILMED,
+    MADE_UP,
+    MISSING,
     SEEN_68,
     SEEN_131,
     SEEN_DENSE,
@@ -20,20 +23,31 @@ from atldiff.landmarks.completion import (
     seen_indices,
     seen_tokens,
 )
+from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import CompletionStream, whole
+from atldiff.landmarks.stream import FIRST_FRAMES, CompletionStream, StatesCompletionStream, whole
 from atldiff.landmarks.topology import IP_LAP, JAW, LIPS, LIPS_INNER, LIPS_OUTER
+from atldiff.timebase import HOP_SAMPLES, SAMPLES_PER_FRAME
 
 torch.set_num_threads(1)
 
 POINTS = pytest.mark.parametrize("points", ["dense", "sixty-eight", "ip-lap"])
+FEATURES = pytest.mark.parametrize("features", ["mel", "whisper"])
 FRAMES = 12
 
 
-def generator(points: str) -> CompletionGenerator:
+def generator(points: str, features: str = "mel") -> CompletionGenerator:
     torch.manual_seed(0)
-    config = CompletionConfig(points=points, width=32, layers=1, heads=2, feed_forward=32, components=6)  # pyright: ignore
+    config = CompletionConfig(
+        points=points,
+        features=features,
+        width=32,
+        layers=1,
+        heads=2,
+        feed_forward=32,
+        components=6,  # pyright: ignore
+    )
     made = CompletionGenerator(config)
     with torch.no_grad():
         made.basis.normal_(0, 0.02)
@@ -43,9 +57,9 @@ def generator(points: str) -> CompletionGenerator:
 
 
 def given(made: CompletionGenerator, seed: int = 1) -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(seed)
+    random, mel = torch.Generator().manual_seed(seed), made.config.features == "mel"
     return {
-        "mel": torch.randn(2, 4 * FRAMES, 80, generator=random),
+        "sound": torch.randn(2, *((4 * FRAMES, 80) if mel else (FRAMES, STATE)), generator=random),
         "seen": torch.randn(2, FRAMES, 3 * len(seen_indices(made.config)) + 3, generator=random),
         "identity": torch.randn(2, 8, generator=random),
         "heard": torch.tensor([True, True]),
@@ -93,30 +107,33 @@ def test_the_split_of_ip_laps_points() -> None:
     assert not set(seen_indices(config).tolist()) & {*jaw.tolist(), *LIPS.tolist()}
 
 
+@FEATURES
 @POINTS
-def test_shapes(points: str) -> None:
-    made = generator(points)
+def test_shapes(points: str, features: str) -> None:
+    made = generator(points, features)
     said = made.complete(**given(made))
     shapes = {"dense": (6,), "sixty-eight": (29, 2), "ip-lap": (57, 2)}
     assert said.shape == (2, FRAMES, *shapes[points])
     assert made.coefficients(said).shape == (2, FRAMES, 6)
 
 
+@FEATURES
 @POINTS
-@pytest.mark.parametrize("what", ["mel", "seen", "identity"])
-def test_every_modality_counts(points: str, what: str) -> None:
-    made = generator(points)
+@pytest.mark.parametrize("what", ["sound", "seen", "identity"])
+def test_every_modality_counts(points: str, what: str, features: str) -> None:
+    made = generator(points, features)
     said = made.complete(**given(made))
     other = given(made) | {what: given(made, seed=2)[what]}
     assert (made.complete(**other) - said).abs().max() > 1e-4
 
 
+@FEATURES
 @POINTS
-def test_what_is_missing_does_not_count(points: str) -> None:
-    made = generator(points)
+def test_what_is_missing_does_not_count(points: str, features: str) -> None:
+    made = generator(points, features)
     deaf = given(made) | {"heard": torch.tensor([False, False])}
     blind = given(made) | {"filmed": torch.tensor([2, 2])}
-    assert torch.equal(made.complete(**deaf), made.complete(**deaf | {"mel": given(made, 2)["mel"]}))
+    assert torch.equal(made.complete(**deaf), made.complete(**deaf | {"sound": given(made, 2)["sound"]}))
     assert torch.equal(made.complete(**blind), made.complete(**blind | {"seen": given(made, 2)["seen"]}))
     made_up = given(made) | {"filmed": torch.tensor([1, 1])}
     assert not torch.allclose(made.complete(**made_up), made.complete(**given(made)))  # it is told which is which
@@ -159,6 +176,83 @@ def test_a_stream_gives_a_files_coefficients_bit_for_bit(points: str, seen: Film
     assert np.array_equal(np.concatenate(parts), offline)
 
 
+def hear(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+    """Something that hears by the loudest peak, in place of a speech encoder."""
+    frames = len(samples) // SAMPLES_PER_FRAME
+    assert len(peaks) == 4 * frames
+    level = np.float32(10 ** (-max(float(peaks.max()), -60.0) / 20))
+    rows = torch.from_numpy(samples.reshape(frames, SAMPLES_PER_FRAME) * level)
+    return torch.cat([rows, rows.square().cumsum(0)], dim=1)[:, :STATE]
+
+
+def make_sound(frames: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(4)
+    peaks = random.uniform(-40, -20, 4 * frames).astype(np.float32)
+    return random.normal(0, 0.1, frames * SAMPLES_PER_FRAME).astype(np.float32), peaks
+
+
+@POINTS
+@pytest.mark.parametrize("seen", [None, Filmed(), Filmed(driven=False)], ids=["unseen", "filmed", "made up"])
+def test_a_stream_of_samples_gives_a_files_coefficients_bit_for_bit(points: str, seen: Filmed | None) -> None:
+    made, frames = generator(points, "whisper"), 37
+    samples, peaks = make_sound(frames)
+    neutral = mean_shape().astype(np.float32)
+    offline = whole(StatesCompletionStream(made, neutral, seen, hear), samples, peaks)
+    assert offline.shape == (frames, 6)
+    assert offline.std(axis=0).min() > 1e-3
+    random = np.random.default_rng(1)
+    stream, parts, heard, told = StatesCompletionStream(made, neutral, seen, hear), [], 0, 0
+    while told < len(peaks):
+        size = int(random.integers(1, 5000))
+        upto = min((heard + size) // HOP_SAMPLES, len(peaks))
+        parts.append(stream.push(samples[heard : heard + size], peaks[told:upto]))
+        heard, told = heard + size, upto
+    parts.append(stream.flush(frames))
+    assert np.array_equal(np.concatenate(parts), offline)
+
+
+def test_samples_beyond_the_look_ahead_change_nothing_and_those_within_it_do() -> None:
+    made = generator("dense", "whisper")
+    samples, peaks = make_sound(40)
+    neutral = mean_shape().astype(np.float32)
+
+    def said(sound: np.ndarray) -> np.ndarray:
+        return whole(StatesCompletionStream(made, neutral, Filmed(driven=False), hear), sound, peaks)
+
+    first = said(samples)[:FIRST_FRAMES]
+    horizon = (FIRST_FRAMES + made.config.lookahead_frames) * SAMPLES_PER_FRAME
+    after, before = samples.copy(), samples.copy()
+    after[horizon:] += 0.3
+    before[horizon - 9] += 0.3
+    assert np.array_equal(said(after)[:FIRST_FRAMES], first)
+    assert not np.array_equal(said(before)[:FIRST_FRAMES], first)
+
+
+def test_states_are_standardised_and_what_is_completed_has_a_gain() -> None:
+    made = generator("dense", "whisper")
+    inputs = given(made)
+    said = made.complete(**inputs)
+    made.state_mean.fill_(3.0)
+    made.state_scale.fill_(0.5)
+    assert torch.allclose(made.complete(**inputs | {"sound": 2 * inputs["sound"] + 3}), said, atol=1e-4)
+    made.gain.copy_(torch.tensor([1.1, 1.2, 1.3]))
+    for kind, gain in ((FILMED, 1.1), (MADE_UP, 1.2), (MISSING, 1.3)):
+        assert torch.allclose(made.opened(said, torch.tensor([kind, kind])), gain * said)
+    assert made.amplitude == 1
+    mel = generator("dense")
+    assert torch.equal(mel.opened(said, torch.tensor([0, 2])), said)
+    assert mel.amplitude == 1.7
+
+
+@pytest.mark.parametrize(("seen", "kind"), [(None, MISSING), (Filmed(), FILMED), (Filmed(driven=False), MADE_UP)])
+def test_a_stream_has_the_gain_of_what_it_sees(seen: Filmed | None, kind: int) -> None:
+    made, neutral = generator("dense", "whisper"), mean_shape().astype(np.float32)
+    before = whole(StatesCompletionStream(made, neutral, seen, hear), *make_sound(12))
+    made.gain[kind] = 2.0
+    after = whole(StatesCompletionStream(made, neutral, seen, hear), *make_sound(12))
+    assert np.allclose(after, 2 * before, atol=1e-6)
+
+
 @POINTS
 def test_a_stream_sees_the_landmarks_of_its_own_frames(points: str) -> None:
     """What is seen at a frame reaches the mouth from the context before it to the look-ahead after it, no further."""
@@ -191,6 +285,8 @@ def test_what_is_seen_is_cut_to_its_range() -> None:
         ({"points": "131"}, "points: got '131', expected 'dense', 'sixty-eight' or 'ip-lap'"),
         ({"width": 30}, "width: got 30, expected a multiple of 8 in 16 to 2048"),
         ({"layers": 0}, "layers: got 0, expected 1 to 24"),
+        ({"features": "wav2vec2"}, "features: got 'wav2vec2', expected 'mel' or 'whisper'"),
+        ({"whisper_layers": 5}, "whisper_layers: got 5, expected 1 to 4"),
         ({"lookahead_frames": 33}, "lookahead_frames: got 33, expected 0 to 32"),
     ],
 )

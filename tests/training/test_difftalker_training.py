@@ -22,21 +22,25 @@ from atldiff.config import (
     LatentRendererConfig,
     TrainConfig,
 )
-from atldiff.data.completion import DRIVES, completion_scores, load_seen
+from atldiff.data.completion import DRIVES, completion_scores, completions, load_seen
 from atldiff.data.manifest import Manifest, Split
-from atldiff.data.speech import fit_basis, in_step, load_speech
+from atldiff.data.speech import ClipSpeech, fit_basis, in_step, load_speech
+from atldiff.data.spoken import Spoken
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
 from atldiff.errors import CheckpointError, DataError
-from atldiff.landmarks.completion import seen_indices
+from atldiff.evaluation.networks import network_figures, network_table
+from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, seen_indices
 from atldiff.landmarks.topology import LIPS_OUTER
 from atldiff.methods.difftalker import DiffTalkerModel
 from atldiff.methods.latent_inputs import NEEDED
 from atldiff.training.codec_data import CodecSet
-from atldiff.training.completion_data import CompletionSet
+from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 from atldiff.training.latent_renderer_data import LatentSet
 from atldiff.training.run import align_data, train_stage
+from atldiff.training.speech_states import HeardClip
+from atldiff.training.states_data import StatesSet
 
 torch.set_num_threads(1)
 
@@ -57,6 +61,9 @@ LANDMARKS = TrainConfig(
     stage="landmarks", model=TINY, steps=4, clips_per_batch=3, frames=28, optimiser="adamw", learning_rate=1e-3,
     warmup_steps=1, save_every=2, probe_every=4, bfloat16=False, min_sync=0.0,
 )  # fmt: skip
+HEARING = replace(
+    LANDMARKS, frames=16, model=replace(TINY, generator=replace(TINY.generator, features="whisper", context_frames=8))
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> No
     monkeypatch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.codec_task.CALIBRATION_CLIPS", 8)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
+    monkeypatch.setattr("atldiff.training.speech_states.VARIANTS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +253,8 @@ class TestLandmarks:
         entry = prepared.usable(Split.TRAIN)[0]
         clip = load_speech(prepared, entry)
         assert clip is not None
-        scores = completion_scores(generator, clip, load_seen(prepared, clip))  # pyright: ignore[reportArgumentType]
+        said = completions(generator, clip, load_seen(prepared, clip))  # pyright: ignore[reportArgumentType]
+        scores = completion_scores(generator, clip, said)  # pyright: ignore[reportArgumentType]
         assert scores is not None
         assert scores["sound"]["lip_error"] < 0.8
         assert scores["sound"]["opening_correlation"] > 0.6
@@ -262,3 +271,113 @@ class TestLandmarks:
     def test_alignment_wants_the_compact_generator(self, prepared: Manifest, codec_run: Path) -> None:
         with pytest.raises(CheckpointError, match="got method difftalker, expected atl-diff"):
             align_data(codec_run, prepared.folder)
+
+
+class TestHearingStates:
+    """The generator's stage where it hears a speech encoder."""
+
+    WINDOW = 8 + 8 + 4
+
+    def source(self, clips: list[ClipSpeech], spoken: list[Spoken] | None = None) -> SeenStatesSet:
+        """Items whose states, sight and targets all are the number of their frame."""
+        config = HEARING.model.generator
+        heard = {}
+        for clip in clips:
+            first = 2 - 8 + 8 * np.arange(-(-(FRAMES + 3 + 6) // 8)) - 3.0  # three frames of silence before it
+            moments = first[:, None] + np.arange(-8, 12)  # of the window
+            states = np.repeat(moments[:, :, None], 2, axis=2).astype(np.float16)
+            paced = [HeardClip(states * pace, (moments[:, 8:16] * pace).astype(np.float32)) for pace in (1.0, 1.1)]
+            heard[clip.name] = paced
+        for each in spoken or []:
+            heard[each.name] = heard[clips[0].name]
+        targets = [np.arange(len(clip), dtype=np.float32)[:, None] for clip in clips]
+        states = StatesSet(
+            clips, heard, np.zeros((len(clips), 8)), targets, frames=16, seed=0, spoken=spoken
+        )  # fmt: skip
+        made = SeenStatesSet(states, [clip.mel for clip in clips], [], config)
+        made.seen = [np.repeat(target, 5, axis=1) for target in targets]
+        return made
+
+    def clips(self, prepared: Manifest) -> list[ClipSpeech]:
+        return [clip for entry in prepared.usable(Split.TRAIN) if (clip := load_speech(prepared, entry))]
+
+    def test_of_a_batch(self, prepared: Manifest) -> None:
+        phonemes = (("a", 0.0, 0.4), ("p", 0.4, 0.48), ("a", 0.48, 0.8))
+        spoken = [Spoken("spoken-x", np.zeros(12_800, np.float32), phonemes)]
+        source = self.source(self.clips(prepared), spoken)
+        batch = source.batch(0, range(150))
+        assert batch["states"].shape == (150, 2, self.WINDOW, 2)
+        assert batch["seen"].shape == (150, 2, self.WINDOW, 5)
+        assert batch["target"].shape == (150, 16, 1)
+        assert set(batch["filmed"].tolist()) == {FILMED, MADE_UP, MISSING}
+        assert not batch["heard"].all()
+        assert batch["heard"][batch["filmed"] == MISSING].all()  # something is always known
+        synthetic = batch["synthetic"]
+        assert 15 < synthetic.sum() < 50
+        assert batch["heard"][synthetic].all()
+        assert (batch["filmed"][synthetic] != FILMED).all()  # nobody was
+        part = source.batch(0, range(5, 7))
+        assert all(torch.equal(part[name], batch[name][5:7]) for name in batch)
+
+    @pytest.mark.parametrize("shift", [-2, 0, 3])
+    def test_sound_sight_and_mouth_are_in_step(self, prepared: Manifest, shift: int) -> None:
+        """Also where the clip's sound was moved, and at another pace."""
+        clips = [in_step(clip, shift) for clip in self.clips(prepared)]
+        batch = self.source(clips).batch(0, range(80))
+        filmed, offset = batch["filmed"] == FILMED, min(shift, 0)
+        last = len(clips[0]) - 1
+        for row in filmed.nonzero()[:, 0].tolist():
+            frame = (batch["states"][row, :, :, 0].float() + offset).clamp(0, last)  # of what is left of the clip
+            noise = batch["seen"][row].mean(-1) - frame
+            assert float(noise.abs().max()) < 1.2
+            known = batch["valid"][row] > 0
+            said = frame[:, 8:16].flatten()
+            assert torch.allclose(batch["target"][row, known, 0], said[known], atol=0.05)
+        assert filmed.sum() > 20
+
+    @pytest.mark.parametrize("shift", [-2, 0, 3])
+    def test_an_item_around_a_frame_holds_it(self, prepared: Manifest, shift: int) -> None:
+        clips = [in_step(clip, shift) for clip in self.clips(prepared)]
+        source = self.source(clips)
+        for frame in (0, 5, 17, len(clips[0]) - 9):
+            item = source.around(0, frame, np.random.default_rng(frame))
+            first = int(item["first"])
+            assert np.allclose(item["target"][first : first + 9, 0], np.arange(frame, frame + 9), atol=0.01)
+            assert item["valid"][first : first + 9].all()
+            assert item["states"][:, 8:16, 0].ravel()[first] == frame - min(shift, 0)
+            assert item["mel"].shape == (4 * (8 + 9 + 4), 80)
+
+    def test_resumes_exactly(self, prepared: Manifest, tmp_path: Path) -> None:
+        for out, stops in ((tmp_path / "one", [None]), (tmp_path / "two", [2, None])):
+            for stop in stops:
+                train_stage(HEARING, prepared.folder, out, workers=0, stop_after=stop)
+        one, two = weights(tmp_path / "one/checkpoint"), weights(tmp_path / "two/checkpoint")
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        told = last_probe(tmp_path / "one")
+        drives = [drive.replace(" ", "_") for drive in DRIVES]
+        names = {f"{score}_{drive}" for score in ("lip_error", "opening_correlation") for drive in drives}
+        assert {*names, "agreement"} <= told.keys()
+        gain = [told[name] for name in ("gain_filmed", "gain", "gain")]
+        assert one["generator.gain"].tolist() == pytest.approx(gain, abs=1e-4)
+        assert one["generator.state_mean"].any()
+        model = checkpoint.load_model(tmp_path / "one/checkpoint")
+        figures = {entry.record.name: network_figures(model, prepared, entry) for entry in prepared.usable(Split.TEST)}
+        scored = next(iter(figures.values()))
+        assert scored["completion"]["sound"] == pytest.approx(scored["generator"], rel=0.2)
+        assert any(row["measure"].startswith("mouth landmark error") for row in network_table(figures))
+
+    def test_starts_afresh_over_a_generator_of_another_form(
+        self, prepared: Manifest, codec_run: Path, tmp_path: Path
+    ) -> None:
+        """And the renderer is carried along, as over one of the same form."""
+        train_stage(HEARING, prepared.folder, tmp_path, start=codec_run, workers=0, stop_after=1)
+        made, before = weights(tmp_path / "checkpoint"), weights(codec_run)
+        assert checkpoint.load_model(tmp_path / "checkpoint").generator.config == HEARING.model.generator
+        same = [name for name in made if name.startswith("renderer.")]
+        assert same
+        assert all(torch.equal(made[name], before[name]) for name in same)
+
+    def test_points_are_completed_too(self, prepared: Manifest, tmp_path: Path) -> None:
+        points = replace(HEARING.model, generator=replace(HEARING.model.generator, points="sixty-eight"))
+        train_stage(replace(HEARING, model=points), prepared.folder, tmp_path, workers=0, stop_after=1)
+        assert weights(tmp_path / "checkpoint")["generator.mouth.weight"].any()

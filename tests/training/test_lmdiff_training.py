@@ -38,7 +38,7 @@ from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS
 from atldiff.training.completion_data import CompletionSet
 from atldiff.training.joint_data import JointSet
-from atldiff.training.joint_task import joint_task, predict, rendered_from, true_points
+from atldiff.training.joint_task import joint_set, joint_task, predict, rendered_from, true_points
 from atldiff.training.run import train_stage
 from atldiff.training.talk_data import TalkSet
 from atldiff.video.window import WindowGeometry, apply
@@ -88,6 +88,7 @@ def _quicken(patch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
         patch.setattr(f"atldiff.training.{room}.PROBE_BATCHES", 1)
         patch.setattr(f"atldiff.training.{room}.PROBE_CLIPS", 2)
     patch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
+    patch.setattr("atldiff.training.speech_states.VARIANTS", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +129,18 @@ def trained(folder: Path) -> LMDiffModel:
     return model
 
 
+def hearing(folder: Path) -> LMDiffModel:
+    """Return a checkpoint's model with a generator of dense points that hears a speech encoder's states."""
+    model = trained(folder)
+    made = LMDiffModel(replace(model.config, generator=replace(DENSE.generator, features="whisper")))
+    made.renderer.load_state_dict(model.renderer.state_dict())
+    with torch.no_grad():
+        for name in ("basis", "scale", "identity_mean", "identity_basis"):
+            getattr(made.generator, name).copy_(getattr(model.generator, name))
+        made.generator.gain.copy_(torch.tensor([1.2, 1.5, 1.5]))
+    return made
+
+
 def joint_batch(
     model: LMDiffModel, prepared: Manifest, shift: int = 0, frames: int = 3, true_share: float = 0.0
 ) -> tuple[JointSet, dict]:
@@ -142,8 +155,7 @@ def joint_batch(
     windows = [load_clip(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
     posed = [load_posed(prepared, clip.name, NEEDED) for clip in clips]
     source = JointSet(
-        clips, windows, posed, completion, model.renderer.config, true_share=true_share,
-        context=config.context_frames, frames=frames, seed=0,
+        clips, windows, posed, completion, model.renderer.config, true_share=true_share, frames=frames, seed=0,
     )  # fmt: skip
     return source, source.batch(0, range(6))
 
@@ -202,6 +214,33 @@ class TestBatches:
             carried = batch["rest"][item] + torch.einsum("tij,tkj->tki", batch["project"][item], true)
             seen = self._pictured(carried, batch, item)
             assert seen < 0.05
+
+    @pytest.mark.parametrize("shift", [-2, 0, 3])
+    def test_what_a_generator_of_states_says_lies_there_too(
+        self, prepared: Manifest, runs: dict[str, Path], shift: int
+    ) -> None:
+        model = hearing(runs["renderer"])
+        clips = [clip for entry in prepared.usable(Split.TRAIN) if (clip := load_speech(prepared, entry))]
+        moved = [in_step(clip, shift) for clip in clips]
+        batch = joint_set(model, prepared, moved, frames=3, seed=0).batch(0, range(6))
+        points = true_points(model, batch)
+        said, where = predict(model, batch)
+        assert said.shape == batch["target_landmarks"].shape
+        assert where.shape == points.shape == batch["rest"].shape
+        for item in range(len(points)):
+            at_rest = self._pictured(batch["rest"][item], batch, item, np.mean)
+            assert self._pictured(points[item], batch, item, np.mean) < max(0.5 * at_rest, 2e-3)
+
+    def test_a_generator_of_states_is_rendered_with_its_gain(self, prepared: Manifest, runs: dict[str, Path]) -> None:
+        model = hearing(runs["renderer"]).eval()
+        clips = [clip for entry in prepared.usable(Split.TRAIN) if (clip := load_speech(prepared, entry))]
+        batch = joint_set(model, prepared, clips, frames=3, seed=0).batch(0, range(4))
+        with torch.no_grad():
+            said, where = predict(model, batch)
+            model.generator.gain.mul_(2)
+            again, wider = predict(model, batch)
+        assert torch.equal(said, again)
+        assert torch.allclose(wider - batch["rest"], 2 * (where - batch["rest"]), atol=1e-4)
 
     @staticmethod
     def _pictured(carried: torch.Tensor, batch: dict, item: int, of: Callable = np.max) -> float:
@@ -270,6 +309,19 @@ class TestGradient:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.abs().max() > 0, name
+
+    def test_reaches_every_weight_of_a_generator_of_states(self, prepared: Manifest, runs: dict[str, Path]) -> None:
+        model = hearing(runs["renderer"])
+        model.config = replace(model.config, joint=JointConfig(landmark_weight=0.0))
+        config = replace(JOINT, bfloat16=False, model=model.config)
+        task = joint_task(model, prepared, config, lambda module: None)
+        losses = task.loss(task.module, task.source.batch(0, range(6)))
+        losses["loss"].backward()
+        for name, parameter in model.generator.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().max() > 0, name
+        assert {"position", "velocity", "closure", "latent_ratio"} <= losses.keys()
 
     def test_reaches_the_points_by_the_warp_too_where_it_may(self, prepared: Manifest, runs: dict[str, Path]) -> None:
         """Without tokens nothing else is left; what is rendered from is the same."""
@@ -341,6 +393,22 @@ class TestStages:
         ratios = {"mouth_ratio_fast", "mouth_ratio_balanced", "mouth_ratio_best"}
         told = {"landmarks": scores, "renderer": ratios, "joint": scores | ratios}[stage]
         assert told <= last_probe(tmp_path / "one").keys()
+
+    def test_the_joint_stage_of_a_generator_of_states_resumes_exactly(
+        self, prepared: Manifest, runs: dict[str, Path], tmp_path: Path
+    ) -> None:
+        checkpoint.save_model(hearing(runs["renderer"]), tmp_path / "start")
+        for out, stops in ((tmp_path / "one", [None]), (tmp_path / "two", [2, None])):
+            for stop in stops:
+                train_stage(JOINT, prepared.folder, out, start=tmp_path / "start", workers=0, stop_after=stop)
+        one, two = weights(tmp_path / "one/checkpoint"), weights(tmp_path / "two/checkpoint")
+        assert all(torch.equal(one[name], two[name]) for name in one)
+        before = weights(tmp_path / "start")
+        changed = {name for name in one if not torch.equal(one[name], before[name])}
+        assert {name.split(".")[0] for name in changed} == {"generator", "renderer"}
+        buffers = {"basis", "scale", "identity_mean", "identity_basis", "state_mean", "state_scale", "gain"}
+        assert not changed & {f"generator.{name}" for name in buffers}
+        assert {"lip_error_sound", "mouth_ratio_fast"} <= last_probe(tmp_path / "one").keys()
 
     def test_the_joint_stage_trains_both_and_leaves_the_codec_alone(
         self, prepared: Manifest, runs: dict[str, Path], tmp_path: Path

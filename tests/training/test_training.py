@@ -563,7 +563,8 @@ class TestHeardStates:
         counted[:, 13] = np.arange(FRAMES)[:, None]
         clip = in_step(replace(first, displacements=counted), shift)
         unit = coefficients(replace(first, displacements=counted), basis, scale)[1, 0]
-        source = StatesSet([clip], heard, np.zeros((1, 2), np.float32), basis, scale, frames=16, seed=0)
+        targets = [coefficients(clip, basis, scale)]
+        source = StatesSet([clip], heard, np.zeros((1, 2), np.float32), targets, frames=16, seed=0)
         batch = source.batch(0, range(20))
         assert batch["states"].shape[:2] == (20, 2)
         spoken = [variant.moments.ravel() + shift for variant in heard[first.name]]
@@ -580,14 +581,15 @@ class TestHeardStates:
         speech = Spoken("spoken-x", np.random.default_rng(0).normal(0, 0.1, 12_800).astype(np.float32), phonemes)
         manifest = Manifest(prepared.entries, tmp_path)
         said = heard_clips(manifest, {speech.name: speech.samples}, HEARING.model.generator, self.hear)
-        basis, scale = np.zeros((4, 478, 3), np.float32), np.ones(4, np.float32)
+        targets = [np.zeros((len(clip), 4), np.float32) for clip in train]
         source = StatesSet(
-            train, heard | said, np.zeros((len(train), 2), np.float32), basis, scale, frames=16, seed=0, spoken=[speech]
+            train, heard | said, np.zeros((len(train), 2), np.float32), targets, frames=16, seed=0, spoken=[speech]
         )
         batch = source.batch(0, range(60))
         asked = (batch["closed"] + batch["parted"]).any(1)
         assert 3 <= asked.sum() <= 30  # about a fifth
-        assert not batch["valid"][asked].any()
+        assert batch["synthetic"][asked].all()
+        assert not batch["valid"][batch["synthetic"]].any()
         assert batch["valid"][~asked].any()
         assert ((batch["closed"] == 0) | (batch["parted"] == 0)).all()
         assert batch["closed"].any()

@@ -19,6 +19,10 @@ from atldiff.config.paper import ScheduleConfig
 class CompletionConfig:
     """The landmark completion transformer: sound and visible landmarks to the landmarks of lower jaw and mouth."""
 
+    features: Literal["mel", "whisper"] = "mel"
+    """What is heard: log-mel columns, or the states of the first layers of Whisper base's encoder."""
+    whisper_layers: int = 2
+    """How many of those layers, for features of Whisper. 1 to 4; the package brings 2."""
     points: Literal["dense", "sixty-eight", "ip-lap"] = "dense"
     """What is completed: the lower face of the dense topology through a learned basis; 29 of 68 points (lower jaw 9,
     mouth 20), 39 of which are visible; or IP_LAP's 57 of 131 (jaw 17, lips 40), 74 of which are visible."""
@@ -42,13 +46,14 @@ class CompletionConfig:
     """Weight of the error of frame differences against that of positions. 0 to 100."""
 
     def __post_init__(self) -> None:
+        check_choice("features", self.features, ("mel", "whisper"))
         check_choice("points", self.points, ("dense", "sixty-eight", "ip-lap"))
         check(1 <= self.heads <= 32, "heads", self.heads, "1 to 32")
         check(16 <= self.width <= 2048 and self.width % (2 * self.heads) == 0, "width", self.width,
               f"a multiple of {2 * self.heads} in 16 to 2048")  # fmt: skip
         for name, low, high in (
-            ("layers", 1, 24), ("feed_forward", 16, 8192), ("dropout", 0, 0.9), ("components", 4, 64),
-            ("context_frames", 0, 64), ("lookahead_frames", 0, 32), ("velocity_weight", 0, 100),
+            ("whisper_layers", 1, 4), ("layers", 1, 24), ("feed_forward", 16, 8192), ("dropout", 0, 0.9),
+            ("components", 4, 64), ("context_frames", 0, 64), ("lookahead_frames", 0, 32), ("velocity_weight", 0, 100),
         ):  # fmt: skip
             value = getattr(self, name)
             check(low <= value <= high, name, value, f"{low} to {high}")
@@ -90,11 +95,12 @@ class DiffTalkerConfig:
 DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
     # What the package ships: the mouth in layers, at twice the scale.
     "compact": DiffTalkerConfig(
+        generator=CompletionConfig(features="whisper"),
         renderer=LatentRendererConfig(
             layered=True, side=72, resolution=144, height=112, origin=(28, 41), mask_reach_px=6.0, pixel_weight=0.0
-        )
+        ),
     ),
-    # The whole lower face at the template's scale, as it was shipped before.
+    # The whole lower face at the template's scale, heard through log-mel columns, as it was shipped before.
     "window": DiffTalkerConfig(),
     # As reconstructed: 68 points, 39 of them visible, IP_LAP's size of transformer.
     "paper": DiffTalkerConfig(
@@ -102,6 +108,7 @@ DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
     ),
     # A frozen Stable Diffusion under a ControlNet, on windows of 256 px (latents of 32 x 32).
     "stable-diffusion": DiffTalkerConfig(
+        generator=CompletionConfig(features="whisper"),
         renderer=LatentRendererConfig(
             backend="stable-diffusion",
             base="stable-diffusion-v1-5/stable-diffusion-v1-5",

@@ -119,6 +119,7 @@ class LMDiffConfig:
 LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
     # What the package trains: the mouth in layers, at twice the scale.
     "compact": LMDiffConfig(
+        generator=CompletionConfig(features="whisper"),
         renderer=TalkRendererConfig(
             layered=True,
             side=72,
@@ -128,9 +129,9 @@ LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
             mask_reach_px=6.0,
             pixel_weight=0.0,
             talk_levels=(1, 2),
-        )
+        ),
     ),
-    # The whole lower face at the template's scale, as it was shipped before.
+    # The whole lower face at the template's scale, heard through log-mel columns, as it was shipped before.
     "window": LMDiffConfig(),
     # As reconstructed: IP_LAP's points, size of transformer and two frames to either side; no analytic warp, and the
     # loss of latent diffusion.

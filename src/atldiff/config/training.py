@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from atldiff.config.atl import ATLConfig, GeneratorConfig, RendererConfig
 from atldiff.config.check import check, check_choice
-from atldiff.config.difftalker import DIFFTALKER_PRESETS, DiffTalkerConfig
+from atldiff.config.difftalker import DIFFTALKER_PRESETS, CompletionConfig, DiffTalkerConfig
 from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig
 from atldiff.config.paper import PAPER_PRESETS, PaperConfig
 
@@ -110,10 +110,11 @@ class TrainConfig:
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
         check(0 <= self.spoken <= 16, "spoken", self.spoken, "0 to 16")
-        hears = isinstance(self.model, ATLConfig) and self.model.generator.features == "whisper"
-        check(not self.spoken or (hears and self.stage == "landmarks"), "spoken", self.spoken,
-              "0 but for the stage landmarks of atl-diff with features of Whisper")  # fmt: skip
-        check(not (hears and self.stage == "landmarks") or self.frames % 8 == 0, "frames", self.frames,
+        hears = self.stage == "landmarks" and self.model.generator.features == "whisper"
+        dense = not isinstance(self.model, DiffTalkerConfig | LMDiffConfig) or self.model.generator.points == "dense"
+        check(not self.spoken or (hears and dense), "spoken", self.spoken,
+              "0 but for the stage landmarks of a generator of dense points with features of Whisper")  # fmt: skip
+        check(not hears or self.frames % 8 == 0, "frames", self.frames,
               "a multiple of 8, the frames of a block, with features of Whisper")  # fmt: skip
         check(0 <= self.min_sync <= 1, "min_sync", self.min_sync, "0 to 1")
         check(0 <= self.min_agreement <= 1, "min_agreement", self.min_agreement, "0 to 1")
@@ -256,6 +257,23 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "difftalker-landmarks": TrainConfig(
         stage="landmarks",
         model=DIFFTALKER_PRESETS["compact"],
+        steps=560,
+        clips_per_batch=16,
+        frames=32,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup_steps=30,
+        ema=0.98,
+        spoken=1,
+        exclude_sources=("lrw_ar",),
+        save_every=100,
+        probe_every=50,
+    ),
+    "difftalker-landmarks-mel": TrainConfig(
+        stage="landmarks",
+        model=replace(DIFFTALKER_PRESETS["compact"], generator=CompletionConfig()),
         steps=1_500,
         clips_per_batch=32,
         frames=32,
@@ -281,6 +299,23 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "lmdiff-landmarks": TrainConfig(
         stage="landmarks",
         model=LMDIFF_PRESETS["compact"],
+        steps=560,
+        clips_per_batch=16,
+        frames=32,
+        decay_share=0.5,
+        optimiser="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        warmup_steps=30,
+        ema=0.98,
+        spoken=1,
+        exclude_sources=("lrw_ar",),
+        save_every=100,
+        probe_every=50,
+    ),
+    "lmdiff-landmarks-mel": TrainConfig(
+        stage="landmarks",
+        model=replace(LMDIFF_PRESETS["compact"], generator=CompletionConfig()),
         steps=1_500,
         clips_per_batch=32,
         frames=32,

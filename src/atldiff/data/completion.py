@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from safetensors import safe_open
 
-from atldiff.data.speech import carried
+from atldiff.data.speech import carried, open_hearing, sound_of
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.rest import neutral_shape
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import CompletionStream, whole
+from atldiff.landmarks.stream import CompletionStream, StatesCompletionStream, whole
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.completion import CompletionGenerator
+    from atldiff.landmarks.stream import Hear
 
 Drive = Literal["sound and landmarks", "sound", "landmarks"]
 DRIVES: tuple[Drive, ...] = get_args(Drive)
@@ -57,22 +58,42 @@ def load_seen(manifest: Manifest, clip: ClipSpeech) -> SeenClip:
     return SeenClip((shapes - neutral_shape(shapes))[part].astype(np.float32), turned.astype(np.float32))
 
 
-def completion_scores(
-    generator: CompletionGenerator, clip: ClipSpeech, seen: SeenClip
-) -> dict[Drive, dict[str, float]] | None:
-    """Return the lip scores (`lip_scores`) of a clip's completion by what drives it; None where its mouth stays still.
+def completions(
+    generator: CompletionGenerator, clip: ClipSpeech, seen: SeenClip, hear: Hear | None = None
+) -> dict[Drive, np.ndarray]:
+    """Return the coefficients (T, M) that a generator completes of a clip by what drives it.
 
-    Its `lip_error` is over that of the reference's mouth, copied to every frame.
+    hear: what it hears samples by, of `open_hearing`, where that has been opened already.
+
+    Raises:
+        DataError: a generator that hears samples, and a clip that was prepared before they were kept.
+    """
+    said: dict[Drive, np.ndarray] = {}
+    mel = generator.config.features == "mel"
+    if not mel:
+        hear = hear or open_hearing(generator)
+    for drive in DRIVES:
+        shown, heard = None if drive == "sound" else seen, drive != "landmarks"
+        if mel or hear is None:
+            said[drive] = whole(CompletionStream(generator, clip.neutral, shown, heard=heard), clip.mel)
+        else:
+            stream = StatesCompletionStream(generator, clip.neutral, shown, hear, heard=heard)
+            said[drive] = whole(stream, *sound_of(clip))
+    return said
+
+
+def completion_scores(
+    generator: CompletionGenerator, clip: ClipSpeech, said: dict[Drive, np.ndarray]
+) -> dict[Drive, dict[str, float]] | None:
+    """Return the lip scores (`lip_scores`) of a clip's `completions` by their drive; None where its mouth stays still.
+
+    Their `lip_error` is over that of the reference's mouth, copied to every frame.
     """
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
     held = carried(clip, basis, scale)
     scores: dict[Drive, dict[str, float]] = {}
-    for drive in DRIVES:
-        stream = CompletionStream(
-            generator, clip.neutral, None if drive == "sound" else seen, heard=drive != "landmarks"
-        )
-        predicted = whole(stream, clip.mel) * scale
-        found = lip_scores(np.einsum("tm,mkd->tkd", predicted, basis), held, clip.displacements)
+    for drive, coefficients in said.items():
+        found = lip_scores(np.einsum("tm,mkd->tkd", coefficients * scale, basis), held, clip.displacements)
         if found is None:
             return None
         scores[drive] = found

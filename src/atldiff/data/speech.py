@@ -20,6 +20,7 @@ from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
+    from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
     from atldiff.landmarks.stream import Hear
 
@@ -160,7 +161,7 @@ def carried(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.ndarra
     return np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
 
 
-def open_hearing(generator: Generator) -> Hear:
+def open_hearing(generator: Generator | CompletionGenerator) -> Hear:
     """Return what a generator of features `whisper` hears samples by."""
     return Listener(load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in))
 

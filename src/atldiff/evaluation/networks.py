@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from atldiff.config import PRESETS, RendererConfig, sampling_presets
-from atldiff.data.completion import DRIVES, completion_scores, load_seen
+from atldiff.data.completion import DRIVES, completion_scores, completions, load_seen
 from atldiff.data.mouths import ClipMouths, cut, load_mouths
-from atldiff.data.speech import carried, generator_scores, load_samples, load_speech
+from atldiff.data.speech import carried, generator_scores, load_samples, load_speech, sound_of
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.evaluation.statistics import paired
 from atldiff.landmarks.completion import CompletionGenerator
@@ -25,7 +25,6 @@ from atldiff.methods.difftalker import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.lmdiff import TalkRenderer
 from atldiff.methods.mouth_layers import window_layers
-from atldiff.methods.paper_generator import PaperGenerator
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
@@ -102,11 +101,13 @@ def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer | T
 
 def speech_scores(generator: SpeechGenerator, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
     """Return the lip scores (`lip_scores`) of a generator that hears one clip; None where its mouth stays still."""
-    samples = None
-    if isinstance(generator, PaperGenerator) and generator.config.features == "wav2vec2":
+    samples = peaks = None
+    if generator.config.features == "wav2vec2":
         samples = load_samples(manifest, clip).astype(np.float32) / 32767
+    elif generator.config.features == "whisper":
+        samples, peaks = sound_of(clip)
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    spoken = speak(generator, samples, clip.mel, clip.neutral)
+    spoken = speak(generator, samples, clip.mel, clip.neutral, peaks)
     return lip_scores(spoken, carried(clip, basis, scale), clip.displacements)
 
 
@@ -128,7 +129,8 @@ def network_figures(model: Model | Pair, manifest: Manifest, entry: ManifestEntr
     if clip is None:
         return figures
     if isinstance(generator, CompletionGenerator):
-        figures["completion"] = completion_scores(generator, clip, load_seen(manifest, clip))
+        said = completions(generator, clip, load_seen(manifest, clip))
+        figures["completion"] = completion_scores(generator, clip, said)
     if isinstance(generator, Generator):
         figures["generator"] = generator_scores(generator, clip)
     else:

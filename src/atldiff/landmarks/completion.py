@@ -8,14 +8,14 @@ token a frame of the latter two.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from atldiff.landmarks.fit import ridge_solution
-from atldiff.landmarks.generator import POINTS, describe_shape, listening
+from atldiff.landmarks.generator import POINTS, STATE, describe_shape, listening
 from atldiff.landmarks.topology import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT, IP_LAP, SIXTY_EIGHT
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ SEEN_UNIT, SEEN_LIMIT = 0.02, 6.0
 TURN_UNIT_DEG = 5.0
 CLOSE_RIDGE = 0.003
 """Error expected of a completed coordinate, in outer-eye distances: how far the fit trusts points over the basis."""
+MEL_AMPLITUDE = 1.7
+"""Gain on coefficients that log-mel columns gave. On people never trained on, lips opened 0.52 (GRID) and 0.44 (others)
+times as far as the true ones, by `atldiff evaluate`."""
+FILMED, MADE_UP, MISSING = range(3)
+"""What the landmarks that a generator sees may be: filmed, made up by the motion model, or missing."""
 
 
 def seen_indices(config: CompletionConfig) -> np.ndarray:
@@ -71,12 +76,14 @@ class CompletionGenerator(nn.Module):
 
     Buffers, filled by training and shipped with the weights: `basis` (M, 478, 3) and `scale` (M,), so that
     displacements are `coefficients * scale @ basis`; `identity_mean` (478, 3) and `identity_basis` (I, 478, 3), unit
-    variance a component, that describe a neutral shape.
+    variance a component, that describe a neutral shape. Where it hears a speech encoder also `state_mean` and
+    `state_scale` (S,), by which states are standardised, and `gain` (3,) on what is completed beside landmarks that are
+    filmed, made up and missing: fitted on people held out, for a prediction shrinks towards the mean.
     """
 
-    amplitude: ClassVar[float] = 1.7
-    """Gain on the completed coefficients. A prediction from sound alone shrinks towards the mean: on people never
-    trained on, lips opened 0.52 (GRID) and 0.44 (others) times as far as the true ones, by `atldiff evaluate`."""
+    state_mean: torch.Tensor
+    state_scale: torch.Tensor
+    gain: torch.Tensor
     basis: torch.Tensor
     scale: torch.Tensor
     identity_mean: torch.Tensor
@@ -92,7 +99,15 @@ class CompletionGenerator(nn.Module):
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(self.IDENTITY_COMPONENTS, POINTS, 3))
-        self.listen = listening(width)
+        self.hears_in = torch.float32
+        """What the speech encoder computes in; this network stays in float32."""
+        if config.features == "mel":
+            self.listen = listening(width)
+        else:
+            self.register_buffer("state_mean", torch.zeros(STATE))
+            self.register_buffer("state_scale", torch.ones(STATE))
+            self.register_buffer("gain", torch.ones(3))
+            self.listen = nn.Sequential(nn.Linear(STATE, width), nn.Dropout(config.dropout))
         seen = 3 * len(seen_indices(config)) + 3
         self.see = nn.Sequential(nn.Linear(seen, width), nn.GELU(), nn.Linear(width, width))
         self.refer = nn.Linear(self.IDENTITY_COMPONENTS, width)
@@ -113,27 +128,36 @@ class CompletionGenerator(nn.Module):
             self.jaw = nn.Linear(width, 2 * jaw)
         nn.init.normal_(self.modality.weight, std=0.5)
 
+    @property
+    def amplitude(self) -> float:
+        """Gain on the completed coefficients, for a generator that does not bring its own."""
+        return MEL_AMPLITUDE if self.config.features == "mel" else 1.0
+
     def describe(self, neutral: torch.Tensor) -> torch.Tensor:
         """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
         return describe_shape(neutral, self.identity_mean, self.identity_basis)
 
     def complete(
         self,
-        mel: torch.Tensor,
+        sound: torch.Tensor,
         seen: torch.Tensor,
         identity: torch.Tensor,
         heard: torch.Tensor,
         filmed: torch.Tensor,
     ) -> torch.Tensor:
-        """Return what is completed: coefficients (B, T, M) in units of `scale`, or displacements (B, T, P, 2).
+        """Return what is completed, without gain: coefficients (B, T, M) in units of `scale`, or moves (B, T, P, 2).
 
-        mel: (B, 4 T, 80) log-mel columns. seen: (B, T, V * 3 + 3) of `seen_tokens`. identity: (B, I). heard: (B,) bool,
-        whether the sound counts. filmed: (B,) int64, 0 landmarks that were filmed, 1 made up by the motion model, 2
-        missing. Displacements are canonical, in outer-eye distances, from the neutral shape, of `completed_indices`.
+        sound: log-mel columns (B, 4 T, 80); or, as `config.features` says, states (B, T, S) of the speech encoder,
+        which was given the same T frames. seen: (B, T, V * 3 + 3) of `seen_tokens`. identity: (B, I). heard: (B,) bool,
+        whether the sound counts. filmed: (B,) int64, `FILMED`, `MADE_UP` or `MISSING`. Moves are canonical, in
+        outer-eye distances, from the neutral shape, of `completed_indices`.
         """
-        sound = self.listen(mel.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
+        if self.config.features == "mel":
+            sound = self.listen(sound.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
+        else:
+            sound = self.listen((sound - self.state_mean) * self.state_scale)
         sound = torch.where(heard[:, None, None], sound, 0.0) + self.modality(2 - heard.long())[:, None]
-        sight = torch.where((filmed < 2)[:, None, None], self.see(seen), 0.0) + self.modality(3 + filmed)[:, None]
+        sight = torch.where((filmed < MISSING)[:, None, None], self.see(seen), 0.0) + self.modality(3 + filmed)[:, None]
         reference = (self.refer(identity) + self.modality.weight[0])[:, None]  # (B, 1, D)
         frames = sound.shape[1]
         codes = time_codes(frames, sound.shape[2]).to(sound)
@@ -144,6 +168,12 @@ class CompletionGenerator(nn.Module):
             return self.out(torch.cat([spoken, shown], dim=-1))
         both = torch.cat([self.jaw(shown), self.mouth(spoken)], dim=-1)
         return both.unflatten(-1, (-1, 2))
+
+    def opened(self, completed: torch.Tensor, filmed: torch.Tensor) -> torch.Tensor:
+        """Return what `complete` gave by the gain that these weights bring; filmed: (B,) as there."""
+        if self.config.features == "mel":
+            return completed
+        return completed * self.gain[filmed].view(-1, *(1,) * (completed.dim() - 1))
 
     def coefficients(self, completed: torch.Tensor) -> torch.Tensor:
         """Return coefficients (B, T, M) in units of `scale` of what `complete` gave."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.landmarks.completion import seen_indices, seen_tokens
+from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, seen_indices, seen_tokens
 from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS
 
@@ -95,24 +95,20 @@ class DisplacementStream(BlockStream):
         super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
 
 
-class SoundStream:
-    """The compact module over time where it hears a speech encoder's states of the samples themselves.
+class SampleStream:
+    """Samples in, coefficients of displacements out, by the blocks of `BlockStream`; zeros before and after them.
 
-    hear: samples (640 F,) and the running peaks (4 F,) of their columns to states (F, S).
+    predict: as there, with rows (4 (context + 8 + lookahead), 160) of samples for columns.
     """
 
-    def __init__(self, generator: Generator, neutral: np.ndarray, hear: Hear) -> None:
-        config, device = generator.config, generator.basis.device
-        with torch.inference_mode():
-            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
-
-        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            with torch.inference_mode():
-                predicted = generator.coefficients(hear(rows.ravel(), peaks)[None], identity)[0]
-            return predicted.float().cpu().numpy()
-
-        silence = np.zeros(HOP_SAMPLES, np.float32)
-        self._blocks = BlockStream(predict, config.context_frames, config.lookahead_frames, config.components, silence)
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+        context: int,
+        lookahead: int,
+        components: int,
+    ) -> None:
+        self._blocks = BlockStream(predict, context, lookahead, components, np.zeros(HOP_SAMPLES, np.float32))
         self._samples = np.zeros(0, np.float32)
 
     def push(self, samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
@@ -131,36 +127,87 @@ class SoundStream:
         return self._blocks.flush(frames)
 
 
+class SoundStream(SampleStream):
+    """The compact module over time where it hears a speech encoder's states of the samples themselves.
+
+    hear: samples (640 F,) and the running peaks (4 F,) of their columns to states (F, S).
+    """
+
+    def __init__(self, generator: Generator, neutral: np.ndarray, hear: Hear) -> None:
+        config, device = generator.config, generator.basis.device
+        with torch.inference_mode():
+            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+
+        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
+            with torch.inference_mode():
+                predicted = generator.coefficients(hear(rows.ravel(), peaks)[None], identity)[0]
+            return predicted.float().cpu().numpy()
+
+        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+
+
 class CompletionStream(BlockStream):
-    """The landmark completion transformer over time."""
+    """The landmark completion transformer over time, where it hears log-mel columns."""
 
     def __init__(
         self, generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool = True
     ) -> None:
         """seen: None for no visible landmarks at all. heard: off, the sound is not heard."""
-        config, device = generator.config, generator.basis.device
-        indices = seen_indices(config)
-        frames_a_call = config.context_frames + BLOCK_FRAMES + config.lookahead_frames
-        filmed = torch.tensor([2 if seen is None else 0 if seen.driven else 1], device=device)
-        hears = torch.tensor([heard], device=device)
-        nothing = torch.zeros(1, frames_a_call, 3 * len(indices) + 3, device=device)
-        with torch.inference_mode():
-            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+        config, complete = generator.config, _completing(generator, neutral, seen, heard=heard)
 
         def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            sight = nothing
-            if seen is not None:
-                frames = first - config.context_frames + np.arange(frames_a_call)
-                moved = torch.as_tensor(seen.seen(frames)[:, indices], dtype=torch.float32)
-                turned = torch.as_tensor(seen.euler_deg(frames), dtype=torch.float32)
-                sight = seen_tokens(moved, turned)[None].to(device)
-            with torch.inference_mode():
-                mel = torch.as_tensor(against_loudest(columns, peaks), device=device)[None]
-                said = generator.complete(mel, sight, identity, hears, filmed)
-                predicted = generator.coefficients(said)[0]
-            return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
+            return complete(torch.as_tensor(against_loudest(columns, peaks)), first)
 
         super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+
+
+class StatesCompletionStream(SampleStream):
+    """The same where it hears a speech encoder's states of the samples themselves."""
+
+    def __init__(
+        self,
+        generator: CompletionGenerator,
+        neutral: np.ndarray,
+        seen: SeenMotion | None,
+        hear: Hear,
+        *,
+        heard: bool = True,
+    ) -> None:
+        """seen, heard: as in `CompletionStream`. hear: as in `SoundStream`."""
+        config, complete = generator.config, _completing(generator, neutral, seen, heard=heard)
+
+        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
+            return complete(hear(rows.ravel(), peaks), first)
+
+        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+
+
+def _completing(
+    generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool
+) -> Callable[[torch.Tensor, int], np.ndarray]:
+    """Return what makes coefficients (8, M) of the sound around a block and the number of its first frame."""
+    config, device = generator.config, generator.basis.device
+    indices = seen_indices(config)
+    frames_a_call = config.context_frames + BLOCK_FRAMES + config.lookahead_frames
+    filmed = torch.tensor([MISSING if seen is None else FILMED if seen.driven else MADE_UP], device=device)
+    hears = torch.tensor([heard], device=device)
+    nothing = torch.zeros(1, frames_a_call, 3 * len(indices) + 3, device=device)
+    with torch.inference_mode():
+        identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+
+    def complete(sound: torch.Tensor, first: int) -> np.ndarray:
+        sight = nothing
+        if seen is not None:
+            frames = first - config.context_frames + np.arange(frames_a_call)
+            moved = torch.as_tensor(seen.seen(frames)[:, indices], dtype=torch.float32)
+            turned = torch.as_tensor(seen.euler_deg(frames), dtype=torch.float32)
+            sight = seen_tokens(moved, turned)[None].to(device)
+        with torch.inference_mode():
+            said = generator.complete(sound.to(device)[None], sight, identity, hears, filmed)
+            predicted = generator.coefficients(generator.opened(said, filmed))[0]
+        return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
+
+    return complete
 
 
 def predict_coefficients(generator: Generator, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
@@ -175,11 +222,10 @@ def predict_from_samples(
 
     peaks: (4 T,) in dB, the running peaks of its columns. hear: as in `SoundStream`.
     """
-    stream = SoundStream(generator, neutral, hear)
-    return np.concatenate([stream.push(samples, peaks), stream.flush(len(peaks) // COLUMNS_PER_FRAME)])
+    return whole(SoundStream(generator, neutral, hear), samples, peaks)
 
 
-def whole(stream: BlockStream, mel: np.ndarray) -> np.ndarray:
-    """Return the coefficients (T, M) of a fresh stream for all columns (4 T, 80) of a recording."""
-    first = stream.push(mel)
-    return np.concatenate([first, stream.flush(len(mel) // COLUMNS_PER_FRAME)])
+def whole(stream: BlockStream | SampleStream, *sound: np.ndarray) -> np.ndarray:
+    """Return the coefficients (T, M) of a fresh stream for all of a recording: what it is pushed, of 4 T columns."""
+    first = stream.push(*sound)
+    return np.concatenate([first, stream.flush(len(sound[-1]) // COLUMNS_PER_FRAME)])

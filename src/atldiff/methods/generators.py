@@ -9,7 +9,14 @@ import numpy as np
 from atldiff.audio.whisper import Listener, load_encoder
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.generator import Generator
-from atldiff.landmarks.stream import BlockStream, CompletionStream, DisplacementStream, SoundStream
+from atldiff.landmarks.stream import (
+    BlockStream,
+    CompletionStream,
+    DisplacementStream,
+    SampleStream,
+    SoundStream,
+    StatesCompletionStream,
+)
 from atldiff.landmarks.visible import MotionModel, VisibleMotion
 from atldiff.methods.paper_generator import PaperGenerator, SecondStream
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
@@ -54,7 +61,7 @@ class MelStreamed:
 class SamplesStreamed:
     """A stream that hears the samples, at the level of their columns."""
 
-    def __init__(self, stream: SoundStream) -> None:
+    def __init__(self, stream: SampleStream) -> None:
         self._stream = stream
 
     def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
@@ -87,8 +94,7 @@ def open_generator(
         case Generator():
             _refuse_emotion(controls, "atl-diff")
             if generator.config.features == "whisper":
-                encoder = load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in)
-                return SamplesStreamed(SoundStream(generator, neutral, Listener(encoder)))
+                return SamplesStreamed(SoundStream(generator, neutral, _hearing(generator)))
             return MelStreamed(DisplacementStream(generator, neutral))
         case PaperGenerator():
             return SecondStream(
@@ -96,7 +102,14 @@ def open_generator(
             )
         case CompletionGenerator():
             _refuse_emotion(controls, "landmark completion")
+            if generator.config.features == "whisper":
+                return SamplesStreamed(StatesCompletionStream(generator, neutral, visible, _hearing(generator)))
             return MelStreamed(CompletionStream(generator, neutral, visible))
+
+
+def _hearing(generator: Generator | CompletionGenerator) -> Listener:
+    """Return what a generator of features `whisper` hears samples by."""
+    return Listener(load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in))
 
 
 def _refuse_emotion(controls: Controls, method: str) -> None:
@@ -107,11 +120,17 @@ def _refuse_emotion(controls: Controls, method: str) -> None:
         )
 
 
-def speak(generator: SpeechGenerator, samples: np.ndarray | None, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+def speak(
+    generator: SpeechGenerator,
+    samples: np.ndarray | None,
+    mel: np.ndarray,
+    neutral: np.ndarray,
+    peaks: np.ndarray | None = None,
+) -> np.ndarray:
     """Return displacements (T, 478, 3), as predicted, of a frontal face that speaks a whole recording.
 
     samples: (640 T,) at 16 kHz; None for generators that hear log-mel columns alone. mel: (4 T, 80). neutral: (478, 3)
-    canonical.
+    canonical. peaks: (4 T,) in dB, the columns' running peaks, for generators that hear samples at their level.
     """
     if samples is None:
         samples = np.zeros(len(mel) // COLUMNS_PER_FRAME * SAMPLES_PER_FRAME, np.float32)
@@ -120,6 +139,6 @@ def speak(generator: SpeechGenerator, samples: np.ndarray | None, mel: np.ndarra
     still = Controls(still=True)
     at_rest = MotionModel(neutral, still, np.eye(3), FRONTAL_PX, np.full(3, FRONTAL_PX * 2))
     stream = open_generator(generator, frontal, neutral, still, at_rest)
-    coefficients = np.concatenate([stream.push(samples, mel), stream.flush(len(mel) // COLUMNS_PER_FRAME)])
+    coefficients = np.concatenate([stream.push(samples, mel, peaks), stream.flush(len(mel) // COLUMNS_PER_FRAME)])
     basis = (generator.scale[:, None, None] * generator.basis).float().cpu().numpy()
     return np.einsum("tm,mkd->tkd", coefficients, basis)

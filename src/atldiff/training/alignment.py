@@ -38,7 +38,7 @@ def opening_slopes(generator: Generator | CompletionGenerator) -> np.ndarray:
     return (basis[:, LIP_GAP_PAIRS[:, 1], 1] - basis[:, LIP_GAP_PAIRS[:, 0], 1]).mean(axis=1)
 
 
-def measure(generator: Generator, clip: ClipSpeech, said: np.ndarray) -> tuple[float, int]:
+def measure(generator: Generator | CompletionGenerator, clip: ClipSpeech, said: np.ndarray) -> tuple[float, int]:
     """Return how well a clip's mouth follows its sound by the generator's measure, and the lag at which it does.
 
     said: (T, M) the coefficients that the generator predicts for the clip.

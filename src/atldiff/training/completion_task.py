@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 
-from atldiff.data.completion import completion_scores, load_seen
-from atldiff.landmarks.completion import jaw_count
-from atldiff.training.completion_data import CompletionSet
-from atldiff.training.landmarks_task import describe_clips, fill_buffers, speaking_clips
+from atldiff.data.completion import completion_scores, completions, load_seen
+from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, jaw_count
+from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.training.alignment import measure
+from atldiff.training.completion_data import CompletionSet, SeenStatesSet, completion_target
+from atldiff.training.landmarks_task import describe_clips, fill_buffers, fitted_gain, hear_speech, speaking_clips
 from atldiff.training.mouth_loss import MouthLoss, mean_over_frames
+from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
     from atldiff.data.completion import SeenClip
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
+    from atldiff.data.spoken import Spoken
     from atldiff.landmarks.completion import CompletionGenerator
+    from atldiff.landmarks.stream import Hear
     from atldiff.methods.difftalker import DiffTalkerModel
     from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.training.speech_states import HeardClip
 
-    CompletionLoss: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
+    CompletionLoss: TypeAlias = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,8 @@ def completion_task(
         DataError: no clip whose sound and mouth agree.
     """
     generator = model.generator
+    if generator.config.features == "whisper":
+        return seen_states_task(model, manifest, config, write)
     train, held_out = speaking_clips(manifest, config)
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
@@ -64,8 +72,7 @@ def completion_task(
     losses = completion_loss(generator)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        said = generator.complete(batch["mel"], batch["seen"], batch["identity"], batch["heard"], batch["filmed"])
-        return losses(said, batch["target"], batch["valid"])
+        return losses(complete(generator, batch), batch)
 
     def probe(module: nn.Module) -> Probe:
         return Probe(median_scores(generator, held_out, seen))
@@ -73,19 +80,113 @@ def completion_task(
     return Task(generator, source, loss, probe, write)
 
 
+def seen_states_task(
+    model: DiffTalkerModel | LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
+) -> Task:
+    """Return the stage where the generator hears a speech encoder; the weights that strangers like best are kept.
+
+    As `landmarks_task.states_task`, by sound alone; how far lips open is also measured beside filmed landmarks.
+
+    Raises:
+        DataError: as there.
+    """
+    generator = model.generator
+    speech = hear_speech(generator, generator, manifest, config)
+    source = seen_states(
+        generator, manifest, speech.train, speech.heard, frames=config.frames, seed=config.seed, spoken=speech.spoken
+    )
+    losses = completion_loss(generator)
+    seen = {clip.name: load_seen(manifest, clip) for clip in speech.strangers}
+
+    def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        device = batch["states"].device.type
+        with torch.autocast(device, torch.bfloat16, enabled=generator.hears_in == torch.bfloat16):
+            said = complete(generator, batch)
+        return losses(said.float(), batch)
+
+    def probe(module: nn.Module) -> Probe:
+        generator.gain.fill_(1.0)
+        said = {clip.name: completions(generator, clip, seen[clip.name], speech.hear) for clip in speech.strangers}
+        scores = [found for clip in speech.strangers if (found := completion_scores(generator, clip, said[clip.name]))]
+        if not scores:
+            return Probe({})
+        by_sound = fitted_gain([found["sound"]["amplitude"] for found in scores])
+        beside_landmarks = fitted_gain([found["sound and landmarks"]["amplitude"] for found in scores])
+        generator.gain[[MADE_UP, MISSING]], generator.gain[FILMED] = by_sound, beside_landmarks
+        agreement = [max(0.0, measure(generator, clip, said[clip.name]["sound"])[0]) for clip in speech.strangers]
+        scalars = {"gain": by_sound, "gain_filmed": beside_landmarks}
+        scalars |= {"agreement": float(np.mean(agreement))}
+        shown = [load_seen(manifest, clip) for clip in speech.held_out]
+        return Probe(scalars | median_scores(generator, speech.held_out, shown, speech.hear))
+
+    return Task(generator, source, loss, probe, write, kept_by="agreement")
+
+
+def seen_states(
+    generator: CompletionGenerator,
+    manifest: Manifest,
+    clips: list[ClipSpeech],
+    heard: dict[str, list[HeardClip]],
+    *,
+    frames: int,
+    seed: int,
+    spoken: list[Spoken] | None = None,
+) -> SeenStatesSet:
+    """Return the batches of a generator that hears a speech encoder; as `StatesSet` takes them."""
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    states = StatesSet(
+        clips,
+        heard,
+        describe_clips(generator, clips),
+        [completion_target(clip, basis, scale, generator.config) for clip in clips],
+        frames=frames,
+        seed=seed,
+        spoken=spoken,
+    )
+    shown = (load_seen(manifest, clip) for clip in clips)
+    return SeenStatesSet(states, [clip.mel for clip in clips], shown, generator.config)
+
+
+def complete(generator: CompletionGenerator, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return what a generator completes, (B, F, M) or (B, F, P, 2), of a batch of `CompletionSet` or `SeenStatesSet`.
+
+    F: the frames that the batch has a target for.
+    """
+    given = [batch[name] for name in ("identity", "heard", "filmed")]
+    if generator.config.features == "mel":
+        return generator.complete(batch["mel"], batch["seen"], *given)
+    items, blocks = batch["states"].shape[:2]
+    states, seen = (batch[name].flatten(0, 1).float() for name in ("states", "seen"))
+    said = generator.complete(states, seen, *(each.repeat_interleave(blocks, 0) for each in given))
+    return said[:, generator.config.context_frames :][:, :BLOCK_FRAMES].unflatten(0, (items, blocks)).flatten(1, 2)
+
+
 def completion_loss(generator: CompletionGenerator) -> CompletionLoss:
-    """Return the losses of what a generator says, (said, truth (B, T, M or P * 2), valid (B, T)), over its basis."""
+    """Return the losses of what a generator says, (B, T, M) or (B, T, P, 2), of a batch of its set."""
     weight, jaw = generator.config.velocity_weight, jaw_count(generator.config)
-    if generator.config.points == "dense":
-        mouth_loss = MouthLoss.of(generator)
-        return lambda said, truth, valid: mouth_loss(said, truth, valid, weight)
-    return lambda said, truth, valid: point_losses(said, truth.unflatten(-1, said.shape[-2:]), valid, weight, jaw)
+    if generator.config.points != "dense":
+        return lambda said, batch: point_losses(
+            said, batch["target"].unflatten(-1, said.shape[-2:]), batch["valid"], weight, jaw
+        )
+    mouth_loss = MouthLoss.of(generator)
+
+    def losses(said: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        asked = (batch["closed"], batch["parted"]) if generator.config.features == "whisper" else None
+        return mouth_loss(said, batch["target"], batch["valid"], weight, asked)
+
+    return losses
 
 
-def median_scores(generator: CompletionGenerator, clips: list[ClipSpeech], seen: list[SeenClip]) -> dict[str, float]:
-    """Return the median clip's lip scores by what drives the mouth; none where no mouth moves."""
+def median_scores(
+    generator: CompletionGenerator, clips: list[ClipSpeech], seen: list[SeenClip], hear: Hear | None = None
+) -> dict[str, float]:
+    """Return the median clip's lip scores by what drives the mouth; none where no mouth moves.
+
+    hear: as in `completions`.
+    """
     pairs = zip(clips, seen, strict=True)
-    scores = [found for clip, one in pairs if (found := completion_scores(generator, clip, one))]
+    said = ((clip, completions(generator, clip, one, hear)) for clip, one in pairs)
+    scores = [found for clip, drives in said if (found := completion_scores(generator, clip, drives))]
     return {
         f"{name}_{drive.replace(' ', '_')}": float(np.median([found[drive][name] for found in scores]))
         for drive in (scores[0] if scores else ())

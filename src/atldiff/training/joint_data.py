@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from atldiff.config import TalkRendererConfig
     from atldiff.data.posed import PosedClip
     from atldiff.data.speech import ClipSpeech
-    from atldiff.training.completion_data import CompletionSet
+    from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 
 
 class JointSet:
@@ -29,17 +29,16 @@ class JointSet:
         speech: list[ClipSpeech],
         windows: list[ClipWindows],
         posed: list[PosedClip],
-        completion: CompletionSet,
+        completion: CompletionSet | SeenStatesSet,
         config: TalkRendererConfig,
         *,
         true_share: float,
-        context: int,
         frames: int,
         seed: int,
     ) -> None:
         """speech, windows, posed: of the same clips, with the points `lmdiff_inputs.NEEDED`.
 
-        completion: the generator's items of them, longer than `frames` by `context` before and some frames after.
+        completion: the generator's items of them, which hold `frames` frames of their own and those heard around.
         true_share: of items that are marked to be rendered from their true landmarks.
         """
         self.windows, self.posed, self.completion = windows, posed, completion
@@ -48,19 +47,19 @@ class JointSet:
         long = np.array([len(clip) >= frames + MIN_APART_FRAMES for clip in speech], bool)
         self.draw = Draw(clip_weights(windows) * long) if long.any() else None
         self.tokens = {False: TOKENS, True: mirrored_tokens()}
-        self.true_share, self.context = true_share, context
+        self.true_share = true_share
         self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return the tensors of a part of a batch on CPU.
 
-        Of the generator, for the frames and those before and after: as `CompletionSet` has them, its `target` as
-        `target_landmarks`. Of the renderer, float16: target and true_prior (B, 3, T, S, S); visible, likewise, the
-        target where it may be seen, with is_filmed (B,) bool, whether it is; mouth (B, 1, T, S, S); reference (B, 3, S,
-        S); noise, level and guessed as `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where
-        the points would be without speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2),
-        those of the reference; tokens (B, P) int64, which of the K TalkFormer sees; is_true (B,) bool, whether to
-        render from the true landmarks.
+        Of the generator, for the frames and those before and after: as `CompletionSet` or `SeenStatesSet` has them, its
+        `target` as `target_landmarks`; `first` (B,) says which of them is the first of the frames. Of the renderer,
+        float16: target and true_prior (B, 3, T, S, S); visible, likewise, the target where it may be seen, with
+        is_filmed (B,) bool, whether it is; mouth (B, 1, T, S, S); reference (B, 3, S, S); noise, level and guessed as
+        `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where the points would be without
+        speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2), those of the reference; tokens
+        (B, P) int64, which of the K TalkFormer sees; is_true (B,) bool, whether to render from the true landmarks.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -80,7 +79,7 @@ class JointSet:
         geometry = WindowGeometry(config.side, config.origin)
         to_window = crop_map(geometry, place.jitter, flip=place.flip) * np.float32(config.resolution / config.side)
         at = place.frames[1:]
-        heard = self.completion.window(chosen, float(at[0] - shift - self.context), 1.0, random)
+        heard = self.completion.around(chosen, int(at[0]) - shift, random)
         heard["target_landmarks"] = heard.pop("target")
         return {
             **{name: torch.from_numpy(value[None]) for name, value in heard.items()},

@@ -9,14 +9,17 @@ import torch
 
 from atldiff.data.completion import load_seen
 from atldiff.data.posed import load_posed
+from atldiff.data.speech import open_hearing
 from atldiff.data.windows import MIN_APART_FRAMES, load_clip
+from atldiff.devices import choose_dtype
 from atldiff.errors import CheckpointError, DataError
+from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.latent_inputs import with_gradient
 from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
-from atldiff.training.completion_data import CompletionSet
-from atldiff.training.completion_task import completion_loss, median_scores
+from atldiff.training.completion_data import CompletionSet, SeenStatesSet
+from atldiff.training.completion_task import complete, completion_loss, median_scores, seen_states
 from atldiff.training.joint_data import JointSet
-from atldiff.training.landmarks_task import describe_clips, speaking_clips
+from atldiff.training.landmarks_task import Remembered, describe_clips, speaking_clips
 from atldiff.training.latent_renderer_task import (
     PROBE_BATCHES,
     PROBE_CLIPS,
@@ -27,6 +30,7 @@ from atldiff.training.latent_renderer_task import (
     on_device,
     paint,
 )
+from atldiff.training.speech_states import heard_clips, whole_sound
 from atldiff.training.sync_loss import sync_loss
 from atldiff.training.task import Probe, Task
 
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
+    from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.methods.lmdiff import LMDiffModel
 
 
@@ -57,6 +62,10 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         )
     check_renderer(renderer)
     sync = sync_loss(model, config)
+    hear = None
+    if generator.config.features == "whisper":
+        generator.hears_in = choose_dtype("auto", generator.basis.device)
+        hear = Remembered(open_hearing(generator))
     train, held_out = speaking_clips(manifest, config)
     share = model.config.joint.true_share
     source = joint_set(model, manifest, train, frames=config.frames, seed=config.seed, true_share=share)
@@ -81,7 +90,7 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
             points = points.detach()
         points = torch.where(batch["is_true"][:, None, None, None], true_points(model, batch), points)
         drawn = renderer.loss(rendered_from(model, batch, points), None if sync is None else partial(sync, batch))
-        landmarks = losses(said, batch["target_landmarks"], batch["valid"])
+        landmarks = losses(said, batch | {"target": batch["target_landmarks"]})
         total = drawn.pop("loss") + model.config.joint.landmark_weight * landmarks.pop("loss")
         if sync is not None:
             total = total + model.config.joint.sync_weight * drawn["sync"]
@@ -93,7 +102,7 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
             moved = on_device(batch, renderer.device)
             given.append(moved | rendered_from(model, moved, predict(model, moved)[1]))
         painted = paint(renderer, given, base="true_prior")  # a baseline that no run's landmarks change
-        return Probe(painted.scalars | median_scores(generator, held_out, seen), painted.pictures)
+        return Probe(painted.scalars | median_scores(generator, held_out, seen, hear), painted.pictures)
 
     return Task(model, source, loss, probe, write)
 
@@ -108,10 +117,31 @@ def joint_set(
     true_share: float = 0.0,
 ) -> JointSet:
     """Return the batches of joint training over clips with sound."""
-    generator = model.generator
-    config = generator.config
     entries = {entry.record.name: entry for entry in manifest.entries}
-    completion = CompletionSet(
+    return JointSet(
+        clips,
+        [load_clip(manifest, entries[clip.name], NEEDED) for clip in clips],
+        [load_posed(manifest, clip.name, NEEDED) for clip in clips],
+        _completion_set(model.generator, manifest, clips, frames=frames, seed=seed),
+        model.renderer.config,
+        true_share=true_share,
+        frames=frames,
+        seed=seed,
+    )
+
+
+def _completion_set(
+    generator: CompletionGenerator, manifest: Manifest, clips: list[ClipSpeech], *, frames: int, seed: int
+) -> CompletionSet | SeenStatesSet:
+    """Return the generator's items, which hold any `frames` successive frames of a clip."""
+    config = generator.config
+    if config.features == "whisper":
+        sounds = {clip.name: whole_sound(manifest, clip) for clip in clips}
+        heard = heard_clips(manifest, sounds, config, open_hearing(generator))
+        as_they_are = {name: variants[:1] for name, variants in heard.items()}  # pictures have no other pace
+        covering = -(-(frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES) * BLOCK_FRAMES
+        return seen_states(generator, manifest, clips, as_they_are, frames=covering, seed=seed)
+    return CompletionSet(
         clips,
         (load_seen(manifest, clip) for clip in clips),
         describe_clips(generator, clips),
@@ -119,17 +149,6 @@ def joint_set(
         generator.scale.cpu().numpy(),
         config,
         frames=config.context_frames + frames + config.lookahead_frames,
-        seed=seed,
-    )
-    return JointSet(
-        clips,
-        [load_clip(manifest, entries[clip.name], NEEDED) for clip in clips],
-        [load_posed(manifest, clip.name, NEEDED) for clip in clips],
-        completion,
-        model.renderer.config,
-        true_share=true_share,
-        context=config.context_frames,
-        frames=frames,
         seed=seed,
     )
 
@@ -141,8 +160,8 @@ def predict(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> tuple[torch.T
     similarity to pixels.
     """
     generator = model.generator
-    said = generator.complete(batch["mel"], batch["seen"], batch["identity"], batch["heard"], batch["filmed"])
-    return said, _in_windows(model, batch, said)
+    said = complete(generator, batch)
+    return said, _in_windows(model, batch, generator.opened(said, batch["filmed"]))
 
 
 def true_points(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -156,8 +175,9 @@ def true_points(model: LMDiffModel, batch: dict[str, torch.Tensor]) -> torch.Ten
 def _in_windows(model: LMDiffModel, batch: dict[str, torch.Tensor], completed: torch.Tensor) -> torch.Tensor:
     """Return the points (B, T, K, 2) in window pixels of what is completed, frames before and after included."""
     generator = model.generator
-    first, frames = generator.config.context_frames, batch["rest"].shape[1]
-    spoken = generator.coefficients(completed)[:, first : first + frames]  # (B, T, M)
+    every = torch.arange(len(completed), device=completed.device)[:, None]
+    frames = batch["first"][:, None] + torch.arange(batch["rest"].shape[1], device=completed.device)  # (B, T)
+    spoken = generator.coefficients(completed)[every, frames]  # (B, T, M)
     moves = (generator.scale[:, None, None] * generator.basis)[:, NEEDED]
     displacements = torch.einsum("btm,mkd->btkd", spoken, moves)
     return batch["rest"] + torch.einsum("btij,btkj->btki", batch["project"], displacements)

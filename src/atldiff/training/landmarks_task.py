@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from atldiff.data.manifest import Split
 from atldiff.data.speech import (
     ClipSpeech,
+    coefficients,
     fit_basis,
     fit_identity,
     generator_scores,
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
 
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
+    from atldiff.data.spoken import Spoken
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
     from atldiff.landmarks.stream import Hear
     from atldiff.methods.atl import ATLModel
+    from atldiff.training.speech_states import HeardClip
 
 logger = logging.getLogger(__name__)
 
@@ -164,29 +168,19 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
     generator = model.generator
     networks = generator.networks
     assert isinstance(networks, FoldedNetworks)
-    generator.hears_in = choose_dtype("auto", generator.basis.device)
-    train, held_out = speaking_clips(manifest, config)
-    strangers = [clip for entry in manifest.usable(Split.VAL) if (clip := load_speech(manifest, entry))]
-    share = fill_buffers(generator, train)
-    logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
-    hear = open_hearing(generator)
-    heard = heard_clips(manifest, {clip.name: whole_sound(manifest, clip) for clip in train}, generator.config, hear)
-    spoken = corpus(config.seed, config.spoken) if config.spoken else []
-    said = heard_clips(manifest, {each.name: each.samples for each in spoken}, generator.config, hear)
-    for name, value in zip(("state_mean", "state_scale"), standardisation(heard), strict=True):
-        getattr(networks, name).copy_(torch.from_numpy(value))
+    speech = hear_speech(generator, networks, manifest, config)
+    held_out, strangers, remembered = speech.held_out, speech.strangers, speech.hear
+    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
     source = StatesSet(
-        train,
-        heard | said,
-        describe_clips(generator, train),
-        generator.basis.cpu().numpy(),
-        generator.scale.cpu().numpy(),
+        speech.train,
+        speech.heard,
+        describe_clips(generator, speech.train),
+        [coefficients(clip, basis, scale) for clip in speech.train],
         frames=config.frames,
         seed=config.seed,
-        spoken=spoken,
+        spoken=speech.spoken,
     )
     mouth_loss = MouthLoss.of(generator)
-    remembered = Remembered(hear)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         items, blocks = batch["states"].shape[:2]
@@ -214,6 +208,48 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
         return Probe(scalars)
 
     return Task(generator, source, loss, probe, write, kept_by="agreement")
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSpeech:
+    """What a generator that hears a speech encoder is trained on and watched on.
+
+    train, held_out: as `speaking_clips`. strangers: all clips of held-out people. heard: the variants of the training
+    clips, and of what was `spoken` for known sounds, by name. hear: what held-out clips are heard by.
+    """
+
+    train: list[ClipSpeech]
+    held_out: list[ClipSpeech]
+    strangers: list[ClipSpeech]
+    heard: dict[str, list[HeardClip]]
+    spoken: list[Spoken]
+    hear: Hear
+
+
+def hear_speech(
+    generator: Generator | CompletionGenerator,
+    standardised: FoldedNetworks | CompletionGenerator,
+    manifest: Manifest,
+    config: TrainConfig,
+) -> HeardSpeech:
+    """Fit a generator's bases, hear what it is to learn from, and fit by what the states are `standardised`.
+
+    Raises:
+        DataError: no clip whose sound and mouth agree, clips that were prepared before samples were kept, or no
+            espeak-ng where something is to be spoken.
+    """
+    generator.hears_in = choose_dtype("auto", generator.basis.device)
+    train, held_out = speaking_clips(manifest, config)
+    strangers = [clip for entry in manifest.usable(Split.VAL) if (clip := load_speech(manifest, entry))]
+    share = fill_buffers(generator, train)
+    logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
+    hear = open_hearing(generator)
+    heard = heard_clips(manifest, {clip.name: whole_sound(manifest, clip) for clip in train}, generator.config, hear)
+    spoken = corpus(config.seed, config.spoken) if config.spoken else []
+    said = heard_clips(manifest, {each.name: each.samples for each in spoken}, generator.config, hear)
+    for name, value in zip(("state_mean", "state_scale"), standardisation(heard), strict=True):
+        getattr(standardised, name).copy_(torch.from_numpy(value))
+    return HeardSpeech(train, held_out, strangers, heard | said, spoken, Remembered(hear))
 
 
 def fitted_gain(amplitudes: list[float]) -> float:

@@ -176,18 +176,20 @@ def _over_their_codec(ours: LatentConfigT, theirs: RendererOptions) -> LatentCon
 def _carried(config: TrainConfig, start: Path) -> tuple[str, ...] | None:
     """Return how the names of the tensors begin that are taken from `start`; None for all of them.
 
-    A generator of atl-diff of another form starts afresh. A latent renderer whose denoiser is another than theirs does
-    so over their codec, or over its own; one of lmdiff also over a codec of difftalker's, with its generator where that
-    is not what is trained. An expert comes along unless the stage sync makes another.
+    A generator of another form starts afresh where it is what is trained. A latent renderer whose denoiser is another
+    than theirs does so over their codec, or over its own; one of lmdiff also over a codec of difftalker's, with its
+    generator where that is not what is trained. An expert comes along unless the stage sync makes another.
     """
     theirs, ours = checkpoint.read_config(start), config.model
     if _grows(config, start):
         return ("generator.",)
+    another = config.stage == "landmarks" and theirs.generator != ours.generator
     if not isinstance(theirs.renderer, LatentDiffusionConfig):
-        other = config.stage == "landmarks" and isinstance(ours, ATLConfig) and theirs.generator != ours.generator
-        return ("renderer.",) if other else None
+        return ("renderer.",) if another and isinstance(ours, ATLConfig) else None
     same_method = type(theirs) is type(ours)
     expert = ("expert.",) if _expert(theirs) == _expert(ours) else ()
+    if same_method and another:
+        return ("renderer.", *expert)
     if same_method and (config.stage != "renderer" or theirs.renderer == ours.renderer):
         return None if expert else ("generator.", "renderer.")
     generator = () if not same_method and config.stage == "landmarks" else ("generator.",)

@@ -23,7 +23,7 @@ from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, SAMPLE_RATE, SAMPLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atldiff.config import GeneratorConfig
+    from atldiff.config import CompletionConfig, GeneratorConfig
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.generator import Generator
@@ -49,7 +49,7 @@ class HeardClip:
 def heard_clips(
     manifest: Manifest,
     sounds: dict[str, np.ndarray],
-    config: GeneratorConfig,
+    config: GeneratorConfig | CompletionConfig,
     hear: Hear,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[HeardClip]]:
@@ -76,7 +76,9 @@ def heard_clips(
     return heard
 
 
-def hear_clip(manifest: Manifest, clip: ClipSpeech, config: GeneratorConfig, hear: Hear) -> list[HeardClip]:
+def hear_clip(
+    manifest: Manifest, clip: ClipSpeech, config: GeneratorConfig | CompletionConfig, hear: Hear
+) -> list[HeardClip]:
     """Return the variants of one clip, as `heard_clips`."""
     return heard_clips(manifest, {clip.name: whole_sound(manifest, clip)}, config, hear)[clip.name]
 
@@ -116,7 +118,7 @@ def standardisation(heard: dict[str, list[HeardClip]]) -> tuple[np.ndarray, np.n
     return mean.astype(np.float32), (1 / deviation).astype(np.float32)
 
 
-def _key(config: GeneratorConfig) -> str:
+def _key(config: GeneratorConfig | CompletionConfig) -> str:
     """Return a name for what states depend on: the weights, the layers and the window."""
     digest = sha256(WEIGHTS)[:8]
     return f"whisper-{digest}-{config.whisper_layers}-{config.context_frames}-{config.lookahead_frames}"
@@ -170,7 +172,9 @@ def _noise(samples: int, random: np.random.Generator) -> np.ndarray:
     return noise / np.sqrt(np.mean(noise**2) + 1e-12)
 
 
-def _hear(samples: np.ndarray, pace: float, lead: int, config: GeneratorConfig, hear: Hear) -> HeardClip:
+def _hear(
+    samples: np.ndarray, pace: float, lead: int, config: GeneratorConfig | CompletionConfig, hear: Hear
+) -> HeardClip:
     frames = lead + frame_count(len(samples))
     sound = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     sound[lead * SAMPLES_PER_FRAME :][: len(samples)] = samples
