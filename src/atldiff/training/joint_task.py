@@ -50,8 +50,9 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
     """Return the joint stage over a prepared folder: generator and denoiser learn, the codec stays as it is.
 
     Raises:
-        DataError: no clip whose sound and mouth agree. CheckpointError: generator or codec was never trained, or the
-            sync loss has no expert. ValueError: clips are shorter than what the expert sees.
+        DataError: no clip whose sound and mouth agree, or, where the generator hears samples, clips that were prepared
+            before they were kept. CheckpointError: generator or codec was never trained, or the sync loss has no
+            expert. ValueError: clips are shorter than what the expert sees.
     """
     generator, renderer = model.generator, model.renderer
     if not generator.basis.any():
@@ -137,10 +138,10 @@ def _completion_set(
     config = generator.config
     if config.features == "whisper":
         sounds = {clip.name: whole_sound(manifest, clip) for clip in clips}
-        heard = heard_clips(manifest, sounds, config, open_hearing(generator))
-        as_they_are = {name: variants[:1] for name, variants in heard.items()}  # pictures have no other pace
+        # As they are alone: pictures have no other pace.
+        heard = heard_clips(manifest, sounds, config, open_hearing(generator), variants=1)
         covering = -(-(frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES) * BLOCK_FRAMES
-        return seen_states(generator, manifest, clips, as_they_are, frames=covering, seed=seed)
+        return seen_states(generator, manifest, clips, heard, frames=covering, seed=seed)
     return CompletionSet(
         clips,
         (load_seen(manifest, clip) for clip in clips),

@@ -52,12 +52,15 @@ def heard_clips(
     config: GeneratorConfig | CompletionConfig,
     hear: Hear,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    variants: int | None = None,
 ) -> dict[str, list[HeardClip]]:
     """Return the variants of clips by name, from the prepared folder where they have been heard before.
 
-    sounds: each clip's whole sound (640 T,) float32.
+    sounds: each clip's whole sound (640 T,) float32. variants: how many of the first ones; all when left out.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
 
     folder = manifest.folder / FOLDER / _key(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,8 +72,11 @@ def heard_clips(
             tensors = {f"{part}.{k}": getattr(v, part) for k, v in enumerate(made) for part in ("states", "moments")}
             with replacing(path) as partial:
                 save_file(tensors, partial)
-        found = load_file(path)
-        heard[name] = [HeardClip(found[f"states.{k}"], found[f"moments.{k}"]) for k in range(VARIANTS)]
+        with safe_open(str(path), "numpy") as file:
+            heard[name] = [
+                HeardClip(file.get_tensor(f"states.{k}"), file.get_tensor(f"moments.{k}"))
+                for k in range(variants or VARIANTS)
+            ]
         if progress:
             progress(index, len(sounds))
     return heard
