@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,28 +18,36 @@ from atldiff.config import (
     CodecConfig,
     CompletionConfig,
     DiffTalkerConfig,
+    JointConfig,
     LatentRendererConfig,
     LMDiffConfig,
+    SyncConfig,
     TalkRendererConfig,
     TrainConfig,
     sampling_presets,
 )  # fmt: skip
 from atldiff.data.manifest import Split
-from atldiff.data.mouths import load_mouths
+from atldiff.data.mouths import cut, cut_map, load_mouths
+from atldiff.data.posed import load_posed
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation.networks import network_figures
+from atldiff.landmarks.rest import lower_face
+from atldiff.methods import lmdiff_inputs
 from atldiff.methods.build import build
+from atldiff.methods.latent_inputs import latent_window
+from atldiff.methods.lmdiff import LMDiffModel
+from atldiff.training.joint_task import joint_task
 from atldiff.training.latent_mouth_data import LatentMouthSet, needed_points
 from atldiff.training.mouth_task import RendererLoss
 from atldiff.training.run import train_stage
+from atldiff.video.window import STORED_MOUTH, apply
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from atldiff.data.manifest import Manifest
     from atldiff.methods.difftalker import DiffTalkerModel
-    from atldiff.methods.lmdiff import LMDiffModel
 
 torch.set_num_threads(1)
 
@@ -85,7 +94,9 @@ def network() -> LpipsAlexNet:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-    monkeypatch.setattr("atldiff.data.mouths.sharp_share", lambda mouth_px, sharpness, scale: 1.0)  # drawn ones are small
+    monkeypatch.setattr(
+        "atldiff.data.mouths.sharp_share", lambda mouth_px, sharpness, scale: 1.0
+    )  # drawn ones are small
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_BATCHES", 1)
     monkeypatch.setattr("atldiff.training.mouth_task.PROBE_CLIPS", 2)
 
@@ -209,3 +220,45 @@ def test_it_needs_a_trained_codec_and_a_prepared_window(method: str, prepared: M
 def test_presets_paint_every_other_frame_first(method: str) -> None:
     assert sampling_presets(MODELS[method].renderer) is LAYERED_SAMPLING
     assert sampling_presets(replace(MODELS[method].renderer, layered=False))["best"].steps == 8
+
+
+def test_mouths_lie_where_their_landmarks_are_told(prepared: Manifest) -> None:
+    entry = prepared.usable(Split.TRAIN)[0]
+    clip = load_mouths(prepared, entry, lmdiff_inputs.NEEDED)
+    posed = load_posed(prepared, clip.name, lmdiff_inputs.NEEDED, STORED_MOUTH)
+    above = lower_face()[lmdiff_inputs.NEEDED] == 0  # what speech does not move is where it was tracked
+    assert above.sum() > 5
+    assert np.abs(posed.rest - clip.points)[:, above].max() < 0.05
+    frames, geometry = np.array([3, 4]), latent_window(MODELS["lmdiff"].renderer)
+    for flip in (False, True):
+        _, points = cut(clip, frames, geometry, np.array([2, -1]), flip=flip)
+        to_window = cut_map(geometry, np.array([2, -1]), flip=flip)
+        assert np.allclose(apply(to_window, clip.points[frames]), points, atol=1e-3)
+
+
+def test_joint_training_reaches_the_generator_through_the_layers(prepared: Manifest, network: LpipsAlexNet) -> None:
+    model = coded("lmdiff", moved=True)
+    assert isinstance(model, LMDiffModel)
+    model.generator.basis.normal_(0, 0.02)
+    for parameter in model.generator.parameters():
+        parameter.data.add_(0.02 * torch.randn_like(parameter))
+    config = replace(
+        config_of("lmdiff"), stage="joint", adversarial_weight=0.0, min_sync=0.0, bfloat16=False, frames=3, steps=2
+    )  # fmt: skip
+    task = joint_task(model, prepared, config, lambda module: None, network)
+    batch = task.source.batch(0, range(3))
+    losses = task.loss(model, batch | {"is_true": torch.zeros(3, dtype=torch.bool)})
+    assert {"perceptual", "square", "position"} <= set(losses)
+    drawn = torch.stack([losses[name] for name in ("perceptual", "square", "edges", "motion")]).sum()
+    grads = torch.autograd.grad(drawn, list(model.generator.parameters()), allow_unused=True)
+    assert any(grad is not None and grad.any() for grad in grads)
+    with torch.no_grad():
+        probed = task.probe(model).scalars
+    assert set(probed) >= {f"mouth_ratio_{name}" for name in LAYERED_SAMPLING}
+    with pytest.raises(ValueError, match="adversarial_weight.*stage renderer of a layered renderer"):
+        replace(config, adversarial_weight=0.1)
+
+
+def test_no_expert_judges_a_layered_renderer() -> None:
+    with pytest.raises(ValueError, match=r"joint\.sync: got 'an expert', expected none for a layered renderer"):
+        replace(MODELS["lmdiff"], joint=JointConfig(sync=SyncConfig()))

@@ -111,6 +111,8 @@ class LMDiffConfig:
 
     def __post_init__(self) -> None:
         if self.joint.sync is not None:
+            check(not self.renderer.layered, "joint.sync", "an expert",
+                  "none for a layered renderer: it sees whole windows, preset `window`")  # fmt: skip
             margin, heard = self.joint.sync.margin_frames, self.generator
             known = min(heard.context_frames, heard.lookahead_frames)
             check(margin <= known, "margin_frames", margin, f"at most {known}, which the generator hears around a clip")

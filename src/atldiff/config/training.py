@@ -51,8 +51,8 @@ class TrainConfig:
     seed: int = 0
     """Seed of weights, data order and noise. 0 to 2**32 - 1."""
     perceptual_weight: float = 0.0
-    """Layered renderer: weight of the mouth's LPIPS distance to the real one, for which `train` is given the network.
-    0 or more."""
+    """Layered renderer, alone and joint: weight of the mouth's LPIPS distance to the real one, for which `train` is
+    given the network. 0 or more."""
     adversarial_weight: float = 0.0
     """Layered renderer: weight of an adversary that is shown mouths, and of its features. 0 or more."""
     sharpen: float = 0.0
@@ -104,8 +104,11 @@ class TrainConfig:
         for name in ("perceptual_weight", "adversarial_weight", "sharpen"):
             weight = getattr(self, name)
             check(weight >= 0, name, weight, "0 or more")
-            layered = getattr(self.model.renderer, "layered", False) and self.stage == "renderer"
-            check(not weight or layered, name, weight, "0 but for the stage renderer of a layered renderer")
+            stages = ("renderer", "joint") if name == "perceptual_weight" else ("renderer",)
+            layered = getattr(self.model.renderer, "layered", False) and self.stage in stages
+            check(
+                not weight or layered, name, weight, f"0 but for the stage {' or '.join(stages)} of a layered renderer"
+            )
         check(self.sharpen <= 4, "sharpen", self.sharpen, "0 to 4")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
@@ -334,6 +337,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
     "lmdiff-joint": TrainConfig(
         stage="joint",
         model=LMDIFF_PRESETS["compact"],
+        perceptual_weight=6.0,
         steps=120,
         learning_rate=5e-5,  # ten times as much unlearns landmarks: their error on unseen people rises
         warmup_steps=10,

@@ -139,6 +139,13 @@ def cut(
     return images, points
 
 
+def cut_map(geometry: WindowGeometry, jitter: np.ndarray, *, flip: bool) -> np.ndarray:
+    """Return the map (2, 3) float32 from stored-mouth pixels to those of what `cut` cuts at the stored scale."""
+    x, y = corner(geometry, jitter)
+    across = [-1, 0, geometry.side - 1 + x] if flip else [1, 0, -x]
+    return np.array([across, [0, 1, -y]], np.float32)
+
+
 def corner(geometry: WindowGeometry, jitter: np.ndarray) -> tuple[int, int]:
     """Return where a window's corner lies in the stored one, in pixels; it is kept inside."""
     wanted = (np.asarray(geometry.origin) - np.asarray(STORED_MOUTH.origin)) * STORED_MOUTH.scale + jitter

@@ -5,17 +5,22 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from atldiff.data.completion import load_seen
+from atldiff.data.mouths import load_mouths
 from atldiff.data.posed import load_posed
 from atldiff.data.speech import open_hearing
 from atldiff.data.windows import MIN_APART_FRAMES, load_clip
 from atldiff.devices import choose_dtype
 from atldiff.errors import CheckpointError, DataError
+from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.latent_inputs import with_gradient
 from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
+from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 from atldiff.training.completion_task import complete, completion_loss, median_scores, seen_states
 from atldiff.training.joint_data import JointSet
@@ -25,29 +30,43 @@ from atldiff.training.latent_renderer_task import (
     PROBE_CLIPS,
     PROBE_FRAMES,
     PROBE_SEED,
+    check_codec,
     check_renderer,
     freeze_codec,
     on_device,
     paint,
 )
+from atldiff.training.mouth_task import RendererLoss, check_mouth_window
 from atldiff.training.speech_states import heard_clips, whole_sound
 from atldiff.training.sync_loss import sync_loss
 from atldiff.training.task import Probe, Task
+from atldiff.video.window import STORED_MOUTH, STORED_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
 
+    from atldiff.backbones.alexnet import LpipsAlexNet
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.methods.lmdiff import LMDiffModel
 
+_INNER, _CHIN = (np.searchsorted(NEEDED, i) for i in (LIPS_INNER, CHIN))
 
-def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+
+def joint_task(
+    model: LMDiffModel,
+    manifest: Manifest,
+    config: TrainConfig,
+    write: Callable[[nn.Module], None],
+    network: LpipsAlexNet | None = None,
+) -> Task:
     """Return the joint stage over a prepared folder: generator and denoiser learn, the codec stays as it is.
+
+    network: of LPIPS, for a layered renderer whose configuration weighs it.
 
     Raises:
         DataError: no clip whose sound and mouth agree, or, where the generator hears samples, clips that were prepared
@@ -61,8 +80,13 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
             "first (`atldiff train lmdiff-landmarks ...`, `atldiff train lmdiff ...`), then name their checkpoint with "
             "--weights"
         )
-    check_renderer(renderer)
+    if renderer.layered:
+        check_codec(renderer)
+        check_mouth_window(renderer.geometry)
+    else:
+        check_renderer(renderer)
     sync = sync_loss(model, config)
+    judged = RendererLoss(renderer, config, network) if renderer.layered else None
     hear = None
     if generator.config.features == "whisper":
         generator.hears_in = choose_dtype("auto", generator.basis.device)
@@ -90,7 +114,11 @@ def joint_task(model: LMDiffModel, manifest: Manifest, config: TrainConfig, writ
         if model.config.joint.detach_landmarks:
             points = points.detach()
         points = torch.where(batch["is_true"][:, None, None, None], true_points(model, batch), points)
-        drawn = renderer.loss(rendered_from(model, batch, points), None if sync is None else partial(sync, batch))
+        given = rendered_from(model, batch, points)
+        if judged is not None:
+            drawn = judged(renderer.denoiser, given)
+        else:
+            drawn = renderer.loss(given, None if sync is None else partial(sync, batch))
         landmarks = losses(said, batch | {"target": batch["target_landmarks"]})
         total = drawn.pop("loss") + model.config.joint.landmark_weight * landmarks.pop("loss")
         if sync is not None:
@@ -119,10 +147,11 @@ def joint_set(
 ) -> JointSet:
     """Return the batches of joint training over clips with sound."""
     entries = {entry.record.name: entry for entry in manifest.entries}
+    load, stored = (load_mouths, STORED_MOUTH) if model.renderer.layered else (load_clip, STORED_WINDOW)
     return JointSet(
         clips,
-        [load_clip(manifest, entries[clip.name], NEEDED) for clip in clips],
-        [load_posed(manifest, clip.name, NEEDED) for clip in clips],
+        [load(manifest, entries[clip.name], NEEDED) for clip in clips],
+        [load_posed(manifest, clip.name, NEEDED, stored) for clip in clips],
         _completion_set(model.generator, manifest, clips, frames=frames, seed=seed),
         model.renderer.config,
         true_share=true_share,
@@ -187,18 +216,29 @@ def _in_windows(model: LMDiffModel, batch: dict[str, torch.Tensor], completed: t
 def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return a batch of `JointSet` as the renderer takes one: its frames driven by points (B, T, K, 2).
 
-    The mask and what is hidden are drawn from the points without gradient. The warped portrait has one where the
-    configuration says so.
+    The mask, what is hidden and what is behind the lips are drawn from the points without gradient. The warped portrait
+    has one where the configuration says so.
     """
     reference, visible, is_filmed = (batch[name].cpu() for name in ("reference", "visible", "is_filmed"))
     source, target = (x.detach().float().cpu().numpy() for x in (batch["still"], points))
-    inputs = build_inputs(reference.float(), source, target, model.renderer.config, visible.float(), is_filmed)
+    portrait, layers = batch["reference"].float(), []
+    if model.renderer.layered:
+        pictures = ((reference.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        layers = [
+            window_layers([picture], points[None, _INNER], points[None, _CHIN], model.renderer.geometry)
+            for picture, points in zip(pictures, source, strict=True)
+        ]
+        lips = torch.from_numpy(np.stack([layer.lips for layer in layers])).permute(0, 3, 1, 2)
+        portrait = (lips.float() / 127.5 - 1).to(portrait.device)
+    inputs = build_inputs(
+        reference.float(), source, target, model.renderer.config, visible.float(), is_filmed, layers
+    )  # fmt: skip
     tokens = batch["tokens"][..., None].expand(-1, -1, 2)  # (B, P, 2)
     over_time = tokens[:, None].expand(-1, points.shape[1], -1, -1)
-    kept = ("target", "mouth", "reference", "noise", "level", "guessed")
+    kept = [name for name in ("target", "mouth", "reference", "noise", "level", "guessed", "centre", "sharp")
+            if name in batch]  # fmt: skip
     made = {name: getattr(inputs, name).to(points.device) for name in ("prior", "shown", "mask")}
     if model.config.joint.through_warp and points.requires_grad:
-        portrait = batch["reference"].float()
         made["prior"] = with_gradient(
             made["prior"], portrait, batch["still"][:, DRAWN], points[:, :, DRAWN], model.renderer.config
         )

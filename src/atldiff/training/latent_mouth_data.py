@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from atldiff.config import TalkRendererConfig
+from atldiff.data.windows import MIN_APART_FRAMES
 from atldiff.methods import difftalker_inputs, latent_inputs, lmdiff_inputs
 from atldiff.methods.latent_inputs import latent_size, latent_window
 from atldiff.training.draws import item_random
@@ -33,8 +34,8 @@ class LatentMouthSet:
         sharpen: float = 0.0,
     ) -> None:  # fmt: skip
         """clips: with the points `needed_points`. sharpen: of `MouthDraws`."""
-        self.draws = MouthDraws(clips, needed_points(config), frames=frames, sharpen=sharpen)
-        self.clips = self.draws.clips
+        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
+        self.draws = MouthDraws(self.clips, needed_points(config), frames=frames, sharpen=sharpen)
         self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atldiff.config import LATENT_SAMPLING
+from atldiff.config import sampling_presets
 from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
@@ -119,17 +119,18 @@ def paint(
 
     batches: of the renderer's set, as `on_device` returns them. base: name of the pictures that are the baseline.
     """
-    before, after, strips = 0.0, dict.fromkeys(LATENT_SAMPLING, 0.0), []
+    before, after, strips = 0.0, dict.fromkeys(sampling_presets(renderer.config), 0.0), []
     noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
     for batch in batches:
         prior, target, mouth = batch["prior"], batch["target"], batch["mouth"]
         before += float((mouth * (batch[base] - target).square()).sum())
         frames = {}
-        for name, sampling in LATENT_SAMPLING.items():
+        for name, sampling in sampling_presets(renderer.config).items():
             made, still = renderer.render_batch(batch, noise, sampling.steps)
             frames[name] = prior + made - still  # as the composite has it
             after[name] += float((mouth * (frames[name] - target).square()).sum())
-        told = batch["hint"][:, :3] * 2 - 1 if "hint" in batch else batch["shown"]  # the drawing of the landmarks
+        # The drawing of the landmarks, or what is seen of the target.
+        told = batch["hint"][:, :3] * 2 - 1 if "hint" in batch else batch["shown"][:, :3]
         strips.append(torch.cat([told, prior, *frames.values(), target], -1)[:, :, 1])
     pictures = {}
     if strips:

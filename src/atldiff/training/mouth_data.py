@@ -64,16 +64,19 @@ class MouthDraws:
     """
 
     def __init__(self, clips: list[ClipMouths], needed: np.ndarray, *, frames: int, sharpen: float = 0.0) -> None:
-        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.draw = Draw(mouth_weights(self.clips)) if self.clips else None
+        self.clips = clips
+        self.draw = Draw(mouth_weights(clips)) if clips else None
         self.frames, self.sharpen = frames, sharpen
         self.outer, self.inner, self.chin = (np.searchsorted(needed, i) for i in (LIPS_OUTER, LIPS_INNER, CHIN))
 
     def take(
         self, geometry: WindowGeometry, random: np.random.Generator, chosen: int | None = None,
-        within: range | None = None,
+        within: range | None = None, *, alone: bool = False,
     ) -> TakenMouths:  # fmt: skip
-        """Draw a clip, or take the one `chosen`, and pictures of it, the targets `within` a range of frames."""
+        """Draw a clip, or take the one `chosen`, and pictures of it, the targets `within` a range of frames.
+
+        alone: show the portrait and no further reference.
+        """
         assert self.draw is not None  # noqa: S101 - for the type checker: a set without clips is refused by the task
         chosen = self.draw(random) if chosen is None else chosen
         clip = self.clips[chosen]
@@ -83,7 +86,7 @@ class MouthDraws:
         portrait = (
             int(random.integers(len(clip))) if random.random() < ANY_POSE else pick_reference(clip, middle, random)
         )
-        more = pick_more(clip, middle, int(random.choice(len(MORE), p=MORE)), random)
+        more = pick_more(clip, middle, 0 if alone else int(random.choice(len(MORE), p=MORE)), random)
         wanted = np.arange(start, start + self.frames)
         frames = np.concatenate([[portrait], more, wanted]).astype(int)
         jitter, flip = random.integers(-JITTER_PX, JITTER_PX + 1, 2), bool(random.random() < 0.5)
@@ -125,8 +128,8 @@ class MouthSet:
         self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, sharpen: float = 0.0
     ) -> None:
         """clips: with the points `atl_inputs.NEEDED`. sharpen: of `MouthDraws`."""
-        self.draws = MouthDraws(clips, NEEDED, frames=frames, sharpen=sharpen)
-        self.clips = self.draws.clips
+        self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
+        self.draws = MouthDraws(self.clips, NEEDED, frames=frames, sharpen=sharpen)
         self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:

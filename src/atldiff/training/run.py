@@ -217,7 +217,9 @@ def _task(
     """Return the stage of a model's method."""
     landmarks = config.stage == "landmarks"
     if isinstance(model, LMDiffModel) and config.stage in ("joint", "sync"):
-        return (joint_task if config.stage == "joint" else sync_task)(model, manifest, config, write)
+        if config.stage == "sync":
+            return sync_task(model, manifest, config, write)
+        return joint_task(model, manifest, config, write, network)
     match model:
         case ATLModel():
             if not landmarks and model.config.renderer.layered:
