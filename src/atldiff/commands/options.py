@@ -109,8 +109,8 @@ class RenderOptions:
     """How frames are made."""
 
     preset: Preset = "balanced"
-    """Speed against quality. atl-diff: the mouth painted in every other frame, in every one, or in two steps; the other
-    methods: 1, 2 or 8 steps."""
+    """Speed against quality: the mouth painted in every other frame, in every one, or in two steps; weights without
+    layers, atl-diff-paper's among them: 1, 2 and more steps."""
     steps: Annotated[int | None, optional("N")] = None
     """Network evaluations a frame, instead of the preset's. 1 to 64."""
     lent_teeth: bool = True
