@@ -210,8 +210,9 @@ def test_it_needs_a_trained_codec_and_a_prepared_window(method: str, prepared: M
     with pytest.raises(CheckpointError, match="a codec that was never trained"):
         train_stage(config, prepared.folder, tmp_path / "run", workers=0)
     model = coded(method)
-    model.config = replace(model.config, renderer=replace(model.config.renderer, origin=(10, 44)))
-    wide = replace(config, model=model.config)
+    changed = replace(model.config, renderer=replace(model.config.renderer, origin=(10, 44)))
+    model.config = changed  # pyright: ignore[reportAttributeAccessIssue]
+    wide = replace(config, model=changed)
     checkpoint.save_model(model, tmp_path / "start", half=False)
     with pytest.raises(DataError, match="config renderer: a window of .*which is what `atldiff prepare` keeps"):
         train_stage(wide, prepared.folder, tmp_path / "run", start=tmp_path / "start", workers=0)

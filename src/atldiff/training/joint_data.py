@@ -20,6 +20,8 @@ from atldiff.training.renderer_data import draw_place
 from atldiff.video.window import WindowGeometry, apply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from atldiff.config import TalkRendererConfig
     from atldiff.data.posed import PosedClip
     from atldiff.data.speech import ClipSpeech
@@ -47,7 +49,7 @@ class JointSet:
     def __init__(
         self,
         speech: list[ClipSpeech],
-        windows: list[ClipWindows] | list[ClipMouths],
+        windows: Sequence[ClipWindows | ClipMouths],
         posed: list[PosedClip],
         completion: CompletionSet | SeenStatesSet,
         config: TalkRendererConfig,
