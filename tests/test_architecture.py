@@ -57,7 +57,7 @@ MAY_IMPORT = {
 }
 """The rooms a room may import besides itself and `atldiff` for its version."""
 
-HEAVY = ("torch", "cv2", "av", "mediapipe", "scipy", "numpy", "PIL")
+HEAVY = ("torch", "cv2", "av", "onnxruntime", "scipy", "numpy", "PIL")
 
 
 def room_of(path: Path, source: Path) -> str:
@@ -163,7 +163,7 @@ def test_import_is_light() -> None:
 
 def test_help_is_light() -> None:
     run = "import runpy; sys.argv = ['atldiff', '--help']; runpy.run_module('atldiff', run_name='__main__')"
-    assert heavy_after(run) & {"torch", "cv2", "av", "mediapipe", "scipy"} == set()
+    assert heavy_after(run) & {"torch", "cv2", "av", "onnxruntime", "scipy"} == set()
 
 
 def test_every_public_name_resolves() -> None:

@@ -209,7 +209,7 @@ def test_an_audio_track_of_nothing(head: type[FakeHead], folder: Path, capsys: p
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS)])
 def test_help_is_light(args: list[str]) -> None:
-    heavy = {"torch", "cv2", "av", "mediapipe", "scipy", "PIL"} | (
+    heavy = {"torch", "cv2", "av", "onnxruntime", "scipy", "PIL"} | (
         {"numpy", "tyro", "rich"} if len(args) == 1 else set()
     )
     code = (

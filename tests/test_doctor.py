@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from atldiff import doctor, packages
+from atldiff.landmarks import networks
 
 
 def weights_folder(folder: Path) -> Path:
@@ -138,19 +139,44 @@ def test_missing_libgl_names_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     found = checks(doctor._packages())
-    assert "apt-get install libgl1" in (found["opencv-contrib-python"].problem or "")
+    assert "apt-get install libgl1" in (found["opencv-python-headless"].problem or "")
     assert found["numpy"].problem is None
 
 
-def test_second_opencv_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_only(monkeypatch: pytest.MonkeyPatch, *distributions: str) -> None:
     def version(name: str) -> str:
-        if name == "opencv-python-headless":
+        if name in distributions:
             return "4.11"
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
+
+
+def test_second_opencv_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_only(monkeypatch, "opencv-python-headless", "opencv-contrib-python")
     (check,) = doctor._opencv_twins()
-    assert "uninstall -y opencv-python-headless" in (check.problem or "")
+    assert "uninstall -y opencv-contrib-python and" in (check.problem or "")
+    assert (check.problem or "").endswith("opencv-python-headless")
+
+
+def test_any_one_opencv_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_only(monkeypatch, "opencv-python")
+    assert list(doctor._opencv_twins()) == []
+    assert packages.lacking("opencv-python-headless") is None
+    pretend_only(monkeypatch)
+    assert "pip install 'opencv-python-headless'" in (packages.lacking("opencv-python-headless") or "")
+
+
+def test_a_network_that_is_cut_off_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in networks.NAMES:
+        (tmp_path / f"{name}.onnx").write_bytes((networks.FOLDER / f"{name}.onnx").read_bytes()[:-5000])
+    monkeypatch.setattr(networks, "FOLDER", tmp_path)
+    networks.network.cache_clear()
+    (check,) = doctor._detection()
+    networks.network.cache_clear()
+    assert check.value == "failed"
+    assert (check.problem or "").startswith("face detector: near.onnx cannot be opened (")
+    assert "\n" not in (check.problem or "")
 
 
 def test_whole_weights_pass(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ from PIL import Image
 
 from atldiff import cli
 
-pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
-
 SIDE = 160
 FACE_PX = 92
 """Width of the face in a square of 160 px cut from the portrait, within a few pixels."""

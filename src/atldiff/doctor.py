@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json as json_module
 import os
 import platform
@@ -17,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import atldiff
-from atldiff.packages import OPTIONAL, REQUIRED, broken, installed, lacking
+from atldiff.errors import AtlDiffError
+from atldiff.packages import OPTIONAL, REQUIRED, broken, installed, lacking, present
 
 REFERENCE_GFLOPS = 2800.0
 """Speed of the same convolution, in bf16, on 2 quiet cores of a Xeon with AMX: fast for a CPU."""
@@ -72,8 +72,8 @@ class Report:
 def _machine() -> Iterator[Check]:
     version = platform.python_version()
     problem = None
-    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        problem = f"Python: got {version}, expected 3.10 to 3.13: make the environment anew with one of these"
+    if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+        problem = f"Python: got {version}, expected 3.10 to 3.14: make the environment anew with one of these"
     yield Check("machine", "Python", f"{version} ({sys.executable})", problem)
     yield Check("machine", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -87,7 +87,7 @@ def _machine() -> Iterator[Check]:
 
 def _packages() -> Iterator[Check]:
     for distribution in REQUIRED:
-        version, problem = installed(distribution), lacking(distribution)
+        version, problem = present(distribution), lacking(distribution)
         if version is not None:
             problem = problem or broken(distribution)
         yield Check("packages", distribution, version or "missing", problem)
@@ -98,16 +98,17 @@ def _packages() -> Iterator[Check]:
 
 
 def _opencv_twins() -> Iterator[Check]:
-    """Report other distributions that write into OpenCV's folder."""
-    for twin in ("opencv-python", "opencv-python-headless", "opencv-contrib-python-headless"):
-        version = installed(twin)
-        if version is None:
-            continue
+    """Report distributions that write into OpenCV's folder, where there are several of them."""
+    wanted = "opencv-python-headless"
+    there = {name: version for name in (wanted, *REQUIRED[wanted].twins) if (version := installed(name))}
+    if len(there) < 2:
+        return
+    for twin in there.keys() - {wanted}:
         problem = (
-            f"{twin}: shares its cv2 folder with opencv-contrib-python: run {sys.executable} -m pip uninstall -y "
-            f"{twin} and then {sys.executable} -m pip install --force-reinstall --no-deps opencv-contrib-python"
+            f"{twin}: shares its cv2 folder with {next(name for name in there if name != twin)}: run {sys.executable} "
+            f"-m pip uninstall -y {twin} and then {sys.executable} -m pip install --force-reinstall --no-deps {wanted}"
         )
-        yield Check("packages", twin, version, problem)
+        yield Check("packages", twin, there[twin], problem)
 
 
 def _torch() -> Iterator[Check]:
@@ -150,20 +151,15 @@ def _detection() -> Iterator[Check]:
     if path is None:
         yield Check("face detection", "demo portrait", "missing", "demo portrait: not found: reinstall atldiff")
         return
+    from atldiff.landmarks.networks import NAMES, network
+
     try:
-        import mediapipe
-    except Exception:  # reported under packages
+        for name in NAMES:
+            network(name)
+    except AtlDiffError as error:
+        yield Check("face detection", "networks", "failed", str(error))
         return
-    models = sorted(Path(mediapipe.__file__).parent.glob("modules/face_*/*.tflite"))
-    problem = None
-    if not models:
-        problem = (
-            f"mediapipe {mediapipe.__version__}: its models are not in the wheel: "
-            f"run {sys.executable} -m pip install 'mediapipe>=0.10.14,<0.10.15'"
-        )
-    yield Check("face detection", "models", f"{len(models)} files; Apache licence 2.0", problem)
-    if problem:
-        return
+    yield Check("face detection", "networks", f"{len(NAMES)} files; Apache licence 2.0")
     try:
         import numpy as np
         from PIL import Image
@@ -180,8 +176,8 @@ def _detection() -> Iterator[Check]:
             "face detection",
             "demo portrait",
             "failed",
-            f"face detection: failed on the demo portrait ({cause}): reinstall mediapipe with "
-            f"{sys.executable} -m pip install --force-reinstall 'mediapipe>=0.10.14,<0.10.15'",
+            f"face detection: failed on the demo portrait ({cause}): run {sys.executable} -m pip install "
+            "--force-reinstall onnxruntime, or reinstall atldiff",
         )
     else:
         seconds = time.perf_counter() - started
@@ -193,7 +189,7 @@ def _main_job() -> Iterator[Check]:
     from atldiff.files import demo_portrait
 
     path = demo_portrait()
-    if path is None or importlib.util.find_spec("mediapipe") is None:  # reported above
+    if path is None:  # reported above
         return
     started = time.perf_counter()
     try:

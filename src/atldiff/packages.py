@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 
 class Package(NamedTuple):
-    """The module that a distribution provides, and its oldest release that will do."""
+    """The module that a distribution provides, its oldest release that will do, and others that provide the same."""
 
     module: str
     oldest: str
+    twins: tuple[str, ...] = ()
 
 
 REQUIRED = {
@@ -24,15 +25,17 @@ REQUIRED = {
     "pillow": Package("PIL", "11.3"),
     "pillow-heif": Package("pillow_heif", "1.6"),
     "av": Package("av", "17.1"),
-    "mediapipe": Package("mediapipe", "0.10.14"),
-    "opencv-contrib-python": Package("cv2", "4.10.0.84"),
+    "onnxruntime": Package("onnxruntime", "1.20"),
+    "opencv-python-headless": Package(
+        "cv2", "4.10.0.84", ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
+    ),
     "tyro": Package("tyro", "1.0"),
     "rich": Package("rich", "13"),
     "huggingface_hub": Package("huggingface_hub", "0.23.2"),
 }
 """Required distributions; the releases are the lower bounds of pyproject.toml."""
 
-OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "onnxruntime": "export", "openvino": "export"}
+OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "openvino": "export"}
 """Optional distributions and the extra that brings them."""
 
 
@@ -44,12 +47,16 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+def present(distribution: str) -> str | None:
+    """Return the release of a required distribution that is installed, or of one that stands in for it, or None."""
+    names = (distribution, *REQUIRED[distribution].twins)
+    return next((version for name in names if (version := installed(name))), None)
+
+
 def lacking(distribution: str) -> str | None:
     """Return in one line that a required distribution is missing or too old, and the command that mends it."""
-    version, oldest = installed(distribution), REQUIRED[distribution].oldest
+    version, oldest = present(distribution), REQUIRED[distribution].oldest
     if version is None:
-        if distribution == "mediapipe" and sys.version_info >= (3, 13):
-            return "mediapipe: no Face Mesh for Python 3.13: use Python 3.10 to 3.12 to find faces"
         advice = f"run {sys.executable} -m pip install {distribution!r} or reinstall atldiff"
         return f"{distribution}: not installed: {advice}"
     if _numbers(version) < _numbers(oldest):
@@ -76,7 +83,7 @@ def blame(error: Exception) -> str | None:
     """Return in one line the missing, too old or broken package that an error came from, or None."""
     lines = {name: line for name in REQUIRED if (line := lacking(name))}
     if not isinstance(error, ImportError):
-        return next((line for name, line in lines.items() if installed(name)), None)
+        return next((line for name, line in lines.items() if present(name)), None)
     module = (error.name or "").partition(".")[0]
     for name, line in lines.items():
         if REQUIRED[name].module == module:

@@ -536,7 +536,6 @@ Folders = tuple[Path, Path, Manifest]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Folders:
     """Five raw files, one of them usable, the prepared folder and its manifest."""
-    pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("out")
     (raw / "people").mkdir()
     (raw / "text.mp4").write_text("I am no video.\n")

@@ -31,7 +31,6 @@ CLIPS = 12
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     """Videos of one face that shifts, enough of them to be in the middle of."""
-    pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
     folder = tmp_path_factory.mktemp("raw")
     picture = np.array(Image.open(examples / "portrait.jpg"))
     with av.open(str(folder / "clip0.mp4"), "w") as container:

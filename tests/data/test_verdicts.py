@@ -34,7 +34,6 @@ from atldiff.timebase import SAMPLES_PER_FRAME
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
 
 FRAMES = 18
 USABLE = {"people/good.mp4", "silent.mp4", "roaring.mp4", "faint.mp4"}

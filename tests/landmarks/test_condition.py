@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("mediapipe", reason="no MediaPipe for this Python")
-
-from atldiff.landmarks.condition import conditions, eyes_are_closed  # noqa: E402
-from atldiff.landmarks.detect import detect  # noqa: E402
-from atldiff.landmarks.lips import lips_are_covered  # noqa: E402
-from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT  # noqa: E402
+from atldiff.landmarks.condition import conditions, eyes_are_closed
+from atldiff.landmarks.detect import detect
+from atldiff.landmarks.lips import lips_are_covered
+from atldiff.landmarks.topology import LID_PAIRS_LEFT, LID_PAIRS_RIGHT
 
 LOWER_FACE = np.array([197, 100, 123, 132, 172, 150, 148, 152, 377, 379, 397, 361, 352, 329])
 CLOTHS = {"white": (228, 230, 232), "blue": (120, 165, 205), "black": (30, 30, 34), "beige": (205, 170, 145)}
