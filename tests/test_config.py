@@ -532,10 +532,10 @@ class TestPresets:
                 assert config.model == (replace(model, generator=CompletionConfig()) if "-mel" in name else model)
             if name.startswith("lmdiff"):
                 renders = name in ("lmdiff", "lmdiff-window")
-                stage = "renderer" if renders else name.removeprefix("lmdiff-").removesuffix("-mel")
+                stage = "renderer" if renders else name.removesuffix("-mel").rpartition("-")[2]
                 assert config.stage == stage
                 joint = JointConfig(sync=SyncConfig()) if name == "lmdiff-sync" else JointConfig()
-                model = LMDIFF_PRESETS["window" if name in ("lmdiff-sync", "lmdiff-window") else "compact"]
+                model = LMDIFF_PRESETS["window" if name == "lmdiff-sync" or "window" in name else "compact"]
                 model = replace(model, generator=CompletionConfig()) if "-mel" in name else model
                 assert config.model == replace(model, joint=joint)
         assert TRAIN_PRESETS["debug"].steps < 10

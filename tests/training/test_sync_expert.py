@@ -151,9 +151,9 @@ class TestConfiguration:
             assert isinstance(model, LMDiffConfig)
             return model.joint
 
-        assert read("lmdiff-joint", 5, {"sync_weight": 0.1}) == JointConfig(sync_weight=0.1)
+        assert read("lmdiff-window-joint", 5, {"sync_weight": 0.1}) == JointConfig(sync_weight=0.1)
         assert read("lmdiff-sync", 25, {"sync": {"side": 40}}) == JointConfig(sync=SyncConfig(side=40))
-        assert read("lmdiff-joint", 5, {"sync": {"side": 40}}) == JointConfig(sync=SyncConfig(side=40))
+        assert read("lmdiff-window-joint", 5, {"sync": {"side": 40}}) == JointConfig(sync=SyncConfig(side=40))
         with pytest.raises(ValueError, match="stage: got 'sync', expected a model of lmdiff with joint.sync"):
             read("lmdiff-sync", 25, {"sync": None})
 

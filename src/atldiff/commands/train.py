@@ -42,10 +42,10 @@ class Train:
     """Of atl-diff landmarks, the renderer mouth and then mouth-adversarial, mouth-small (half the scale, for footage
     with small mouths), renderer (the same, one layer); of atl-diff-paper paper-landmarks and paper-renderer; of
     difftalker difftalker-codec, difftalker-landmarks, and the renderers difftalker and difftalker-sd; of lmdiff, over a
-    codec of difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; landmarks-mel,
-    difftalker-landmarks-mel and lmdiff-landmarks-mel hear log-mel columns alone; of all methods the motion of head,
-    brows and blinks; debug; or a JSON file such as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff", "model":
-    {"preset": "paper"}}, or, over weights of lmdiff-sync, {"preset": "lmdiff-joint", "frames": 5, "model": {"joint":
+    codec of difftalker's, lmdiff-landmarks, the renderer lmdiff, lmdiff-sync, and lmdiff-joint; names with -window are
+    of one layer, those with -mel hear log-mel columns alone; of all methods the motion of head, brows and blinks;
+    debug; or a JSON file such as {"preset": "renderer", "steps": 100}, {"preset": "lmdiff-window", "model": {"preset":
+    "paper"}}, or, over weights of lmdiff-sync, {"preset": "lmdiff-window-joint", "frames": 5, "model": {"joint":
     {"sync_weight": 0.1}}}."""
     data: Annotated[Path, tyro.conf.arg(metavar="PREPARED")]
     """Folder made by `atldiff prepare`, or the word synthetic for a small made-up data set."""
