@@ -104,6 +104,8 @@ WRONG: list[tuple[type, dict, str]] = [
     (SampleConfig, {"every": 5}, "every"),
     (TrainConfig, {"perceptual_weight": -1.0}, "perceptual_weight"),
     (TrainConfig, {"sharpen": -0.1}, "sharpen"),
+    (TrainConfig, {"tint": 0.6}, "tint"),
+    (RendererConfig, {"keep_seen": 1.1}, "keep_seen"),
     (TrainConfig, {"sharpen": 1.0}, "sharpen"),
     (TrainConfig, {"model": TRAIN_PRESETS["mouth"].model, "sharpen": 4.1}, "sharpen"),
     (TrainConfig, {"adversarial_weight": -1.0}, "adversarial_weight"),

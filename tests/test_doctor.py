@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from atldiff import doctor, packages
 from atldiff.landmarks import networks
+from atldiff.config import BUNDLED
 
 
 def weights_folder(folder: Path) -> Path:
@@ -217,7 +218,7 @@ def test_what_all_methods_share_is_looked_at(tmp_path: Path) -> None:
     whole = list(doctor._parts())
     assert [check.name for check in whole] == ["motion", "voice", "whisper", "lent teeth"]
     assert not any(check.problem for check in whole)
-    assert [check.name for check in doctor._weights()] == ["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
+    assert [check.name for check in doctor._weights()] == list(BUNDLED)
     missing = list(doctor._parts(tmp_path))
     assert [check.value for check in missing] == ["broken"] * 4
     assert missing[0].problem == "weights motion: motion.safetensors is missing: reinstall atldiff or clone it again"

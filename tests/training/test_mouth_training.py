@@ -287,3 +287,27 @@ def test_the_command_asks_for_the_network(prepared: Manifest, tmp_path: Path) ->
 
     with pytest.raises(ValueError, match="lpips: mouth compares .*expected --lpips FILE"):
         train.run(["mouth", "--data", str(prepared.folder), "-o", str(tmp_path / "run")])
+
+
+def test_what_was_seen_is_left_as_it_is(prepared: Manifest) -> None:
+    """With `keep_seen` the mask is the same but where teeth were seen, and there less by that share."""
+    clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
+    free, held = (
+        MouthSet(clips, replace(LAYERED, keep_seen=share), frames=2, seed=3).batch(0, range(8)) for share in (0.0, 1.0)
+    )
+    assert torch.equal(free["prior"], held["prior"])
+    seen = free["conditions"][:, 16:17].float()
+    lost = (free["mask"] - held["mask"]).float()
+    assert lost.min() >= 0
+    assert lost.amax() > 0.5
+    assert (lost[seen == 0] == 0).all()
+    assert torch.allclose(free["mouth"].float(), held["mouth"].float())
+
+
+def test_a_tint_changes_channels_alike_in_all_pictures(prepared: Manifest) -> None:
+    clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
+    plain, tinted = (MouthSet(clips, LAYERED, frames=2, seed=3, tint=tint).batch(0, range(8)) for tint in (0.0, 0.3))
+    ratios = [batch["target"].float().add(1).mean((2, 3, 4)) for batch in (plain, tinted)]  # (8, 3)
+    change = ratios[1] / ratios[0]
+    assert (change.amax(1) / change.amin(1)).max() > 1.15
+    assert torch.equal(plain["mask"], tinted["mask"])

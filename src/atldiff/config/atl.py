@@ -67,6 +67,8 @@ class RendererConfig:
     """Pixels of a template pixel: the outer eye corners are 72 times that apart. 0.25 to 4."""
     layered: bool = False
     """Whether the warped portrait has the person's teeth behind its lips (`video.cavity`) instead of between them."""
+    keep_seen: float = 0.0
+    """Layered: share of what was seen behind the lips, own or lent teeth, that is left as it is. 0 to 1."""
     head: Literal["shuffle", "resize"] = "shuffle"
     """How features become pixels: rearranged, whose grid an adversary brings out, or enlarged and convolved."""
     stem: int = 4
@@ -90,6 +92,7 @@ class RendererConfig:
             check((name == "height" and not length) or (16 <= length <= 512 and length % step == 0), name, length,
                   f"a multiple of {step} in 16 to 512")  # fmt: skip
         check(0.25 <= self.scale <= 4, "scale", self.scale, "0.25 to 4")
+        check(0 <= self.keep_seen <= 1, "keep_seen", self.keep_seen, "0 to 1")
         check_choice("head", self.head, ("shuffle", "resize"))
         check(len(self.origin) == 2, "origin", self.origin, "two numbers")
         check(1 <= levels <= 5 and all(w % 16 == 0 and w > 0 for w in self.widths), "widths", self.widths,

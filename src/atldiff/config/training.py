@@ -58,6 +58,9 @@ class TrainConfig:
     sharpen: float = 0.0
     """Layered renderer: largest share of fine detail added to a clip's pictures, to all alike, for footage that is
     softer than the portraits to come. 0 to 4."""
+    tint: float = 0.06
+    """Layered renderer: largest change of the gain of a colour channel, alike for an item's pictures. Footage of one
+    studio needs more of it. 0 to 0.5."""
     bfloat16: bool = True
     """Renderer: compute in bfloat16 with float32 master weights; the generator is small and stays in float32."""
     save_every: int = 500
@@ -109,6 +112,7 @@ class TrainConfig:
             check(
                 not weight or layered, name, weight, f"0 but for the stage {' or '.join(stages)} of a layered renderer"
             )
+        check(0 <= self.tint <= 0.5, "tint", self.tint, "0 to 0.5")
         check(self.sharpen <= 4, "sharpen", self.sharpen, "0 to 4")
         check(self.save_every >= 1, "save_every", self.save_every, "at least 1")
         check(self.probe_every >= 1, "probe_every", self.probe_every, "at least 1")
@@ -137,7 +141,7 @@ MOUTH = ATLConfig(
 
 SMALL_MOUTH = ATLConfig(
     renderer=RendererConfig(
-        side=72, height=56, origin=(28, 41), layered=True, head="resize", mask_reach_px=6.0, stem=2,
+        side=72, height=56, origin=(28, 41), layered=True, keep_seen=0.85, head="resize", mask_reach_px=6.0, stem=2,
         widths=(48, 96, 128),
     ),
 )  # fmt: skip
@@ -178,6 +182,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         frames=3,
         perceptual_weight=8.0,  # of footage that counts as half sharp at best
         sharpen=1.2,
+        tint=0.2,
         warmup_steps=50,
         ema=0.99,
         save_every=100,

@@ -111,6 +111,8 @@ def build_inputs(
     if config.layered:
         given = layered_prior(layers, moved, still, flat[:, _INNER], flat[:, _CHIN], geometry)
         prior, field, behind = given.prior, given.field, [given.behind]
+        if config.keep_seen:
+            mask = mask * (1 - np.float32(config.keep_seen) * given.seen.numpy())
     else:
         prior, field = warp_windows(repeated, moved, still)
 

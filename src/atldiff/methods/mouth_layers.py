@@ -33,12 +33,13 @@ class LayeredPrior:
 
     prior: (N, 3, H, W) in [-1, 1], the warped lips over what is behind them. field: (N, 2, H, W) the lips' displacement
     in window pixels, backward. behind: (N, 4, H, W), what is behind the lips, in [-1, 1], and where a picture has shown
-    it, in [0, 1].
+    it, in [0, 1]. seen: (N, H, W), how much of that the lips leave to be seen, in [0, 1].
     """
 
     prior: torch.Tensor
     field: torch.Tensor
     behind: torch.Tensor
+    seen: torch.Tensor
 
 
 def to_template(geometry: WindowGeometry) -> np.ndarray:
@@ -89,7 +90,7 @@ def layered_prior(
     ]  # (H, W, 5) each
     told = torch.from_numpy(np.stack(told)).permute(0, 3, 1, 2)
     picture, seen, weight = told[:, :3] / 127.5 - 1, told[:, 3:4], told[:, 4:]
-    return LayeredPrior(lips + weight * (picture - lips), field, torch.cat([picture, seen], 1))
+    return LayeredPrior(lips + weight * (picture - lips), field, torch.cat([picture, seen], 1), (weight * seen)[:, 0])
 
 
 def held_corners(geometry: WindowGeometry) -> tuple[np.ndarray, np.ndarray]:

@@ -31,11 +31,11 @@ class LatentMouthSet:
 
     def __init__(
         self, clips: list[ClipMouths], config: LatentRendererConfig | TalkRendererConfig, *, frames: int, seed: int,
-        sharpen: float = 0.0,
+        **changes: float,
     ) -> None:  # fmt: skip
-        """clips: with the points `needed_points`. sharpen: of `MouthDraws`."""
+        """clips: with the points `needed_points`. changes: `sharpen` and `tint` of `MouthDraws`."""
         self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.draws = MouthDraws(self.clips, needed_points(config), frames=frames, sharpen=sharpen)
+        self.draws = MouthDraws(self.clips, needed_points(config), frames=frames, **changes)
         self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:

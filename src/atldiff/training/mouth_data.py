@@ -29,7 +29,7 @@ ANY_POSE = 0.1
 """Share of portraits taken from anywhere in the clip: a head that turns moves teeth against the skull's outline."""
 START_SHARE = 0.8
 """Share of training times at t = 1, where every sampler starts and a one-step sampler ends."""
-GAIN, LIGHT, OFFSET = 0.06, 0.15, 0.05
+TINT, LIGHT, OFFSET = 0.06, 0.15, 0.05
 """Largest change of colour, of a channel and of all, and of level: beyond that no camera goes."""
 
 FINE_PX = 1.0
@@ -60,13 +60,15 @@ class MouthDraws:
     """Clips of mouths and how often each is drawn.
 
     needed: (K,) the dense points that they were loaded with. sharpen: largest share of fine detail that is added to all
-    pictures of an item.
+    pictures of an item, tint: largest change of a channel's gain.
     """
 
-    def __init__(self, clips: list[ClipMouths], needed: np.ndarray, *, frames: int, sharpen: float = 0.0) -> None:
+    def __init__(
+        self, clips: list[ClipMouths], needed: np.ndarray, *, frames: int, sharpen: float = 0.0, tint: float = TINT
+    ) -> None:
         self.clips = clips
         self.draw = Draw(mouth_weights(clips)) if clips else None
-        self.frames, self.sharpen = frames, sharpen
+        self.frames, self.sharpen, self.tint = frames, sharpen, tint
         self.outer, self.inner, self.chin = (np.searchsorted(needed, i) for i in (LIPS_OUTER, LIPS_INNER, CHIN))
 
     def take(
@@ -91,7 +93,7 @@ class MouthDraws:
         frames = np.concatenate([[portrait], more, wanted]).astype(int)
         jitter, flip = random.integers(-JITTER_PX, JITTER_PX + 1, 2), bool(random.random() < 0.5)
         images, points = cut(clip, frames, geometry, jitter, flip=flip)
-        images = _recoloured(images, random)
+        images = _recoloured(images, random, self.tint)
         if self.sharpen:
             images = _sharpened(images, float(random.uniform(0, self.sharpen)))
         shown = 1 + len(more)
@@ -125,11 +127,11 @@ class MouthSet:
     """Deterministic batches: an item is a function of (seed, step, index), so a resumed run sees the same data."""
 
     def __init__(
-        self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, sharpen: float = 0.0
+        self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, **changes: float
     ) -> None:
-        """clips: with the points `atl_inputs.NEEDED`. sharpen: of `MouthDraws`."""
+        """clips: with the points `atl_inputs.NEEDED`. changes: `sharpen` and `tint` of `MouthDraws`."""
         self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.draws = MouthDraws(self.clips, NEEDED, frames=frames, sharpen=sharpen)
+        self.draws = MouthDraws(self.clips, NEEDED, frames=frames, **changes)
         self.config, self.frames, self.seed = config, frames, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
@@ -177,9 +179,9 @@ def _sharpened(images: np.ndarray, share: float) -> np.ndarray:
     )
 
 
-def _recoloured(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _recoloured(images: np.ndarray, random: np.random.Generator, tint: float) -> np.ndarray:
     """Return pictures (F, H, W, 3) uint8 in another light, the same for all."""
-    gain = random.uniform(1 - GAIN, 1 + GAIN, 3) * random.uniform(1 - LIGHT, 1 + LIGHT)
+    gain = random.uniform(1 - tint, 1 + tint, 3) * random.uniform(1 - LIGHT, 1 + LIGHT)
     offset = 255 * random.uniform(-OFFSET, OFFSET)
     levels = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255).round().astype(np.uint8)  # (256, 3)
     return np.stack([levels[images[..., channel], channel] for channel in range(3)], -1)

@@ -159,14 +159,14 @@ def mouth_task(
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
-        sharpen = config.sharpen if split is Split.TRAIN else 0.0
+        changes = {"sharpen": config.sharpen, "tint": config.tint} if split is Split.TRAIN else {}
         if isinstance(renderer, Renderer):
             clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
-            sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
+            sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, **changes)
         else:
             needed = needed_points(renderer.config)
             clips = [load_mouths(manifest, entry, needed, scale) for entry in manifest.usable(split)]
-            sets[split] = LatentMouthSet(clips, renderer.config, frames=frames, seed=seed, sharpen=sharpen)
+            sets[split] = LatentMouthSet(clips, renderer.config, frames=frames, seed=seed, **changes)
     if not sets[Split.TRAIN].clips:
         raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
     steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
