@@ -106,6 +106,7 @@ WRONG: list[tuple[type, dict, str]] = [
     (TrainConfig, {"sharpen": -0.1}, "sharpen"),
     (TrainConfig, {"tint": 0.6}, "tint"),
     (RendererConfig, {"keep_seen": 1.1}, "keep_seen"),
+    (RendererConfig, {"chroma": 1.1}, "chroma"),
     (TrainConfig, {"sharpen": 1.0}, "sharpen"),
     (TrainConfig, {"model": TRAIN_PRESETS["mouth"].model, "sharpen": 4.1}, "sharpen"),
     (TrainConfig, {"adversarial_weight": -1.0}, "adversarial_weight"),

@@ -311,3 +311,20 @@ def test_a_tint_changes_channels_alike_in_all_pictures(prepared: Manifest) -> No
     change = ratios[1] / ratios[0]
     assert (change.amax(1) / change.amin(1)).max() > 1.15
     assert torch.equal(plain["mask"], tinted["mask"])
+
+
+def test_a_change_without_chroma_is_of_brightness_alone() -> None:
+    torch.manual_seed(0)
+    model = random_renderer()
+    prior, mask = torch.rand(1, 3, 2, 80, 96), torch.rand(1, 1, 2, 80, 96)
+    conditions, t = torch.rand(1, 17, 2, 80, 96), torch.ones(1)
+    made = {}
+    with torch.no_grad():
+        for chroma in (0.0, 0.5, 1.0):
+            model.renderer.config = replace(LAYERED, chroma=chroma)
+            made[chroma] = model.renderer.denoise(prior, t, prior, conditions, mask) - prior
+    assert made[1.0].std(1).max() > 0.01
+    assert made[0.0].std(1).max() < 1e-5
+    for change in made.values():
+        assert torch.allclose(change.mean(1), made[1.0].mean(1), atol=1e-5)
+    assert torch.allclose(made[0.5], (made[0.0] + made[1.0]) / 2, atol=1e-5)

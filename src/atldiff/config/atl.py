@@ -71,6 +71,9 @@ class RendererConfig:
     """Layered: share of what was seen behind the lips, own or lent teeth, that is left as it is. 0 to 1."""
     head: Literal["shuffle", "resize"] = "shuffle"
     """How features become pixels: rearranged, whose grid an adversary brings out, or enlarged and convolved."""
+    chroma: float = 1.0
+    """Share of its colour that a change keeps beside its brightness: less where footage has other light than portraits.
+    0 to 1."""
     stem: int = 4
     """Space-to-depth factor in front of the network. 1, 2, 4 or 8."""
     widths: tuple[int, ...] = (64, 128, 192)
@@ -92,6 +95,7 @@ class RendererConfig:
             check((name == "height" and not length) or (16 <= length <= 512 and length % step == 0), name, length,
                   f"a multiple of {step} in 16 to 512")  # fmt: skip
         check(0.25 <= self.scale <= 4, "scale", self.scale, "0.25 to 4")
+        check(0 <= self.chroma <= 1, "chroma", self.chroma, "0 to 1")
         check(0 <= self.keep_seen <= 1, "keep_seen", self.keep_seen, "0 to 1")
         check_choice("head", self.head, ("shuffle", "resize"))
         check(len(self.origin) == 2, "origin", self.origin, "two numbers")

@@ -141,8 +141,8 @@ MOUTH = ATLConfig(
 
 SMALL_MOUTH = ATLConfig(
     renderer=RendererConfig(
-        side=72, height=56, origin=(28, 41), layered=True, keep_seen=0.85, head="resize", mask_reach_px=6.0, stem=2,
-        widths=(48, 96, 128),
+        side=72, height=56, origin=(28, 41), layered=True, keep_seen=0.85, head="resize", chroma=0.6, mask_reach_px=6.0,
+        stem=2, widths=(48, 96, 128),
     ),
 )  # fmt: skip
 """The same at half that scale, for footage whose mouths are no wider than 45 px, and half as large."""

@@ -91,7 +91,11 @@ class Renderer(nn.Module):
         dtype = self.unet.dtype
         embedding = time_embedding(t, self.unet.embedding_width).to(dtype)
         residual = self.unet(torch.cat([x, conditions], dim=1).to(dtype), embedding)
-        return prior + mask * residual.float()
+        residual = residual.float()
+        if self.config.chroma < 1:
+            grey = residual.mean(dim=1, keepdim=True)
+            residual = grey + self.config.chroma * (residual - grey)
+        return prior + mask * residual
 
     def initial_noise(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the start of denoising (B, 3, T, S, S): the prior with landmark-guided noise."""
