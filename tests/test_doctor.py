@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from atldiff import doctor, packages
-from atldiff.landmarks import networks
 from atldiff.config import BUNDLED
+from atldiff.landmarks import networks
 
 
 def weights_folder(folder: Path) -> Path:

@@ -84,7 +84,7 @@ class ModelOptions:
     """What computes, and on what."""
 
     method: Bundled = "atl-diff"
-    """Bundled weights to use."""
+    """Bundled weights to use; those of atl-diff-open may be used commercially, with attribution."""
     weights: Annotated[str | None, optional("FOLDER|HUB_ID")] = None
     """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""
     generator: Annotated[str | None, optional("FOLDER|NAME|HUB_ID")] = None

@@ -32,8 +32,8 @@ FORMAT_VERSION = 1
 
 Method = Literal["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
 METHODS: tuple[Method, ...] = get_args(Method)
-Bundled = Literal["atl-diff", "atl-diff-paper", "difftalker", "lmdiff"]
-"""The weights that the package brings."""
+Bundled = Literal["atl-diff", "atl-diff-open", "atl-diff-paper", "difftalker", "lmdiff"]
+"""The weights that the package brings: one set a method, and of atl-diff one trained on open footage alone."""
 BUNDLED: tuple[Bundled, ...] = get_args(Bundled)
 MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig"
 RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig | TalkRendererConfig"
