@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tflite  # pyright: ignore[reportMissingImports]
+import tflite as generated  # pyright: ignore[reportMissingImports]
+
+tflite: Any = generated
+"""Its types say that nearly everything may be None, which no file that we read has."""
 
 _TYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32}
 
