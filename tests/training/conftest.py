@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from atldiff.backbones.alexnet import LpipsAlexNet
 from atldiff.data.speech import fit_basis
 
 if TYPE_CHECKING:
@@ -25,3 +27,13 @@ def fit_once() -> Callable[..., tuple]:
         return _fitted[key]
 
     return fit
+
+
+@pytest.fixture(scope="session")
+def network() -> LpipsAlexNet:
+    """The network of LPIPS with random weights, none of which counts against."""
+    torch.manual_seed(0)
+    network = LpipsAlexNet()
+    for linear in network.linear:
+        linear.weight.data.abs_()  # pyright: ignore[reportCallIssue]
+    return network

@@ -38,7 +38,8 @@ from atldiff.methods.build import build
 from atldiff.methods.latent_inputs import latent_window
 from atldiff.methods.lmdiff import LMDiffModel
 from atldiff.training.joint_task import joint_task
-from atldiff.training.latent_mouth_data import LatentMouthSet, needed_points
+from atldiff.training.latent_mouth_data import latent_mouth_set
+from atldiff.training.latent_renderer_data import needed_points
 from atldiff.training.mouth_task import RendererLoss
 from atldiff.training.run import train_stage
 from atldiff.video.window import STORED_MOUTH, apply
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from atldiff.data.manifest import Manifest
     from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.training.mouth_data import MouthSet
 
 torch.set_num_threads(1)
 
@@ -82,15 +84,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=24)
 
 
-@pytest.fixture(scope="module")
-def network() -> LpipsAlexNet:
-    torch.manual_seed(0)
-    network = LpipsAlexNet()
-    for linear in network.linear:
-        linear.weight.data.abs_()  # pyright: ignore[reportCallIssue]
-    return network
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
@@ -114,10 +107,10 @@ def coded(method: str, *, moved: bool = False) -> DiffTalkerModel | LMDiffModel:
     return model  # pyright: ignore[reportReturnType]
 
 
-def batches(method: str, prepared: Manifest) -> LatentMouthSet:
+def batches(method: str, prepared: Manifest) -> MouthSet:
     renderer = MODELS[method].renderer
     clips = [load_mouths(prepared, entry, needed_points(renderer)) for entry in prepared.usable(Split.TRAIN)]
-    return LatentMouthSet(clips, renderer, frames=2, seed=3)
+    return latent_mouth_set(clips, renderer, frames=2, seed=3)
 
 
 @pytest.fixture

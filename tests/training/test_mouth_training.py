@@ -18,7 +18,7 @@ from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import DataError
 from atldiff.methods.atl import ATLModel
 from atldiff.methods.atl_inputs import NEEDED
-from atldiff.training.mouth_data import MouthSet
+from atldiff.training.mouth_data import MouthSet, mouth_set
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
 from atldiff.training.mouth_task import RendererLoss, detail
 from atldiff.training.run import train_stage
@@ -43,15 +43,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return make_synthetic(tmp_path_factory.mktemp("prepared"), people=4, clips=1, frames=FRAMES)
 
 
-@pytest.fixture(scope="module")
-def network() -> LpipsAlexNet:
-    torch.manual_seed(0)
-    network = LpipsAlexNet()
-    for linear in network.linear:
-        linear.weight.data.abs_()  # pyright: ignore[reportCallIssue]
-    return network
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
@@ -67,7 +58,7 @@ LATE = {"step": torch.tensor([1_000, 1_000])}
 
 def clips_of(manifest: Manifest) -> MouthSet:
     clips = [load_mouths(manifest, entry, NEEDED) for entry in manifest.usable(Split.TRAIN)]
-    return MouthSet(clips, LAYERED, frames=2, seed=3)
+    return mouth_set(clips, LAYERED, frames=2, seed=3)
 
 
 def random_renderer(seed: int = 0) -> ATLModel:
@@ -104,7 +95,7 @@ class TestBatches:
 
     def test_sharpened_items_have_more_detail_and_the_same_places(self, prepared: Manifest) -> None:
         clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
-        plain, sharp = (MouthSet(clips, LAYERED, frames=2, seed=3, sharpen=by).batch(0, range(8)) for by in (0, 4))
+        plain, sharp = (mouth_set(clips, LAYERED, frames=2, seed=3, sharpen=by).batch(0, range(8)) for by in (0, 4))
         for name in ("target", "prior"):
             detail_of = [batch[name].float().diff(dim=-1).square().mean((1, 2, 3, 4)) for batch in (plain, sharp)]
             assert (detail_of[1] > detail_of[0]).all()
@@ -293,7 +284,7 @@ def test_what_was_seen_is_left_as_it_is(prepared: Manifest) -> None:
     """With `keep_seen` the mask is the same but where teeth were seen, and there less by that share."""
     clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
     free, held = (
-        MouthSet(clips, replace(LAYERED, keep_seen=share), frames=2, seed=3).batch(0, range(8)) for share in (0.0, 1.0)
+        mouth_set(clips, replace(LAYERED, keep_seen=share), frames=2, seed=3).batch(0, range(8)) for share in (0.0, 1.0)
     )
     assert torch.equal(free["prior"], held["prior"])
     seen = free["conditions"][:, 16:17].float()
@@ -306,7 +297,7 @@ def test_what_was_seen_is_left_as_it_is(prepared: Manifest) -> None:
 
 def test_a_tint_changes_channels_alike_in_all_pictures(prepared: Manifest) -> None:
     clips = [load_mouths(prepared, entry, NEEDED) for entry in prepared.usable(Split.TRAIN)]
-    plain, tinted = (MouthSet(clips, LAYERED, frames=2, seed=3, tint=tint).batch(0, range(8)) for tint in (0.0, 0.3))
+    plain, tinted = (mouth_set(clips, LAYERED, frames=2, seed=3, tint=tint).batch(0, range(8)) for tint in (0.0, 0.3))
     ratios = [batch["target"].float().add(1).mean((2, 3, 4)) for batch in (plain, tinted)]  # (8, 3)
     change = ratios[1] / ratios[0]
     assert (change.amax(1) / change.amin(1)).max() > 1.15

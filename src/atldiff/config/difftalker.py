@@ -11,7 +11,7 @@ from typing import Literal
 
 from atldiff.config.check import check, check_choice
 from atldiff.config.codec import CodecConfig
-from atldiff.config.latent import LatentDiffusionConfig, check_counts
+from atldiff.config.latent import MOUTH_WINDOW, LatentDiffusionConfig, check_counts
 from atldiff.config.paper import ScheduleConfig
 
 
@@ -97,7 +97,7 @@ DIFFTALKER_PRESETS: dict[str, DiffTalkerConfig] = {
     "compact": DiffTalkerConfig(
         generator=CompletionConfig(features="whisper"),
         renderer=LatentRendererConfig(
-            layered=True, side=72, resolution=144, height=112, origin=(28, 41), mask_reach_px=6.0, pixel_weight=0.0
+            **MOUTH_WINDOW
         ),
     ),
     # The whole lower face at the template's scale, heard through log-mel columns, as it was shipped before.

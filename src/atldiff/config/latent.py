@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from atldiff.config.check import check, check_choice
 from atldiff.config.codec import CodecConfig
@@ -61,6 +61,13 @@ class LatentDiffusionConfig:
         check(0 <= self.pixel_weight <= 100, "pixel_weight", self.pixel_weight, "0 to 100")
         check(self.pixel_weight == 0 or self.schedule.prediction == "sample", "pixel_weight", self.pixel_weight,
               f"0 when the network predicts {self.schedule.prediction!r}")  # fmt: skip
+
+
+MOUTH_WINDOW: dict[str, Any] = {
+    "layered": True, "side": 72, "resolution": 144, "height": 112, "origin": (28, 41), "mask_reach_px": 6.0,
+    "pixel_weight": 0.0,
+}  # fmt: skip
+"""What a renderer has that sees the mouth in layers, at twice the template's scale."""
 
 
 def check_counts(name: str, counts: tuple[int, ...], levels: int) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from atldiff.config.check import check, check_choice
 from atldiff.config.difftalker import CompletionConfig
-from atldiff.config.latent import LatentDiffusionConfig
+from atldiff.config.latent import MOUTH_WINDOW, LatentDiffusionConfig
 from atldiff.config.paper import ScheduleConfig
 
 
@@ -123,13 +123,7 @@ LMDIFF_PRESETS: dict[str, LMDiffConfig] = {
     "compact": LMDiffConfig(
         generator=CompletionConfig(features="whisper"),
         renderer=TalkRendererConfig(
-            layered=True,
-            side=72,
-            resolution=144,
-            height=112,
-            origin=(28, 41),
-            mask_reach_px=6.0,
-            pixel_weight=0.0,
+            **MOUTH_WINDOW,
             talk_levels=(1, 2),
         ),
     ),

@@ -140,12 +140,73 @@ MOUTH = ATLConfig(
 """Whose renderer has the mouth in layers, at twice the scale."""
 
 SMALL_MOUTH = ATLConfig(
-    renderer=RendererConfig(
-        side=72, height=56, origin=(28, 41), layered=True, keep_seen=0.85, head="resize", chroma=0.6, mask_reach_px=6.0,
-        stem=2, widths=(48, 96, 128),
-    ),
-)  # fmt: skip
+    renderer=replace(
+        MOUTH.renderer, side=72, height=56, scale=1.0, keep_seen=0.85, chroma=0.6, stem=2, widths=(48, 96, 128)
+    )
+)
 """The same at half that scale, for footage whose mouths are no wider than 45 px, and half as large."""
+
+MOUTH_ALONE = TrainConfig(
+    model=MOUTH,
+    steps=600,
+    clips_per_batch=8,
+    frames=3,
+    perceptual_weight=2.0,
+    warmup_steps=50,
+    ema=0.99,
+    save_every=100,
+    probe_every=200,
+)
+"""The first stage of a layered renderer: no adversary yet."""
+
+HEARING = TrainConfig(
+    stage="landmarks",
+    model=ATLConfig(generator=GeneratorConfig(features="whisper", blocks=3)),
+    steps=560,
+    clips_per_batch=16,
+    frames=32,
+    decay_share=0.5,
+    optimiser="adamw",
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    warmup_steps=30,
+    ema=0.98,
+    spoken=1,
+    exclude_sources=("lrw_ar",),
+    save_every=100,
+    probe_every=50,
+)
+"""How generators over Whisper's states are trained."""
+
+COMPLETING_MEL = TrainConfig(
+    stage="landmarks",
+    model=replace(DIFFTALKER_PRESETS["compact"], generator=CompletionConfig()),
+    steps=1_500,
+    clips_per_batch=32,
+    frames=32,
+    decay_share=0.5,
+    optimiser="adamw",
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    exclude_sources=("lrw_ar",),
+    save_every=250,
+    probe_every=250,
+)
+"""How completion generators over log-mel columns are trained."""
+
+JOINT = TrainConfig(
+    stage="joint",
+    model=LMDIFF_PRESETS["compact"],
+    perceptual_weight=6.0,
+    steps=120,
+    learning_rate=5e-5,  # ten times as much unlearns landmarks: their error on unseen people rises
+    warmup_steps=10,
+    decay_share=0.5,
+    exclude_sources=("lrw_ar",),
+    save_every=60,
+    probe_every=60,
+)
+"""How lmdiff's generator and renderer are trained together."""
 
 LATENT_MOUTH = TrainConfig(
     stage="renderer",
@@ -164,29 +225,13 @@ LATENT_MOUTH = TrainConfig(
 """How the layered renderers on latents are trained: in one run, against features and an adversary from its start."""
 
 TRAIN_PRESETS: dict[str, TrainConfig] = {
-    "mouth": TrainConfig(
-        model=MOUTH,
-        steps=600,
-        clips_per_batch=8,
-        frames=3,
-        perceptual_weight=2.0,
-        warmup_steps=50,
-        ema=0.99,
-        save_every=100,
-        probe_every=200,
-    ),
-    "mouth-small": TrainConfig(
+    "mouth": MOUTH_ALONE,
+    "mouth-small": replace(
+        MOUTH_ALONE,
         model=SMALL_MOUTH,
-        steps=600,
-        clips_per_batch=8,
-        frames=3,
         perceptual_weight=8.0,  # of footage that counts as half sharp at best
         sharpen=1.2,
         tint=0.2,
-        warmup_steps=50,
-        ema=0.99,
-        save_every=100,
-        probe_every=200,
     ),
     "mouth-adversarial": TrainConfig(
         model=MOUTH,
@@ -202,23 +247,7 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         probe_every=200,
     ),
     "renderer": TrainConfig(stage="renderer"),
-    "landmarks": TrainConfig(
-        stage="landmarks",
-        model=ATLConfig(generator=GeneratorConfig(features="whisper", blocks=3)),
-        steps=560,
-        clips_per_batch=16,
-        frames=32,
-        decay_share=0.5,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        warmup_steps=30,
-        ema=0.98,
-        spoken=1,
-        exclude_sources=("lrw_ar",),
-        save_every=100,
-        probe_every=50,
-    ),
+    "landmarks": HEARING,
     "landmarks-mel": TrainConfig(
         stage="landmarks",
         steps=900,
@@ -262,38 +291,9 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         save_every=250,
         probe_every=250,
     ),
-    "difftalker-landmarks": TrainConfig(
-        stage="landmarks",
-        model=DIFFTALKER_PRESETS["compact"],
-        steps=560,
-        clips_per_batch=16,
-        frames=32,
-        decay_share=0.5,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        warmup_steps=30,
-        ema=0.98,
-        spoken=1,
-        exclude_sources=("lrw_ar",),
-        save_every=100,
-        probe_every=50,
-    ),
-    "difftalker-landmarks-mel": TrainConfig(
-        stage="landmarks",
-        model=replace(DIFFTALKER_PRESETS["compact"], generator=CompletionConfig()),
-        steps=1_500,
-        clips_per_batch=32,
-        frames=32,
-        decay_share=0.5,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        exclude_sources=("lrw_ar",),
-        save_every=250,
-        probe_every=250,
-    ),
-    "difftalker": replace(LATENT_MOUTH, model=DIFFTALKER_PRESETS["compact"]),
+    "difftalker-landmarks": replace(HEARING, model=DIFFTALKER_PRESETS["compact"]),
+    "difftalker-landmarks-mel": COMPLETING_MEL,
+    "difftalker": LATENT_MOUTH,
     "difftalker-window": TrainConfig(stage="renderer", model=DIFFTALKER_PRESETS["window"], steps=3_400),
     "difftalker-sd": TrainConfig(
         stage="renderer",
@@ -304,64 +304,16 @@ TRAIN_PRESETS: dict[str, TrainConfig] = {
         optimiser="adamw",
         learning_rate=1e-5,
     ),
-    "lmdiff-landmarks": TrainConfig(
-        stage="landmarks",
-        model=LMDIFF_PRESETS["compact"],
-        steps=560,
-        clips_per_batch=16,
-        frames=32,
-        decay_share=0.5,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        warmup_steps=30,
-        ema=0.98,
-        spoken=1,
-        exclude_sources=("lrw_ar",),
-        save_every=100,
-        probe_every=50,
-    ),
-    "lmdiff-landmarks-mel": TrainConfig(
-        stage="landmarks",
-        model=replace(LMDIFF_PRESETS["compact"], generator=CompletionConfig()),
-        steps=1_500,
-        clips_per_batch=32,
-        frames=32,
-        decay_share=0.5,
-        optimiser="adamw",
-        learning_rate=1e-3,
-        weight_decay=0.05,
-        exclude_sources=("lrw_ar",),
-        save_every=250,
-        probe_every=250,
+    "lmdiff-landmarks": replace(HEARING, model=LMDIFF_PRESETS["compact"]),
+    "lmdiff-landmarks-mel": replace(
+        COMPLETING_MEL, model=replace(LMDIFF_PRESETS["compact"], generator=CompletionConfig())
     ),
     "lmdiff": replace(LATENT_MOUTH, model=LMDIFF_PRESETS["compact"]),
     "lmdiff-window": TrainConfig(
         stage="renderer", model=LMDIFF_PRESETS["window"], steps=1_600, save_every=200, probe_every=400
     ),
-    "lmdiff-joint": TrainConfig(
-        stage="joint",
-        model=LMDIFF_PRESETS["compact"],
-        perceptual_weight=6.0,
-        steps=120,
-        learning_rate=5e-5,  # ten times as much unlearns landmarks: their error on unseen people rises
-        warmup_steps=10,
-        decay_share=0.5,
-        exclude_sources=("lrw_ar",),
-        save_every=60,
-        probe_every=60,
-    ),
-    "lmdiff-window-joint": TrainConfig(
-        stage="joint",
-        model=LMDIFF_PRESETS["window"],
-        steps=120,
-        learning_rate=5e-5,  # ten times as much unlearns landmarks: their error on unseen people rises
-        warmup_steps=10,
-        decay_share=0.5,
-        exclude_sources=("lrw_ar",),
-        save_every=60,
-        probe_every=60,
-    ),
+    "lmdiff-joint": JOINT,
+    "lmdiff-window-joint": replace(JOINT, model=LMDIFF_PRESETS["window"], perceptual_weight=0.0),
     "lmdiff-sync": TrainConfig(
         stage="sync",
         model=replace(LMDIFF_PRESETS["window"], joint=JointConfig(sync=SyncConfig())),

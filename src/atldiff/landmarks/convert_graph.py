@@ -155,31 +155,25 @@ class Graph:
 
     def conv(self, operation: Operation) -> str:
         """A convolution over all channels."""
-        options = operation.options(tflite.Conv2DOptions)
+        return self._convolved(operation, operation.options(tflite.Conv2DOptions), (0, 3, 1, 2))
+
+    def depthwise(self, operation: Operation) -> str:
+        """A convolution of each channel by itself."""
+        channels = self._shape(operation.inputs[1])[3]
+        return self._convolved(
+            operation, operation.options(tflite.DepthwiseConv2DOptions), (3, 0, 1, 2), group=channels
+        )  # fmt: skip
+
+    def _convolved(self, operation: Operation, options: Any, axes: tuple[int, ...], **more: int) -> str:
+        """Add a convolution. axes: those of its weights in ONNX's order. more: attributes beside the usual ones."""
         source, weights, bias = operation.inputs
         _, height, width, _ = self._shape(weights)
         made = self.op(
             "Conv",
             self._values[source],
-            self._weights(weights, (0, 3, 1, 2)),
+            self._weights(weights, axes),
             self._weights(bias),
-            strides=[options.StrideH(), options.StrideW()],
-            dilations=[options.DilationHFactor(), options.DilationWFactor()],
-            pads=self._same(options, operation, height, width),
-        )
-        return self._activated(made, options)
-
-    def depthwise(self, operation: Operation) -> str:
-        """A convolution of each channel by itself."""
-        options = operation.options(tflite.DepthwiseConv2DOptions)
-        source, weights, bias = operation.inputs
-        _, height, width, channels = self._shape(weights)
-        made = self.op(
-            "Conv",
-            self._values[source],
-            self._weights(weights, (3, 0, 1, 2)),
-            self._weights(bias),
-            group=channels,
+            **more,
             strides=[options.StrideH(), options.StrideW()],
             dilations=[options.DilationHFactor(), options.DilationWFactor()],
             pads=self._same(options, operation, height, width),

@@ -116,11 +116,11 @@ class Renderer(nn.Module):
     def render_batch(
         self, batch: dict[str, torch.Tensor], noise: torch.Tensor, steps: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample a batch of `MouthSet`, float32; return its frames and the prior that they change."""
+        """Sample a batch of `mouth_set`, float32; return its frames and the prior that they change."""
         return self.render(batch["prior"], batch["conditions"], batch["mask"], noise, steps), batch["prior"]
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what it paints of a batch of `MouthSet` where its states are, (B, 3, T, H, W); differentiable.
+        """Return what it paints of a batch of `mouth_set` where its states are, (B, 3, T, H, W); differentiable.
 
         States are where a sampler gets to: guided noise at t = 1, before that a mixture with what it predicts there.
         """

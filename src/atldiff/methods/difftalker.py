@@ -119,7 +119,7 @@ class LatentRenderer(LatentDiffusion):
         return self.render(batch["prior"], batch["hint"], batch["mask"], noise, steps)
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what it paints of a batch of `LatentMouthSet` where its states are, (B, 3, T, H, W)."""
+        """Return what it paints of a batch of `latent_mouth_set` where its states are, (B, 3, T, H, W)."""
         with torch.no_grad():
             still = self.codec.encode(batch["prior"].float())
         return self.changed(batch, self.denoiser.control(batch["hint"].float()), still)

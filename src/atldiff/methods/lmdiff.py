@@ -157,7 +157,7 @@ class TalkRenderer(LatentDiffusion):
         return self.sample(self.codec.encode(batch["prior"]), self._told(batch), batch["mask"], noise, steps)
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return what it paints of a batch of `LatentMouthSet` where its states are, (B, 3, T, H, W).
+        """Return what it paints of a batch of `latent_mouth_set` where its states are, (B, 3, T, H, W).
 
         Differentiable; also in `points` and `prior`, which may have a gradient.
         """

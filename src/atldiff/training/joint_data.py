@@ -84,7 +84,7 @@ class JointSet:
         `TalkSet` has them. Of both, float32 in window pixels: rest (B, T, K, 2), where the points would be without
         speech; project (B, T, 2, 3), what a displacement moves them by; still (B, K, 2), those of the reference; tokens
         (B, P) int64, which of the K TalkFormer sees; is_true (B,) bool, whether to render from the true landmarks. Of a
-        layered renderer centre and sharp as `LatentMouthSet` has them, and no guessed.
+        layered renderer centre and sharp as `MouthSet` has them, and no guessed.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

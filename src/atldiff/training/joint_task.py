@@ -30,13 +30,12 @@ from atldiff.training.latent_renderer_task import (
     PROBE_CLIPS,
     PROBE_FRAMES,
     PROBE_SEED,
-    check_codec,
     check_renderer,
     freeze_codec,
     on_device,
     paint,
 )
-from atldiff.training.mouth_task import RendererLoss, check_mouth_window
+from atldiff.training.mouth_task import RendererLoss
 from atldiff.training.speech_states import heard_clips, whole_sound
 from atldiff.training.sync_loss import sync_loss
 from atldiff.training.task import Probe, Task
@@ -80,11 +79,7 @@ def joint_task(
             "first (`atldiff train lmdiff-landmarks ...`, `atldiff train lmdiff ...`), then name their checkpoint with "
             "--weights"
         )
-    if renderer.layered:
-        check_codec(renderer)
-        check_mouth_window(renderer.geometry)
-    else:
-        check_renderer(renderer)
+    check_renderer(renderer)
     sync = sync_loss(model, config)
     judged = RendererLoss(renderer, config, network) if renderer.layered else None
     hear = None

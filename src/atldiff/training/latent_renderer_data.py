@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.config import TalkRendererConfig
 from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights
+from atldiff.methods import latent_inputs, lmdiff_inputs
 from atldiff.methods.difftalker_inputs import build_inputs
 from atldiff.methods.latent import GUESSED
+from atldiff.methods.latent_inputs import latent_size
 from atldiff.methods.paper import training_level
 from atldiff.training.draws import Draw, item_random
 from atldiff.training.renderer_data import cut_at, draw_place
@@ -82,13 +85,23 @@ def cut_video(
     return torch.from_numpy(np.ascontiguousarray(images)).permute(3, 0, 1, 2)[None], source, target
 
 
+def needed_points(config: LatentRendererConfig | TalkRendererConfig) -> np.ndarray:
+    """Return the dense points (K,) that a renderer's inputs are made of."""
+    return lmdiff_inputs.NEEDED if isinstance(config, TalkRendererConfig) else latent_inputs.NEEDED
+
+
+def draw_noise(config: LatentDiffusionConfig, frames: int, random: np.random.Generator) -> torch.Tensor:
+    """Draw the noise of a clip's frames, (1, C, T or 1, h, w) float16, as the configuration has it over time."""
+    width, height = latent_size(config)
+    different = 1 if config.noise_over_time == "shared" else frames
+    noise = random.standard_normal((1, config.codec.channels, different, height, width), np.float32)
+    return torch.from_numpy(noise).half()
+
+
 def draw_state(config: LatentDiffusionConfig, frames: int, random: np.random.Generator) -> dict[str, torch.Tensor]:
     """Draw where on the way from noise a clip is trained: noise (1, C, T or 1, s, s), level (1,) and guessed (1,)."""
-    different = 1 if config.noise_over_time == "shared" else frames
-    side = config.resolution // config.codec.factor
-    noise = random.standard_normal((1, config.codec.channels, different, side, side), np.float32)
     return {
-        "noise": torch.from_numpy(noise).half(),
+        "noise": draw_noise(config, frames, random),
         "level": torch.tensor([training_level(random, config.schedule.train_steps)]),
         "guessed": torch.tensor([random.random() < GUESSED]),
     }

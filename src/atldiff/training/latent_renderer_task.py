@@ -12,10 +12,9 @@ from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
 from atldiff.errors import CheckpointError, DataError
-from atldiff.methods import latent_inputs, lmdiff_inputs
 from atldiff.methods.lmdiff import TalkRenderer
-from atldiff.training.latent_renderer_data import LatentSet
-from atldiff.training.renderer_task import check_window
+from atldiff.training.latent_renderer_data import LatentSet, needed_points
+from atldiff.training.renderer_task import check_mouth_window, check_window
 from atldiff.training.talk_data import TalkSet
 from atldiff.training.task import Probe, Task
 
@@ -44,7 +43,7 @@ def latent_renderer_task(
     renderer = model.renderer
     check_renderer(renderer)
     sets: dict[Split, LatentSet | TalkSet] = {}
-    needed = (lmdiff_inputs if isinstance(renderer, TalkRenderer) else latent_inputs).NEEDED
+    needed = needed_points(renderer.config)
     for split in (Split.TRAIN, Split.VAL):
         clips = [load_clip(manifest, entry, needed) for entry in manifest.usable(split)]
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
@@ -73,17 +72,15 @@ def latent_renderer_task(
 
 def check_renderer(renderer: LatentRenderer | TalkRenderer) -> None:
     """Raise CheckpointError where a codec of ours was never trained, DataError where the window is not prepared."""
-    check_codec(renderer)
-    check_window(renderer.config.side, renderer.config.origin)
-
-
-def check_codec(renderer: LatentRenderer | TalkRenderer) -> None:
-    """Raise CheckpointError where a codec of ours was never trained."""
     if isinstance(renderer.codec, Codec) and not renderer.codec.calibrated:
         raise CheckpointError(
             "weights: got a codec that was never trained, expected one: train the stage codec first "
             "(`atldiff train difftalker-codec ...`), then name its checkpoint with --weights"
         )
+    if renderer.layered:
+        check_mouth_window(renderer.geometry)
+    else:
+        check_window(renderer.config.side, renderer.config.origin)
 
 
 def freeze_codec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.draws import Draw, item_random
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atldiff.config import RendererConfig
     from atldiff.video.cavity import MouthLayers
     from atldiff.video.window import WindowGeometry
@@ -100,7 +103,9 @@ class MouthDraws:
         layers = window_layers(images[:shown], points[:shown, self.inner], points[:shown, self.chin], geometry)
         kept = np.concatenate([images[:1], images[shown:]]).astype(np.float32) / 127.5 - 1
         target = points[shown:]
-        lips = np.concatenate([polygons(target[self.frames // 2][None, i], geometry.size) for i in self._lips])
+        lips = np.concatenate(
+            [polygons(target[self.frames // 2][None, i], geometry.size) for i in (self.outer, self.inner)]
+        )
         beside = np.concatenate([kept[0].transpose(2, 0, 1), lips / np.float32(255)])
         return TakenMouths(
             video=torch.from_numpy(np.ascontiguousarray(kept)).permute(3, 0, 1, 2)[None],
@@ -118,29 +123,32 @@ class MouthDraws:
             },
         )
 
-    @property
-    def _lips(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.outer, self.inner
-
 
 class MouthSet:
     """Deterministic batches: an item is a function of (seed, step, index), so a resumed run sees the same data."""
 
     def __init__(
-        self, clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, **changes: float
+        self,
+        clips: list[ClipMouths],
+        needed: np.ndarray,
+        geometry: WindowGeometry,
+        describe: Callable[[TakenMouths, np.random.Generator], dict[str, torch.Tensor]],
+        *,
+        frames: int,
+        seed: int,
+        **changes: float,
     ) -> None:
-        """clips: with the points `atl_inputs.NEEDED`. changes: `sharpen` and `tint` of `MouthDraws`."""
+        """needed, changes: of `MouthDraws`. geometry: of the window. describe: what a renderer is told of pictures."""
         self.clips = [clip for clip in clips if len(clip) >= frames + MIN_APART_FRAMES]
-        self.draws = MouthDraws(self.clips, NEEDED, frames=frames, **changes)
-        self.config, self.frames, self.seed = config, frames, seed
+        self.draws = MouthDraws(self.clips, needed, frames=frames, **changes)
+        self.geometry, self.describe, self.seed = geometry, describe, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
-        """Return the tensors of a part of a batch, float16 on CPU.
+        """Return the tensors of a part of a batch on CPU, pictures in float16.
 
-        target, prior (B, 3, T, H, W); conditions (B, 17, T, H, W); mask, mouth (B, 1, T, H, W); time (B,) float32,
-        noise (B, 3, 1, H, W) of the bridge state to train at; beside (B, 5, H, W) the portrait and lip maps of the
-        frame in the middle; centre (B, 2) of the lips in pixels; sharp (B,), how far the target is to be believed about
-        detail; clips, step (B,) int64.
+        target (B, 3, T, H, W); beside (B, 5, H, W) the portrait and lip maps of the frame in the middle; centre (B, 2)
+        of the lips in pixels; sharp (B,), how far the target is to be believed about detail; clips, step (B,) int64;
+        and what describes them.
         """
         rows = [self._item(item_random(self.seed, step, index)) for index in items]
         batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
@@ -151,22 +159,36 @@ class MouthSet:
         return [self.clips[index].name for index in batch["clips"].tolist()]
 
     def _item(self, random: np.random.Generator) -> dict[str, torch.Tensor]:
-        geometry = window_of(self.config)
-        taken = self.draws.take(geometry, random)
-        video = taken.video
-        inputs = build_inputs(video[:, :, 0].contiguous(), taken.source, taken.target, self.config, [taken.layers])
-        noise = random.standard_normal((1, 3, 1, *geometry.size[::-1]), np.float32)
-        time = 1.0 if random.random() < START_SHARE else float(random.random() ** 0.5)
-        return {
-            "target": video[:, :, 1:].half(),
-            "prior": inputs.prior.half(),
-            "conditions": inputs.conditions.half(),
-            "mask": inputs.mask.half(),
-            "mouth": inputs.mouth.half(),
-            "time": torch.tensor([time], dtype=torch.float32),
-            "noise": torch.from_numpy(noise).half(),
-            **taken.common,
-        }
+        taken = self.draws.take(self.geometry, random)
+        return {"target": taken.video[:, :, 1:].half(), **self.describe(taken, random), **taken.common}
+
+
+def mouth_set(
+    clips: list[ClipMouths], config: RendererConfig, *, frames: int, seed: int, **changes: float
+) -> MouthSet:  # fmt: skip
+    """Return the batches of a layered renderer of atl-diff; clips: with the points `atl_inputs.NEEDED`.
+
+    changes: `sharpen` and `tint` of `MouthDraws`. Beside what `MouthSet` has: prior (B, 3, T, H, W); conditions (B, 17,
+    T, H, W); mask, mouth (B, 1, T, H, W); time (B,) float32 and noise (B, 3, 1, H, W) of the bridge state to train at.
+    """
+    return MouthSet(
+        clips, NEEDED, window_of(config), partial(_described, config), frames=frames, seed=seed, **changes
+    )  # fmt: skip
+
+
+def _described(config: RendererConfig, taken: TakenMouths, random: np.random.Generator) -> dict[str, torch.Tensor]:
+    identity = taken.video[:, :, 0].contiguous()
+    inputs = build_inputs(identity, taken.source, taken.target, config, [taken.layers])
+    noise = random.standard_normal((1, 3, 1, *identity.shape[-2:]), np.float32)
+    time = 1.0 if random.random() < START_SHARE else float(random.random() ** 0.5)
+    return {
+        "prior": inputs.prior.half(),
+        "conditions": inputs.conditions.half(),
+        "mask": inputs.mask.half(),
+        "mouth": inputs.mouth.half(),
+        "time": torch.tensor([time], dtype=torch.float32),
+        "noise": torch.from_numpy(noise).half(),
+    }
 
 
 def _sharpened(images: np.ndarray, share: float) -> np.ndarray:

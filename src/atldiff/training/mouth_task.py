@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 from atldiff.config import sampling_presets
 from atldiff.data.manifest import Split
-from atldiff.data.mouths import load_mouths, reduction
+from atldiff.data.mouths import load_mouths
 from atldiff.diffusion.edges import edge_errors
 from atldiff.errors import DataError
 from atldiff.methods.atl import Renderer
 from atldiff.methods.atl_inputs import NEEDED
-from atldiff.training.latent_mouth_data import LatentMouthSet, needed_points
-from atldiff.training.latent_renderer_task import check_codec, freeze_codec, on_device
-from atldiff.training.mouth_data import MouthSet
+from atldiff.training.latent_mouth_data import latent_mouth_set
+from atldiff.training.latent_renderer_data import needed_points
+from atldiff.training.latent_renderer_task import check_renderer, freeze_codec, on_device
+from atldiff.training.mouth_data import mouth_set
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
+from atldiff.training.renderer_task import check_mouth_window
 from atldiff.training.task import Probe, Rival, Task, strips_picture
-from atldiff.video.window import STORED_MOUTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from atldiff.methods.atl import ATLModel
     from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
     from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
-    from atldiff.video.window import WindowGeometry
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the pixels' error inside the mouth, over the weight of the mask."""
@@ -49,20 +48,6 @@ RIVAL_RATE = 1e-3
 """Peak learning rate of the adversary."""
 PROBE_BATCHES, PROBE_CLIPS, PROBE_FRAMES = 4, 8, 3
 PROBE_SEED = 20_261
-
-
-def check_mouth_window(geometry: WindowGeometry) -> None:
-    """Raise DataError unless a renderer's window lies inside the one around the mouth that `prepare` stores."""
-    low = (np.asarray(geometry.origin) - STORED_MOUTH.origin) * STORED_MOUTH.scale
-    size = reduction(geometry) * np.array(geometry.size)
-    whole = geometry.scale * reduction(geometry) == STORED_MOUTH.scale
-    if not whole or low.min() < 0 or (low + size > STORED_MOUTH.size).any():
-        end = [at + size / STORED_MOUTH.scale for at, size in zip(STORED_MOUTH.origin, STORED_MOUTH.size, strict=True)]
-        raise DataError(
-            f"config renderer: a window of {geometry.size[0]}x{geometry.size[1]} at {geometry.origin} and scale "
-            f"{geometry.scale:g}, expected one of scale {STORED_MOUTH.scale:g}, or a whole part of it, inside template "
-            f"pixels {STORED_MOUTH.origin} to ({end[0]:g}, {end[1]:g}), which is what `atldiff prepare` keeps"
-        )
 
 
 class RendererLoss:
@@ -155,27 +140,30 @@ def mouth_task(
         DataError: no clip to train on, or a window that is not prepared. CheckpointError: the codec was never trained.
     """
     renderer, scale = model.renderer, model.renderer.geometry.scale
-    check_mouth_window(renderer.geometry)
+    if isinstance(renderer, Renderer):
+        check_mouth_window(renderer.geometry)
+    else:
+        check_renderer(renderer)
     sets = {}
     for split in (Split.TRAIN, Split.VAL):
         frames, seed = (config.frames, config.seed) if split is Split.TRAIN else (PROBE_FRAMES, PROBE_SEED)
         changes = {"sharpen": config.sharpen, "tint": config.tint} if split is Split.TRAIN else {}
         if isinstance(renderer, Renderer):
             clips = [load_mouths(manifest, entry, NEEDED, scale) for entry in manifest.usable(split)]
-            sets[split] = MouthSet(clips, renderer.config, frames=frames, seed=seed, **changes)
+            sets[split] = mouth_set(clips, renderer.config, frames=frames, seed=seed, **changes)
         else:
             needed = needed_points(renderer.config)
             clips = [load_mouths(manifest, entry, needed, scale) for entry in manifest.usable(split)]
-            sets[split] = LatentMouthSet(clips, renderer.config, frames=frames, seed=seed, **changes)
+            sets[split] = latent_mouth_set(clips, renderer.config, frames=frames, seed=seed, **changes)
     if not sets[Split.TRAIN].clips:
         raise DataError(f"data {manifest.folder}: no clip to train on; expected a split with people in `train`")
     steps = range(PROBE_BATCHES if sets[Split.VAL].clips else 0)
     held_out = [sets[Split.VAL].batch(step, range(PROBE_CLIPS)) for step in steps]
     module: nn.Module = renderer
-    if not isinstance(renderer, Renderer):
-        check_codec(renderer)
+    if isinstance(renderer, Renderer):
+        renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    else:
         write, module = freeze_codec(renderer, write, bfloat16=config.bfloat16), renderer.denoiser
-    renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     loss = RendererLoss(renderer, config, network)
     presets = sampling_presets(renderer.config)
 
