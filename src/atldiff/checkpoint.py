@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from atldiff.config import BUNDLED, from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import replacing, write_text
+from atldiff.types import MOTION_FILE
 
 if TYPE_CHECKING:
     import os
@@ -58,8 +59,6 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
 def _fetch(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    from atldiff.types import MOTION_FILE
-
     try:
         patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, MOTION_FILE, *EXPORTED_FILES]
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
@@ -87,15 +86,11 @@ def read_config(folder: Path) -> MethodConfig:
 
 def motion_of(folder: Path) -> Path | None:
     """Return the folder of the motion model that a checkpoint brings, or None: then it is the package's."""
-    from atldiff.types import MOTION_FILE
-
     return folder if (folder / MOTION_FILE).is_file() else None
 
 
 def carry_motion(motion: Path | None, folder: Path) -> None:
     """Copy a motion model, if there is one, into a checkpoint's folder; motion: the folder that it lies in."""
-    from atldiff.types import MOTION_FILE
-
     if motion is not None:
         with replacing(folder / MOTION_FILE) as partial:
             shutil.copyfile(motion / MOTION_FILE, partial)

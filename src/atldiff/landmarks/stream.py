@@ -83,8 +83,7 @@ class DisplacementStream(BlockStream):
 
     def __init__(self, generator: Generator, neutral: np.ndarray) -> None:
         config, device = generator.config, generator.basis.device
-        with torch.inference_mode():
-            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+        identity = _described(generator, neutral)
 
         def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
             heard = torch.as_tensor(against_loudest(columns, peaks), device=device)
@@ -134,9 +133,8 @@ class SoundStream(SampleStream):
     """
 
     def __init__(self, generator: Generator, neutral: np.ndarray, hear: Hear) -> None:
-        config, device = generator.config, generator.basis.device
-        with torch.inference_mode():
-            identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+        config = generator.config
+        identity = _described(generator, neutral)
 
         def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
             with torch.inference_mode():
@@ -182,6 +180,13 @@ class StatesCompletionStream(SampleStream):
         super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
 
 
+def _described(generator: Generator | CompletionGenerator, neutral: np.ndarray) -> torch.Tensor:
+    """Return what a generator knows of whose neutral shape (478, 3) it is, (1, I)."""
+    shape = torch.as_tensor(neutral, dtype=torch.float32, device=generator.basis.device)
+    with torch.inference_mode():
+        return generator.describe(shape[None])
+
+
 def _completing(
     generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool
 ) -> Callable[[torch.Tensor, int], np.ndarray]:
@@ -192,8 +197,7 @@ def _completing(
     filmed = torch.tensor([MISSING if seen is None else FILMED if seen.driven else MADE_UP], device=device)
     hears = torch.tensor([heard], device=device)
     nothing = torch.zeros(1, frames_a_call, 3 * len(indices) + 3, device=device)
-    with torch.inference_mode():
-        identity = generator.describe(torch.as_tensor(neutral, dtype=torch.float32, device=device)[None])
+    identity = _described(generator, neutral)
 
     def complete(sound: torch.Tensor, first: int) -> np.ndarray:
         sight = nothing
