@@ -133,7 +133,7 @@ def cut(strength: float) -> Callable:
 
 
 DEGRADATIONS = {
-    "noise": (noise, (4, 10, 22)),
+    "noise": (noise, (6, 12, 24)),
     "blur": (blur, (1, 2.5, 6)),
     "hold": (hold, (2, 6, 15)),
     "stop": (stop, (0.25, 0.6, 1.0)),
