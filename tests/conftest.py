@@ -12,11 +12,11 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
+    from atldiff.methods.atl_published.network import PublishedModel
     from atldiff.methods.build import Model
-    from atldiff.methods.difftalker import DiffTalkerModel
-    from atldiff.methods.lmdiff import LMDiffModel
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
 sys.path.append(str(Path(__file__).parent))  # for helpers that several tests import, such as signalled
 
@@ -89,7 +89,7 @@ def random_model() -> ATLModel:
 
     from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig
     from atldiff.landmarks.rest import lower_face
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
 
     torch.manual_seed(0)
     model = ATLModel(
@@ -120,7 +120,7 @@ def random_whisper_model(random_model: ATLModel) -> ATLModel:
     import torch
 
     from atldiff.landmarks.generator import FoldedNetworks
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
 
     torch.manual_seed(0)
     config = random_model.config
@@ -138,17 +138,17 @@ def random_whisper_model(random_model: ATLModel) -> ATLModel:
 
 
 @pytest.fixture(scope="session")
-def random_paper_model() -> PaperModel:
+def random_paper_model() -> PublishedModel:
     """The same for the published method: log-mel columns instead of wav2vec 2.0, a window of 64 px."""
     import torch
 
-    from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PaperConfig
+    from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PublishedConfig
     from atldiff.landmarks.rest import lower_face
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.atl_published.network import PublishedModel
 
     torch.manual_seed(0)
-    model = PaperModel(
-        PaperConfig(
+    model = PublishedModel(
+        PublishedConfig(
             generator=KFLMConfig(
                 features="log-mel", speech_model="", feature_width=16, feed_forward=16, frames=25, hop_frames=20,
                 fusion_width=8, mouth_fusion_width=8, kan_width=8, components=4, residual=True,
@@ -173,7 +173,7 @@ def random_difftalker_model() -> DiffTalkerModel:
 
     from atldiff.config import CodecConfig, CompletionConfig, DiffTalkerConfig, LatentRendererConfig
     from atldiff.landmarks.rest import lower_face
-    from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel
 
     torch.manual_seed(0)
     model = DiffTalkerModel(
@@ -206,7 +206,7 @@ def random_lmdiff_model() -> LMDiffModel:
 
     from atldiff.config import CodecConfig, CompletionConfig, LMDiffConfig, TalkRendererConfig
     from atldiff.landmarks.rest import lower_face
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
     torch.manual_seed(0)
     model = LMDiffModel(

@@ -13,10 +13,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atldiff.checkpoint import BUNDLED, load_into, load_model, locate, read_config, save_model
-from atldiff.config import ATLConfig, GeneratorConfig, IdentityDiffusionConfig, KFLMConfig, PaperConfig, RendererConfig
+from atldiff.config import (
+    ATLConfig,
+    GeneratorConfig,
+    IdentityDiffusionConfig,
+    KFLMConfig,
+    PublishedConfig,
+    RendererConfig,
+)
 from atldiff.errors import CheckpointError
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl_published.network import PublishedModel
 
 if TYPE_CHECKING:
     from atldiff.methods.build import Model
@@ -28,7 +35,7 @@ TINY = ATLConfig(
     generator=GeneratorConfig(components=4, identity_components=2, width=16, blocks=1),
     renderer=RendererConfig(widths=(16, 32), blocks=(1, 1)),
 )
-PAPER = PaperConfig(
+PAPER = PublishedConfig(
     generator=KFLMConfig(features="log-mel", speech_model="", feature_width=16, feed_forward=16, components=4),
     renderer=IdentityDiffusionConfig(side=32, widths=(16, 32), blocks=(1, 1)),
 )
@@ -137,7 +144,7 @@ class TestBothMethods:
     def test_a_frozen_identity_keeps_its_running_statistics(self, tmp_path: Path) -> None:
         """ResNet-50 of the released renderer: its buffers are counted in whole numbers and in float32."""
         renderer = replace(PAPER.renderer, identity="resnet50", identity_tokens=64, identity_width=32)
-        model = PaperModel(replace(PAPER, renderer=renderer))
+        model = PublishedModel(replace(PAPER, renderer=renderer))
         network: Any = model.renderer.identity.network
         network.bn1.running_mean.normal_()
         network.bn1.num_batches_tracked.fill_(4097)
@@ -149,14 +156,14 @@ class TestBothMethods:
         assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
     def test_weights_of_one_method_under_the_other_s_config(
-        self, random_model: ATLModel, random_paper_model: PaperModel, tmp_path: Path
+        self, random_model: ATLModel, random_paper_model: PublishedModel, tmp_path: Path
     ) -> None:
         save_model(random_model, tmp_path / "atl")
         save_model(random_paper_model, tmp_path / "paper")
         (tmp_path / "atl" / "config.json").write_bytes((tmp_path / "paper" / "config.json").read_bytes())
         refused(tmp_path / "atl", "missing tensor", "expected exactly the tensors its config.json describes")
 
-    def test_a_nested_field_is_named(self, random_paper_model: PaperModel, tmp_path: Path) -> None:
+    def test_a_nested_field_is_named(self, random_paper_model: PublishedModel, tmp_path: Path) -> None:
         save_model(random_paper_model, tmp_path)
         edit_config(tmp_path, lambda values: values["renderer"]["schedule"].update(prediction="noise"))
         refused(tmp_path, "config field prediction: got 'noise', expected 'sample', 'epsilon' or 'v_prediction'")

@@ -26,8 +26,8 @@ from atldiff.config import (
     LMDiffConfig,
     Method,
     MethodConfig,
-    PaperConfig,
     Preset,
+    PublishedConfig,
     RendererConfig,
     SampleConfig,
     ScheduleConfig,
@@ -312,7 +312,7 @@ def test_every_checked_field_has_a_failing_example() -> None:
 @pytest.mark.parametrize(
     "kind",
     [GeneratorConfig, RendererConfig, ATLConfig, SampleConfig, TrainConfig, KFLMConfig, ScheduleConfig,
-     ConditionUNetConfig, IdentityDiffusionConfig, PaperConfig],
+     ConditionUNetConfig, IdentityDiffusionConfig, PublishedConfig],
 )  # fmt: skip
 def test_frozen_keyword_only_and_valid_by_default(kind: type) -> None:
     config = kind()
@@ -421,16 +421,16 @@ class TestBothMethods:
 
     @pytest.mark.parametrize("part", [("generator",), ("renderer",), ("renderer", "schedule"), ("renderer", "unet")])
     def test_an_unknown_field_is_named_at_any_depth(self, part: tuple[str, ...]) -> None:
-        values = changed(to_dict(PaperConfig()), (*part, "wings"), 2)
+        values = changed(to_dict(PublishedConfig()), (*part, "wings"), 2)
         with pytest.raises(ValueError, match=rf"^config {part[-1]}: unknown field 'wings'; expected fields ") as caught:
             from_dict(values)
         assert "\n" not in str(caught.value)
         with pytest.raises(ValueError, match=rf"^config {part[-1]}: got list, expected an object"):
-            from_dict(changed(to_dict(PaperConfig()), part, []))
+            from_dict(changed(to_dict(PublishedConfig()), part, []))
 
     @pytest.mark.parametrize("method", ["atl-diff", "atl-diff-paper"])
     def test_every_value_of_another_type_is_named(self, method: str) -> None:
-        values = to_dict(PaperConfig() if method == "atl-diff-paper" else ATLConfig())
+        values = to_dict(PublishedConfig() if method == "atl-diff-paper" else ATLConfig())
         found = leaves({name: part for name, part in values.items() if isinstance(part, dict)})
         assert len(found) > 15
         for path, value in found:
@@ -444,15 +444,15 @@ class TestBothMethods:
     @pytest.mark.parametrize(("kind", "wrong", "name"), [case for case in WRONG if is_nested(case[0])])
     def test_a_value_out_of_range_is_named_when_it_is_read(self, kind: type, wrong: dict, name: str) -> None:
         part = {KFLMConfig: ("generator",), IdentityDiffusionConfig: ("renderer",)}.get(kind, ("renderer", "schedule"))
-        values = to_dict(PaperConfig())
+        values = to_dict(PublishedConfig())
         for field, value in wrong.items():
             values = changed(values, (*part, field), list(value) if isinstance(value, tuple) else value)
         with pytest.raises(ValueError, match=rf"^config field {name}: got .*, expected "):
             from_dict(values)
 
     def test_a_whole_number_is_a_number(self) -> None:
-        values = changed(to_dict(PaperConfig()), ("renderer", "noise_floor"), 1)
-        assert from_dict(values) == PaperConfig(renderer=IdentityDiffusionConfig(noise_floor=1))
+        values = changed(to_dict(PublishedConfig()), ("renderer", "noise_floor"), 1)
+        assert from_dict(values) == PublishedConfig(renderer=IdentityDiffusionConfig(noise_floor=1))
 
     def test_methods_are_not_mixed_up(self) -> None:
         values = {**to_dict(PAPER_PRESETS["compact"]), "method": "atl-diff"}
@@ -478,7 +478,7 @@ class TestBothMethods:
 
 class TestPresets:
     def test_sampling_belongs_to_the_method(self) -> None:
-        assert sampling_presets(PaperConfig().renderer) == PAPER_SAMPLING
+        assert sampling_presets(PublishedConfig().renderer) == PAPER_SAMPLING
         assert sampling_presets(ATLConfig().renderer) is PRESETS
         short = sampling_presets(IdentityDiffusionConfig(clip_frames=8))
         assert {(c.window_frames, c.shared_frames) for c in short.values()} == {(8, 2)}

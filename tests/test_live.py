@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atldiff.live import Packet
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
 
 torch.set_num_threads(1)
 

@@ -20,7 +20,7 @@ from atldiff.types import MOTION_FILE, Controls, Portrait
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
 
 SAMPLES = (0.1 * np.sin(np.arange(16_000 * 4) * 0.09)).astype(np.float32)
 PORTRAIT = Portrait(np.zeros((300, 300, 3), np.uint8), (90 * mean_shape() + 150).astype(np.float32))

@@ -27,14 +27,14 @@ from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.detect import detect
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
+    from atldiff.methods.atl_published.network import PublishedModel
     from atldiff.methods.build import Model
-    from atldiff.methods.paper import PaperModel
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def atl_head(random_model: ATLModel) -> TalkingHead:
 
 
 @pytest.fixture(scope="module")
-def paper_head(random_paper_model: PaperModel) -> TalkingHead:
+def paper_head(random_paper_model: PublishedModel) -> TalkingHead:
     return TalkingHead(random_paper_model, device="cpu", dtype="float32")
 
 
@@ -296,7 +296,7 @@ def test_presets_are_sample_configs() -> None:
 
 
 def test_each_method_has_its_own_presets(head) -> None:
-    own = {ATLModel: LAYERED_SAMPLING, PaperModel: PAPER_SAMPLING}.get(type(head.model), LATENT_SAMPLING)
+    own = {ATLModel: LAYERED_SAMPLING, PublishedModel: PAPER_SAMPLING}.get(type(head.model), LATENT_SAMPLING)
     assert head.sampling() == own["balanced"]
     for name, sampling in own.items():
         assert head.sampling(name) == sampling

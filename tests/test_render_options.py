@@ -14,14 +14,14 @@ from atldiff.config import (
     PRESETS,
     ATLConfig,
     MethodConfig,
-    PaperConfig,
     Preset,
+    PublishedConfig,
     sampling_presets,
 )
 
 METHODS = pytest.mark.parametrize(
     ("config", "presets"),
-    [(ATLConfig(), PRESETS), (PaperConfig(), PAPER_SAMPLING), (PAPER_PRESETS["compact"], PAPER_SAMPLING)],
+    [(ATLConfig(), PRESETS), (PublishedConfig(), PAPER_SAMPLING), (PAPER_PRESETS["compact"], PAPER_SAMPLING)],
     ids=["atl-diff", "fixed", "compact"],
 )
 

@@ -19,8 +19,8 @@ from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
-    from atldiff.methods.atl import ATLModel
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.atl.network import ATLModel
+    from atldiff.methods.atl_published.network import PublishedModel
 
 torch.set_num_threads(1)
 
@@ -31,7 +31,7 @@ BOTH_WAYS = pytest.mark.parametrize(("generator", "renderer"), [METHODS, METHODS
 
 @pytest.fixture(scope="module")
 def folders(
-    random_model: ATLModel, random_paper_model: PaperModel, tmp_path_factory: pytest.TempPathFactory
+    random_model: ATLModel, random_paper_model: PublishedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("swap")
     for name, model in zip(METHODS, (random_model, random_paper_model), strict=True):

@@ -19,7 +19,7 @@ from atldiff.video.read import read_frames, read_rgba_frames
 from atldiff.video.still import on_grey, read_image
 
 if TYPE_CHECKING:
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
     from atldiff.methods.build import Model
 
 torch.set_num_threads(1)

@@ -21,11 +21,11 @@ from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import predict_coefficients
 from atldiff.landmarks.topology import LIPS, LIPS_INNER, OVAL
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_frames import portrait_layers
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
+from atldiff.methods.atl.inputs import NEEDED, build_inputs
+from atldiff.methods.atl.network import ATLModel
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.methods.speech import TrackStream
+from atldiff.methods.window_frames import portrait_layers
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
 from atldiff.video.composite import WindowResult, composite

@@ -32,11 +32,11 @@ from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
+from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.pair import Pair
-from atldiff.methods.paper import PaperRenderer
 from atldiff.methods.portrait import open_portrait, resized
 from atldiff.methods.references import open_with_references
 from atldiff.methods.speech import TrackStream, join
@@ -200,7 +200,7 @@ class TalkingHead:
             FaceNotFound: no face, or no face of that number, or none in a reference. MediaError: not a picture.
             ValueError: a frame of a picture, or more than 16 references.
         """
-        if not isinstance(self.model.renderer, PaperRenderer):
+        if not isinstance(self.model.renderer, PublishedRenderer):
             return open_with_references(source, face, frame, references)
         opened = open_portrait(source, face, frame)
         if references or (references is None and opened.references):
@@ -386,7 +386,7 @@ class TalkingHead:
         yield from frames.flush()
 
     def _check_emotion(self, emotion: str | None) -> None:
-        if emotion is not None and not isinstance(self.model.renderer, PaperRenderer):
+        if emotion is not None and not isinstance(self.model.renderer, PublishedRenderer):
             raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
 
     def _check_pair(self, emotion: str | None) -> None:

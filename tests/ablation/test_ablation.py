@@ -26,7 +26,7 @@ from atldiff.config import (
     TRAIN_PRESETS,
     IdentityDiffusionConfig,
     KFLMConfig,
-    PaperConfig,
+    PublishedConfig,
     TrainConfig,
 )
 from atldiff.data.faces import load_faces
@@ -34,16 +34,16 @@ from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import DataError, TrainingError
 from atldiff.landmarks.detect import FaceTracker
+from atldiff.methods.atl_published.inputs import NEEDED
+from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.methods.atl_published.training.renderer_data import FacesSet, clip_windows
 from atldiff.methods.build import build
-from atldiff.methods.paper import PaperRenderer
-from atldiff.methods.paper_inputs import NEEDED
-from atldiff.training.paper_renderer_data import FacesSet, clip_windows
 from atldiff.video.window import STORED_FACE_SIDE
 
 torch.set_num_threads(1)
 
 FRAMES = 20
-TINY = PaperConfig(
+TINY = PublishedConfig(
     generator=KFLMConfig(
         features="log-mel", speech_model="", feature_width=16, feed_forward=16, fusion_width=8, mouth_fusion_width=8,
         kan_width=8, frames=25, hop_frames=20,
@@ -82,7 +82,7 @@ class BlindTracker:
 
 def make_quick(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-    patch.setattr("atldiff.training.paper_renderer_task.PROBE_CLIPS", 1)
+    patch.setattr("atldiff.methods.atl_published.training.renderer_task.PROBE_CLIPS", 1)
     patch.setattr(ablation, "FaceTracker", BlindTracker)
 
 
@@ -205,7 +205,7 @@ class TestFigures:
 
     def test_the_warp_moves_the_mouth(self, subject) -> None:
         torch.manual_seed(0)
-        warped = render_warped(subject, PaperRenderer(TINY.renderer))
+        warped = render_warped(subject, PublishedRenderer(TINY.renderer))
         nothing = [None] * len(warped)
         error = figures(subject, warped, nothing, nothing)["mouth_error"]
         assert error is not None
@@ -213,7 +213,7 @@ class TestFigures:
 
     def test_rendering_depends_on_the_seed_and_not_on_the_other_steps(self, subject) -> None:
         torch.manual_seed(0)
-        renderer = PaperRenderer(TINY.renderer).eval()
+        renderer = PublishedRenderer(TINY.renderer).eval()
         both, alone, other = (render(subject, renderer, *how) for how in (((1, 2), 0), ((2,), 0), ((2,), 1)))
         assert both[0].shape == subject.real.shape
         assert np.array_equal(both[1], alone[0])

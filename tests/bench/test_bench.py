@@ -20,8 +20,8 @@ from atldiff.bench.throughput import count_gflop, measure_throughput, network_ca
 from atldiff.commands import bench
 from atldiff.config import PRESETS, SampleConfig
 from atldiff.errors import AtlDiffError
-from atldiff.methods.difftalker import LatentRenderer
-from atldiff.methods.lmdiff import TalkRenderer
+from atldiff.methods.difftalker.network import LatentRenderer
+from atldiff.methods.lmdiff.network import TalkRenderer
 from atldiff.pipeline import TalkingHead
 from atldiff.stages import STAGES
 

@@ -42,7 +42,7 @@ from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.rest import lower_face, neutral_shape
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, OUTER_EYE_CORNERS, POINTS, lip_opening
-from atldiff.methods.atl_inputs import NEEDED
+from atldiff.methods.atl.inputs import NEEDED
 from atldiff.video.window import STORED_FACE_SIDE, STORED_WINDOW, WindowGeometry, apply
 
 

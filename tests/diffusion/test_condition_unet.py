@@ -7,9 +7,9 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from atldiff.config.paper import ConditionUNetConfig
-from atldiff.diffusion.condition_unet import ConditionUNet, config_from_diffusers
+from atldiff.config.atl_published import ConditionUNetConfig
 from atldiff.errors import AtlDiffError
+from atldiff.methods.atl_published.condition_unet import ConditionUNet, config_from_diffusers
 
 diffusers = pytest.importorskip("diffusers")
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from atldiff.diffusion.blocks import CrossAttention, attention_heads, time_embedding
-from atldiff.diffusion.identity import IdentityEncoder
 from atldiff.diffusion.unet3d import UNet3D
+from atldiff.methods.atl_published.identity import IdentityEncoder
 
 torch.set_num_threads(1)
 

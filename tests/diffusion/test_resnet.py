@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from atldiff.diffusion.resnet import ResNet50, tokens
+from atldiff.methods.atl_published.resnet import ResNet50, tokens
 
 torch.set_num_threads(1)
 

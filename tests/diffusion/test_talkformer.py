@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atldiff.diffusion.talkformer import (
+from atldiff.methods.lmdiff.talkformer import (
     CODE,
     Landmarks,
     LandmarkTokens,

@@ -18,7 +18,7 @@ from atldiff.evaluation import networks
 from atldiff.evaluation.networks import network_figures, network_table, renderer_errors
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.topology import LIPS_INNER
-from atldiff.methods.atl import ATLModel, Renderer
+from atldiff.methods.atl.network import ATLModel, Renderer
 
 torch.set_num_threads(1)
 

@@ -17,7 +17,7 @@ from atldiff.export import choose
 from atldiff.export.choose import cache_folder, find_export
 from atldiff.export.publish import export_checkpoint
 from atldiff.export.runtime import ExportedNetwork, has_bfloat16
-from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl.network import ATLModel
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, Portrait
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.interpolate import BSpline
 
-from atldiff.landmarks.kan import KAN, SPLINE_NOISE, KANLayer
+from atldiff.methods.atl_published.kan import KAN, SPLINE_NOISE, KANLayer
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 from atldiff.config import PAPER_PRESETS, KFLMConfig
-from atldiff.landmarks.kflm import KFLM, MOUTH, LandmarkTransformer, denormalise, landmark_loss, normalise
+from atldiff.methods.atl_published.kflm import KFLM, MOUTH, LandmarkTransformer, denormalise, landmark_loss, normalise
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 RELEASED = PAPER_PRESETS["released"].generator

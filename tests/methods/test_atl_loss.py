@@ -7,7 +7,7 @@ import torch
 
 from atldiff.config import RendererConfig
 from atldiff.diffusion.sampler import interpolate
-from atldiff.methods.atl import Renderer
+from atldiff.methods.atl.network import Renderer
 
 torch.set_num_threads(1)
 

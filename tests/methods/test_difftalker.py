@@ -13,8 +13,8 @@ from atldiff.config import DiffTalkerConfig, LatentRendererConfig, ScheduleConfi
 from atldiff.diffusion import ddim
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIP_GAP_PAIRS, LIPS, LIPS_INNER
-from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-from atldiff.methods.difftalker_inputs import build_inputs, drawing, hint_channels
+from atldiff.methods.difftalker.inputs import build_inputs, drawing, hint_channels
+from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.latent_inputs import NEEDED, face_maps
 from atldiff.video.window import RIGID_POINTS, TEMPLATE
 

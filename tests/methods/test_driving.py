@@ -34,7 +34,7 @@ from atldiff.video.write import VideoWriter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
     from atldiff.methods.build import Model
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from atldiff.pipeline import TalkingHead
 from atldiff.types import LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
     from atldiff.methods.build import Model
 
 torch.set_num_threads(1)

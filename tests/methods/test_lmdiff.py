@@ -12,8 +12,8 @@ import torch
 from atldiff.config import LMDIFF_PRESETS, LMDiffConfig, TalkRendererConfig, from_dict, to_dict
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IP_LAP, LIP_GAP_PAIRS, LIPS, LIPS_INNER
-from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_widths, mirrored_tokens
+from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS, build_inputs, in_window_widths, mirrored_tokens
+from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
 from atldiff.video.window import RIGID_POINTS, TEMPLATE
 
 torch.set_num_threads(1)

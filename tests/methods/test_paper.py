@@ -14,7 +14,7 @@ from atldiff.config import (
     PAPER_PRESETS,
     ConditionUNetConfig,
     IdentityDiffusionConfig,
-    PaperConfig,
+    PublishedConfig,
     SampleConfig,
     ScheduleConfig,
 )
@@ -23,13 +23,19 @@ from atldiff.diffusion.noise import guide_mask
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
-from atldiff.methods.atl import ATLModel, Renderer
+from atldiff.methods.atl.network import ATLModel, Renderer
+from atldiff.methods.atl_published.frames import PublishedFrameStream
+from atldiff.methods.atl_published.inputs import NEEDED, build_start
+from atldiff.methods.atl_published.network import (
+    FROM_START,
+    IdentityUNet,
+    PublishedModel,
+    PublishedRenderer,
+    training_level,
+)
 from atldiff.methods.build import build, open_frames
-from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
-from atldiff.methods.paper import FROM_START, IdentityUNet, PaperModel, PaperRenderer, training_level
-from atldiff.methods.paper_frames import PaperFrameStream
-from atldiff.methods.paper_inputs import NEEDED, build_start
+from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
+from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
 from atldiff.types import EMOTIONS, Portrait
 from atldiff.video.window import outline
 
@@ -54,10 +60,10 @@ def of_prediction(prediction: Any, config: IdentityDiffusionConfig = SMALL, **sc
     return replace(config, schedule=ScheduleConfig(prediction=prediction, **schedule))
 
 
-def make(config: IdentityDiffusionConfig = SMALL, *, moved: bool = True) -> PaperRenderer:
+def make(config: IdentityDiffusionConfig = SMALL, *, moved: bool = True) -> PublishedRenderer:
     """A renderer; `moved` from its fresh start, where much of it is zero, so that every part has an effect."""
     torch.manual_seed(0)
-    renderer = PaperRenderer(config).eval()
+    renderer = PublishedRenderer(config).eval()
     if moved:
         with torch.no_grad():
             for parameter in renderer.parameters():
@@ -84,11 +90,13 @@ def clips(count: int = 2, frames: int = FRAMES) -> dict[str, torch.Tensor]:
     }
 
 
-def start_of(renderer: PaperRenderer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def start_of(renderer: PublishedRenderer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return renderer.guided_image(batch["prior"], batch["mask"], batch["noise"])
 
 
-def rendered(renderer: PaperRenderer, batch: dict[str, torch.Tensor], steps: int = 2, **changes: Any) -> torch.Tensor:
+def rendered(
+    renderer: PublishedRenderer, batch: dict[str, torch.Tensor], steps: int = 2, **changes: Any
+) -> torch.Tensor:
     told = {name: batch[name] for name in ("prior", "mask", "identity", "emotion", "noise")} | changes
     with torch.inference_mode():
         return renderer.render(tokens=renderer.describe(told.pop("identity")), **told, steps=steps)
@@ -483,11 +491,11 @@ def track(portrait: Portrait, frames: int) -> np.ndarray:
 
 
 def frames_of(
-    renderer: PaperRenderer, portrait: Portrait, points: np.ndarray, sizes: int = 100, seed: int = 0,
+    renderer: PublishedRenderer, portrait: Portrait, points: np.ndarray, sizes: int = 100, seed: int = 0,
     emotion: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     sampling = SampleConfig(steps=1, window_frames=8, shared_frames=2)
-    stream = PaperFrameStream(renderer, portrait, sampling, seed, emotion)
+    stream = PublishedFrameStream(renderer, portrait, sampling, seed, emotion)
     pushed = [frame for at in range(0, len(points), sizes) for frame in stream.push(points[at : at + sizes])]
     return np.stack([*pushed, *stream.flush()])
 
@@ -505,7 +513,7 @@ class TestFrames:
     def test_beyond_the_window_the_portrait_is_untouched(self, portrait: Portrait) -> None:
         renderer = make()
         before = portrait.image.copy()
-        stream = PaperFrameStream(renderer, portrait, SampleConfig(window_frames=8, shared_frames=2), 0, None)
+        stream = PublishedFrameStream(renderer, portrait, SampleConfig(window_frames=8, shared_frames=2), 0, None)
         low, high = outline(stream._matrix, SIDE)
         outside = np.ones(portrait.image.shape[:2], bool)
         (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int) + 1
@@ -555,14 +563,14 @@ class TestFrames:
 
 class TestModel:
     def test_names_of_the_weights(self) -> None:
-        model = PaperModel(PaperConfig(generator=PAPER_PRESETS["compact"].generator, renderer=SMALL))
+        model = PublishedModel(PublishedConfig(generator=PAPER_PRESETS["compact"].generator, renderer=SMALL))
         assert {name.split(".")[0] for name in model.state_dict()} == {"generator", "renderer"}
 
     def test_build_knows_every_method(self, random_any_model: Any, portrait: Portrait) -> None:
         again = build(random_any_model.config)
         assert type(again) is type(random_any_model)
-        assert isinstance(again, ATLModel | PaperModel | DiffTalkerModel | LMDiffModel)
-        assert isinstance(again.renderer, Renderer | PaperRenderer | LatentRenderer | TalkRenderer)
+        assert isinstance(again, ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel)
+        assert isinstance(again.renderer, Renderer | PublishedRenderer | LatentRenderer | TalkRenderer)
         assert again.state_dict().keys() == random_any_model.state_dict().keys()
         frames = open_frames(random_any_model.renderer, portrait, SampleConfig(steps=1), 0)
         assert len([*frames.push(track(portrait, 3)), *frames.flush()]) == 3

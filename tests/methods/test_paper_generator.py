@@ -15,13 +15,13 @@ from atldiff.config import KFLMConfig
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
-from atldiff.landmarks.kflm import normalise
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.landmarks.visible import MotionModel
-from atldiff.methods import paper_generator
+from atldiff.methods.atl_published import generator as published_generator
+from atldiff.methods.atl_published.generator import COLUMNS, DenseFit, PublishedGenerator, SecondStream
+from atldiff.methods.atl_published.kflm import normalise
 from atldiff.methods.generators import open_generator
-from atldiff.methods.paper_generator import COLUMNS, DenseFit, PaperGenerator, SecondStream
 from atldiff.methods.speech import TrackStream
 from atldiff.timebase import frame_count
 from atldiff.types import Controls, Portrait
@@ -57,14 +57,14 @@ def smooth_basis(components: int) -> torch.Tensor:
     return torch.from_numpy(waves).float() * 0.02
 
 
-def tiny(config: KFLMConfig = TINY) -> PaperGenerator:
-    generator = PaperGenerator(config).eval()
+def tiny(config: KFLMConfig = TINY) -> PublishedGenerator:
+    generator = PublishedGenerator(config).eval()
     generator.basis.copy_(smooth_basis(config.components) * 10)
     generator.scale.fill_(0.1)
     return generator
 
 
-class Clock(PaperGenerator):
+class Clock(PublishedGenerator):
     """Predicts frames whose displacement is their own moment in seconds, as heard in the sound."""
 
     def __init__(self, config: KFLMConfig, heard: str) -> None:
@@ -129,8 +129,8 @@ def test_a_named_speech_model_is_not_part_of_the_weights(monkeypatch: pytest.Mon
         asked.append(name)
         return Speech()
 
-    monkeypatch.setattr(paper_generator, "load_speech_model", load)
-    generator = PaperGenerator(replace(TINY, features="wav2vec2", speech_model="owner/name"))
+    monkeypatch.setattr(published_generator, "load_speech_model", load)
+    generator = PublishedGenerator(replace(TINY, features="wav2vec2", speech_model="owner/name"))
     assert not asked
     before = set(generator.state_dict())
     samples, mel = torch.randn(2, 16000), torch.randn(2, COLUMNS, 80)
@@ -146,15 +146,15 @@ def test_a_named_speech_model_is_not_part_of_the_weights(monkeypatch: pytest.Mon
 
 
 def test_a_speech_model_of_another_shape_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_generator, "load_speech_model", lambda _: Speech(24))
-    generator = PaperGenerator(replace(TINY, features="wav2vec2", speech_model="owner/name"))
+    monkeypatch.setattr(published_generator, "load_speech_model", lambda _: Speech(24))
+    generator = PublishedGenerator(replace(TINY, features="wav2vec2", speech_model="owner/name"))
     with pytest.raises(CheckpointError, match=r"owner/name: gives \(49, 24\) features a second, expected \(49, 16\)"):
         generator.features(torch.randn(1, 16000), torch.randn(1, COLUMNS, 80))
 
 
 def test_a_speech_model_without_a_name_lies_in_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paper_generator, "new_speech_model", lambda: Speech(768).eval())
-    generator = PaperGenerator(replace(TINY, features="wav2vec2", feature_width=768))
+    monkeypatch.setattr(published_generator, "new_speech_model", lambda: Speech(768).eval())
+    generator = PublishedGenerator(replace(TINY, features="wav2vec2", feature_width=768))
     assert "speech_model.project.weight" in generator.state_dict()
     assert generator.features(torch.randn(1, 16000), torch.randn(1, COLUMNS, 80)).shape == (1, 49, 768)
     generator.train()
@@ -318,8 +318,8 @@ def test_the_gain_is_the_generators_own(portrait: Portrait, random_model: Any) -
     assert random_model.generator.amplitude == 1.5
     generator = tiny()
     assert generator.amplitude == 1.5
-    assert PaperGenerator(replace(TINY, coordinates="window")).amplitude == 1.0  # released weights speak as they do
-    twice = PaperGenerator(TINY).eval()
+    assert PublishedGenerator(replace(TINY, coordinates="window")).amplitude == 1.0  # released weights speak as they do
+    twice = PublishedGenerator(TINY).eval()
     twice.load_state_dict(generator.state_dict())
     twice.amplitude = 3.0
     controls = Controls(still=True)

@@ -23,12 +23,12 @@ from atldiff.landmarks.search import FoundFace
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import LIPS_INNER, LIPS_MIDDLE, LIPS_OUTER, OVAL, lip_opening
 from atldiff.methods import references
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_frames import portrait_layers
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.framing import framed
-from atldiff.methods.paper import PaperRenderer
 from atldiff.methods.portrait import open_portrait, resized
 from atldiff.methods.references import _chosen, _Seen, open_with_references
+from atldiff.methods.window_frames import portrait_layers
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
 from atldiff.video.read import read_frames
@@ -171,7 +171,7 @@ def assert_only_the_mouth_changes(head: TalkingHead, portrait: Portrait, track: 
     told = frames_of(head.render(portrait, track, sampling=ONE_STEP, references=[opened(portrait, 0.2)]))
     none = frames_of(head.render(portrait, track, sampling=ONE_STEP, references=[]))
     assert (none == plain).all()
-    if isinstance(head.model.renderer, PaperRenderer):
+    if isinstance(head.model.renderer, PublishedRenderer):
         assert (told == plain).all()
         return
     changed = np.abs(told.astype(int) - plain).max(axis=3) > 0
@@ -197,7 +197,7 @@ def assert_no_order(head: TalkingHead, portrait: Portrait, track: LandmarkTrack)
         for given in ([first, second], [second, first], [first], [second])
     ]
     assert (several[0] == several[1]).all()
-    assert isinstance(head.model.renderer, PaperRenderer) or (several[2] != several[3]).any()
+    assert isinstance(head.model.renderer, PublishedRenderer) or (several[2] != several[3]).any()
 
 
 def test_streaming_equals_offline(any_head, portrait) -> None:
@@ -216,7 +216,7 @@ def assert_streamed_alike(head: TalkingHead, portrait: Portrait) -> None:
     }  # fmt: skip
     offline = frames_of(head(portrait, sound, **settings))
     assert (np.stack(list(head.stream(portrait, np.split(sound, [100, 5000]), **settings))) == offline).all()
-    if not isinstance(head.model.renderer, PaperRenderer):
+    if not isinstance(head.model.renderer, PublishedRenderer):
         assert (frames_of(head(portrait, sound, **{**settings, "references": []})) != offline).any()
 
 
@@ -231,7 +231,7 @@ def test_they_go_along_with_a_cut_and_another_size(atl_head, portrait, track, se
 
 def test_a_renderer_without_a_use_for_them_says_so(any_head, portrait, caplog) -> None:
     told = any_head.open_portrait(portrait, references=[portrait])
-    paper = isinstance(any_head.model.renderer, PaperRenderer)
+    paper = isinstance(any_head.model.renderer, PublishedRenderer)
     assert len(told.references) == (0 if paper else 1)
     assert [record.levelno for record in caplog.records] == ([logging.WARNING] if paper else [])
     assert any_head.open_portrait(told) is told

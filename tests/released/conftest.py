@@ -123,7 +123,7 @@ def authors(tmp_path_factory: pytest.TempPathFactory) -> Authors:
     diffusers = pytest.importorskip("diffusers")
     from safetensors.torch import save_file
 
-    from atldiff.diffusion.resnet import ResNet50
+    from atldiff.methods.atl_published.resnet import ResNet50
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("authors")

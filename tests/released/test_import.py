@@ -20,7 +20,7 @@ from atldiff.released.read import read_lightning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.atl_published.network import PublishedModel
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 class Imported:
     folder: Path
     said: dict[str, Any]
-    model: PaperModel
+    model: PublishedModel
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def _small_speech_model(authors: Any) -> Iterator[None]:
     """All but the 94 M parameters of wav2vec 2.0 is at its published size."""
     with pytest.MonkeyPatch.context() as patch:
         kind, config = type(authors.speech), authors.speech.config
-        patch.setattr("atldiff.methods.paper_generator.new_speech_model", lambda: kind(config).eval())
+        patch.setattr("atldiff.methods.atl_published.generator.new_speech_model", lambda: kind(config).eval())
         yield
 
 

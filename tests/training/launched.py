@@ -14,7 +14,8 @@ import torch
 
 from atldiff.config import TrainConfig
 from atldiff.errors import TrainingError
-from atldiff.training import loop, renderer_task
+from atldiff.methods.atl.training import renderer_task
+from atldiff.training import loop
 from atldiff.training.processes import join_processes
 from atldiff.training.run import train_stage
 

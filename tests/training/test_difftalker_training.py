@@ -33,11 +33,11 @@ from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation.networks import network_figures, network_table
 from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, seen_indices
 from atldiff.landmarks.topology import LIPS_OUTER
-from atldiff.methods.difftalker import DiffTalkerModel
+from atldiff.methods.difftalker.network import DiffTalkerModel
+from atldiff.methods.difftalker.training.renderer_data import LatentSet
 from atldiff.methods.latent_inputs import NEEDED
 from atldiff.training.codec_data import CodecSet
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet
-from atldiff.training.latent_renderer_data import LatentSet
 from atldiff.training.run import align_data, train_stage
 from atldiff.training.speech_states import HeardClip
 from atldiff.training.states_data import StatesSet

@@ -33,11 +33,11 @@ from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation.networks import network_figures
 from atldiff.landmarks.rest import lower_face
-from atldiff.methods import lmdiff_inputs
 from atldiff.methods.build import build
 from atldiff.methods.latent_inputs import latent_window
-from atldiff.methods.lmdiff import LMDiffModel
-from atldiff.training.joint_task import joint_task
+from atldiff.methods.lmdiff import inputs as lmdiff_inputs
+from atldiff.methods.lmdiff.network import LMDiffModel
+from atldiff.methods.lmdiff.training.joint_task import joint_task
 from atldiff.training.latent_mouth_data import latent_mouth_set
 from atldiff.training.latent_renderer_data import needed_points
 from atldiff.training.mouth_task import RendererLoss
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.difftalker import DiffTalkerModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel
     from atldiff.training.mouth_data import MouthSet
 
 torch.set_num_threads(1)

@@ -33,14 +33,14 @@ from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import crop, crop_map, load_clip
 from atldiff.errors import CheckpointError
 from atldiff.evaluation.networks import network_figures, network_table
-from atldiff.methods.difftalker import DiffTalkerModel
-from atldiff.methods.lmdiff import LMDiffModel
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS
+from atldiff.methods.difftalker.network import DiffTalkerModel
+from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS
+from atldiff.methods.lmdiff.network import LMDiffModel
+from atldiff.methods.lmdiff.training.joint_data import JointSet
+from atldiff.methods.lmdiff.training.joint_task import joint_set, joint_task, predict, rendered_from, true_points
+from atldiff.methods.lmdiff.training.renderer_data import TalkSet
 from atldiff.training.completion_data import CompletionSet
-from atldiff.training.joint_data import JointSet
-from atldiff.training.joint_task import joint_set, joint_task, predict, rendered_from, true_points
 from atldiff.training.run import train_stage
-from atldiff.training.talk_data import TalkSet
 from atldiff.video.window import WindowGeometry, apply
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def _quicken(patch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once, calibrate and probe on little, and write no curves."""
     patch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     patch.setattr("atldiff.training.codec_task.CALIBRATION_CLIPS", 8)
-    for room in ("latent_renderer_task", "joint_task"):
-        patch.setattr(f"atldiff.training.{room}.PROBE_BATCHES", 1)
-        patch.setattr(f"atldiff.training.{room}.PROBE_CLIPS", 2)
+    for task in ("training.latent_renderer_task", "methods.lmdiff.training.joint_task"):
+        patch.setattr(f"atldiff.{task}.PROBE_BATCHES", 1)
+        patch.setattr(f"atldiff.{task}.PROBE_CLIPS", 2)
     patch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
     patch.setattr("atldiff.training.speech_states.VARIANTS", 1)
 

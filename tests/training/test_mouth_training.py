@@ -16,8 +16,8 @@ from atldiff.data.manifest import Manifest, Split
 from atldiff.data.mouths import load_mouths
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import DataError
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import NEEDED
+from atldiff.methods.atl.inputs import NEEDED
+from atldiff.methods.atl.network import ATLModel
 from atldiff.training.mouth_data import MouthSet, mouth_set
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
 from atldiff.training.mouth_task import RendererLoss, detail

@@ -16,24 +16,24 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
 
 from atldiff import checkpoint
-from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PaperConfig, ScheduleConfig, TrainConfig
+from atldiff.config import IdentityDiffusionConfig, KFLMConfig, PublishedConfig, ScheduleConfig, TrainConfig
 from atldiff.data.faces import load_faces
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.speech import load_samples
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import clip_weights
 from atldiff.errors import CheckpointError, DataError, TrainingError
-from atldiff.landmarks.kflm import normalise
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT
-from atldiff.methods.paper import PaperModel
-from atldiff.methods.paper_inputs import NEEDED, build_start
-from atldiff.training.kflm_data import SecondsSet
-from atldiff.training.kflm_task import kflm_task
+from atldiff.methods.atl_published.inputs import NEEDED, build_start
+from atldiff.methods.atl_published.kflm import normalise
+from atldiff.methods.atl_published.network import PublishedModel
+from atldiff.methods.atl_published.training.kflm_data import SecondsSet
+from atldiff.methods.atl_published.training.kflm_task import kflm_task
+from atldiff.methods.atl_published.training.renderer_data import FacesSet, clip_windows, mouth_map
+from atldiff.methods.atl_published.training.renderer_task import paper_renderer_task
 from atldiff.training.landmarks_task import usable_speech
 from atldiff.training.optimiser import MasterOptimiser
-from atldiff.training.paper_renderer_data import FacesSet, clip_windows, mouth_map
-from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.run import align_data, train_stage
 from atldiff.types import EMOTIONS
 
@@ -41,7 +41,7 @@ torch.set_num_threads(1)
 
 FRAMES, SIDE = 32, 32
 UNLABELLED = len(EMOTIONS)
-TINY = PaperConfig(
+TINY = PublishedConfig(
     generator=KFLMConfig(
         features="log-mel", speech_model="", feature_width=16, feed_forward=16, frames=25, hop_frames=20,
         fusion_width=8, mouth_fusion_width=8, kan_width=8, components=6, residual=True,
@@ -68,7 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> None:
     """Fit the basis of the same clips only once (an eigenproblem of a thousand rows), and write no curves."""
-    monkeypatch.setattr("atldiff.training.kflm_task.fit_basis", fit_once)
+    monkeypatch.setattr("atldiff.methods.atl_published.training.kflm_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
 
 
@@ -76,7 +76,7 @@ def run(config: TrainConfig, manifest: Manifest, out: Path, **settings: Any) -> 
     return train_stage(config, manifest.folder, out, workers=0, **settings)
 
 
-NO_EMOTIONS = PaperConfig(
+NO_EMOTIONS = PublishedConfig(
     generator=replace(TINY.generator, emotions=0), renderer=replace(TINY.renderer, emotions=0)
 )  # fmt: skip
 """What a run on people without labels makes of the architecture."""
@@ -106,7 +106,7 @@ class TestRuns:
     def test_the_average_is_written_and_loads(self, prepared: Manifest, tmp_path: Path, config: TrainConfig) -> None:
         run(config, prepared, tmp_path)
         model = checkpoint.load_model(tmp_path / "checkpoint")
-        assert isinstance(model, PaperModel)
+        assert isinstance(model, PublishedModel)
         assert model.config == NO_EMOTIONS
         trained = model.renderer if config.stage == "renderer" else model.generator
         saved = state(tmp_path)
@@ -191,7 +191,7 @@ class TestRuns:
     def test_the_loss_of_a_fixed_batch_falls(self, prepared: Manifest, config: TrainConfig) -> None:
         torch.manual_seed(0)
         make = paper_renderer_task if config.stage == "renderer" else kflm_task
-        task = make(PaperModel(TINY), prepared, config, lambda module: None)
+        task = make(PublishedModel(TINY), prepared, config, lambda module: None)
         module = task.module.train()
         batch = task.source.batch(0, range(3))
         optimiser = MasterOptimiser(
@@ -475,7 +475,7 @@ class TestSecondsSet:
         self, prepared: Manifest, frames: int, hop: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With columns, samples and landmarks that hold their moment, what is heard is what is seen."""
-        monkeypatch.setattr("atldiff.training.kflm_data.augment", lambda mel, random: mel)
+        monkeypatch.setattr("atldiff.methods.atl_published.training.kflm_data.augment", lambda mel, random: mel)
         source = self.make(prepared, frames=frames, hop_frames=hop)
         length = 60
         moments = np.arange(length, dtype=np.float32)
@@ -535,7 +535,7 @@ class TestSecondsSet:
 
     def test_the_task_s_loss_is_the_mean_of_its_clips(self, prepared: Manifest) -> None:
         torch.manual_seed(0)
-        task = kflm_task(PaperModel(TINY), prepared, LANDMARKS, lambda module: None)
+        task = kflm_task(PublishedModel(TINY), prepared, LANDMARKS, lambda module: None)
         module = task.module.eval()  # without dropout
         batch = task.source.batch(0, range(4))
         with torch.inference_mode():
@@ -545,7 +545,7 @@ class TestSecondsSet:
             assert float(whole[name]) == pytest.approx(np.mean([float(one[name]) for one in alone]), rel=1e-4)
 
     def test_frames_beyond_the_clip_cost_nothing(self, prepared: Manifest) -> None:
-        task = kflm_task(PaperModel(TINY), prepared, LANDMARKS, lambda module: None)
+        task = kflm_task(PublishedModel(TINY), prepared, LANDMARKS, lambda module: None)
         module = task.module.eval()
         batch = task.source.batch(0, range(4))
         batch["valid"][:, 10:] = 0

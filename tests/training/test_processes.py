@@ -30,12 +30,12 @@ from atldiff.config import ATLConfig, GeneratorConfig, RendererConfig, TrainConf
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import TrainingError
-from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl.training.renderer_task import renderer_task
 from atldiff.training.draws import Draw, dropout_seed, item_random
 from atldiff.training.landmarks_task import landmarks_task
 from atldiff.training.optimiser import MasterOptimiser
 from atldiff.training.processes import Processes, join_processes
-from atldiff.training.renderer_task import renderer_task
 from atldiff.training.run import train_stage
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def quick() -> Iterator[None]:
     """Neither curves nor wide probes: they take time, and are not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-        patch.setattr("atldiff.training.renderer_task.PROBE_BATCHES", 1)
-        patch.setattr("atldiff.training.renderer_task.PROBE_CLIPS", 1)
+        patch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_BATCHES", 1)
+        patch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_CLIPS", 1)
         yield
 
 

@@ -27,7 +27,7 @@ from atldiff.data.manifest import Manifest
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.shape import mean_shape
-from atldiff.training.renderer_task import check_mouth_window
+from atldiff.training.checks import check_mouth_window
 from atldiff.training.run import train_stage
 from atldiff.video.window import WindowGeometry
 

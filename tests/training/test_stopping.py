@@ -56,8 +56,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-        patch.setattr("atldiff.training.renderer_task.PROBE_BATCHES", 1)
-        patch.setattr("atldiff.training.renderer_task.PROBE_CLIPS", 1)
+        patch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_BATCHES", 1)
+        patch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_CLIPS", 1)
         yield
 
 

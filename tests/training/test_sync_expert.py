@@ -37,14 +37,14 @@ from atldiff.data.windows import load_clip
 from atldiff.errors import CheckpointError, DataError
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import LIPS_OUTER
-from atldiff.methods.lmdiff import LMDiffModel
-from atldiff.methods.sync_expert import SyncExpert
+from atldiff.methods.lmdiff.network import LMDiffModel
+from atldiff.methods.lmdiff.sync_expert import SyncExpert
+from atldiff.methods.lmdiff.training.joint_task import joint_set, joint_task, predict, rendered_from
+from atldiff.methods.lmdiff.training.sync_data import SyncSet, heard
+from atldiff.methods.lmdiff.training.sync_loss import sync_loss
+from atldiff.methods.lmdiff.training.sync_task import OFFSETS, contrast, embed_moments, offset_cosines, offset_scores
 from atldiff.training.draws import item_random
-from atldiff.training.joint_task import joint_set, joint_task, predict, rendered_from
 from atldiff.training.run import train_stage
-from atldiff.training.sync_data import SyncSet, heard
-from atldiff.training.sync_loss import sync_loss
-from atldiff.training.sync_task import OFFSETS, contrast, embed_moments, offset_cosines, offset_scores
 from atldiff.training.task import Task
 from atldiff.video.window import WindowGeometry
 
@@ -79,8 +79,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atldiff.training.joint_task.PROBE_BATCHES", 1)
-    monkeypatch.setattr("atldiff.training.joint_task.PROBE_CLIPS", 2)
+    monkeypatch.setattr("atldiff.methods.lmdiff.training.joint_task.PROBE_BATCHES", 1)
+    monkeypatch.setattr("atldiff.methods.lmdiff.training.joint_task.PROBE_CLIPS", 2)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
 
 
@@ -198,7 +198,7 @@ class TestBatches:
     def test_pictures_are_in_step_with_their_sound(
         self, prepared: Manifest, monkeypatch: pytest.MonkeyPatch, shift: int
     ) -> None:
-        from atldiff.training.renderer_data import cut_at
+        from atldiff.training.places import cut_at
 
         cut: list[tuple[str, int]] = []
 
@@ -207,8 +207,8 @@ class TestBatches:
             cut.append((clip.name, int(place.frames[1])))
             return cut_at(clip, place, geometry, random)
 
-        monkeypatch.setattr("atldiff.training.sync_data.cut_at", watched)
-        monkeypatch.setattr("atldiff.training.sync_data.augment", lambda mel, random: mel)
+        monkeypatch.setattr("atldiff.methods.lmdiff.training.sync_data.cut_at", watched)
+        monkeypatch.setattr("atldiff.methods.lmdiff.training.sync_data.augment", lambda mel, random: mel)
         speech, windows = clips_of(prepared, shift)
         source = SyncSet(speech, windows, PLAIN.renderer, margin=1, frames=16, seed=0)
         batch = source.batch(0, range(4))

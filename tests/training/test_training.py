@@ -28,15 +28,15 @@ from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
 from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.stream import SILENT
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import NEEDED
+from atldiff.methods.atl.inputs import NEEDED
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl.training.renderer_data import RendererSet
 from atldiff.timebase import MEL_BANDS, SAMPLES_PER_FRAME
 from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
 from atldiff.training.landmarks_task import GAIN_RANGE, fill_buffers, usable_speech
 from atldiff.training.loop import train
 from atldiff.training.optimiser import MasterOptimiser, learning_rate
-from atldiff.training.renderer_data import RendererSet
 from atldiff.training.run import align_data, open_data, train_stage
 from atldiff.training.speech_states import VARIANTS, HeardClip, heard_clips, whole_sound
 from atldiff.training.states_data import StatesSet
@@ -82,8 +82,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, fit_once: Callable[..., tuple]) -> No
     """Fit the basis of the same clips only once (a thousand rows), write no curves, and probe on few clips."""
     monkeypatch.setattr("atldiff.training.landmarks_task.fit_basis", fit_once)
     monkeypatch.setattr("atldiff.training.loop._scalar_writer", lambda folder: None)
-    monkeypatch.setattr("atldiff.training.renderer_task.PROBE_BATCHES", 1)
-    monkeypatch.setattr("atldiff.training.renderer_task.PROBE_CLIPS", 2)
+    monkeypatch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_BATCHES", 1)
+    monkeypatch.setattr("atldiff.methods.atl.training.renderer_task.PROBE_CLIPS", 2)
 
 
 def run(config: TrainConfig, manifest: Manifest, out: Path, **settings) -> int:

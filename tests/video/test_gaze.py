@@ -7,7 +7,7 @@ import pytest
 
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IRIS_LEFT, IRIS_RIGHT, MESH_POINTS
-from atldiff.methods.atl_frames import EYES, IRISES
+from atldiff.methods.window_frames import EYES, IRISES
 from atldiff.video.gaze import MOST, moved_irises
 
 POINTS = (mean_shape()[:, :2] * 160 + [160, 100]).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from atldiff.config import PaperConfig, method_of
+from atldiff.config import PublishedConfig, method_of
 
 if TYPE_CHECKING:
     from atldiff.config import IdentityDiffusionConfig, TrainConfig
@@ -33,7 +33,7 @@ class Arm:
 
     def training(self, base: TrainConfig) -> TrainConfig:
         """Return the arm's training run: the same data order, noise, first weights and budget for every arm."""
-        assert isinstance(base.model, PaperConfig)  # noqa: S101 - for the type checker: `check_base` has seen to it
+        assert isinstance(base.model, PublishedConfig)  # noqa: S101 - for the type checker: `check_base` has seen to it
         return replace(base, model=replace(base.model, renderer=self.renderer(base.model.renderer)))
 
 
@@ -54,7 +54,7 @@ def check_base(base: TrainConfig) -> IdentityDiffusionConfig:
     Raises:
         ValueError: the run trains something else than the published renderer.
     """
-    if base.stage != "renderer" or not isinstance(base.model, PaperConfig):
+    if base.stage != "renderer" or not isinstance(base.model, PublishedConfig):
         raise ValueError(
             f"ablation: got a run of {method_of(base.model)}'s {base.stage} stage, expected the published renderer: "
             "take --config paper-renderer or a JSON file that changes it"

@@ -14,8 +14,8 @@ from atldiff.evaluation.protocol import Metric
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
-from atldiff.methods.paper_inputs import NEEDED, build_start
-from atldiff.training.paper_renderer_data import clip_windows, mouth_map
+from atldiff.methods.atl_published.inputs import NEEDED, build_start
+from atldiff.methods.atl_published.training.renderer_data import clip_windows, mouth_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.landmarks.detect import FaceTracker
-    from atldiff.methods.paper import PaperRenderer
+    from atldiff.methods.atl_published.network import PublishedRenderer
 
 MOST_FRAMES, FEWEST_FRAMES = 32, 16
 """Frames of a clip that are measured, after its first; shorter clips are left out."""
@@ -99,7 +99,7 @@ def load_subject(manifest: Manifest, entry: ManifestEntry, side: int) -> Subject
 
 
 @torch.inference_mode()
-def render_warped(subject: Subject, renderer: PaperRenderer) -> NDArray[np.uint8]:
+def render_warped(subject: Subject, renderer: PublishedRenderer) -> NDArray[np.uint8]:
     """Return the landmark-warped portrait, (T, S, S, 3) uint8: the warped prior itself, no network."""
     config = replace(renderer.config, prior="warped")
     prior, _ = build_start(_identity(subject), subject.source[None], subject.targets[None], config)
@@ -107,7 +107,7 @@ def render_warped(subject: Subject, renderer: PaperRenderer) -> NDArray[np.uint8
 
 
 @torch.inference_mode()
-def render(subject: Subject, renderer: PaperRenderer, steps: Sequence[int], seed: int) -> list[NDArray[np.uint8]]:
+def render(subject: Subject, renderer: PublishedRenderer, steps: Sequence[int], seed: int) -> list[NDArray[np.uint8]]:
     """Return the frames (T, S, S, 3) uint8 that a renderer makes of a clip's landmarks, for each number of steps.
 
     Every number of steps, like every renderer, starts from the same noise: a function of the seed and the frame.

@@ -32,7 +32,7 @@ from atldiff.evaluation.run import split_entries
 from atldiff.files import sha256, write_text
 from atldiff.interrupt import end_patience
 from atldiff.landmarks.detect import FaceTracker
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.training.loop import STATE_FILE
 from atldiff.training.processes import ALONE
 from atldiff.training.run import CHECKPOINT_FOLDER, open_data, train_stage
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from atldiff.ablation.measure import Subject
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest, ManifestEntry
-    from atldiff.methods.paper import PaperRenderer
+    from atldiff.methods.atl_published.network import PublishedRenderer
     from atldiff.training.processes import Processes
 
     Progress = Callable[[str, int, int, str], None]
@@ -226,9 +226,9 @@ def _steps_done(folder: Path) -> int:
         return int((file.metadata() or {}).get("step", 0))
 
 
-def _load_renderer(folder: Path) -> PaperRenderer:
+def _load_renderer(folder: Path) -> PublishedRenderer:
     model = checkpoint.load_model(folder)
-    assert isinstance(model, PaperModel)  # noqa: S101 - for the type checker: it was trained as one
+    assert isinstance(model, PublishedModel)  # noqa: S101 - for the type checker: it was trained as one
     return model.renderer
 
 
@@ -240,7 +240,7 @@ def _digest(value: object) -> str:
 def _measure(
     manifest: Manifest,
     entries: Sequence[ManifestEntry],
-    renderers: Mapping[str, PaperRenderer],
+    renderers: Mapping[str, PublishedRenderer],
     settings: Sequence[object],
     folder: Path,
     sampling_steps: Sequence[int],
@@ -291,7 +291,7 @@ def _read_kept(path: Path, made_with: str) -> dict[str, Any] | None:
 
 def _measure_clip(
     subject: Subject,
-    renderers: Mapping[str, PaperRenderer],
+    renderers: Mapping[str, PublishedRenderer],
     sampling_steps: Sequence[int],
     seed: int,
     tracker: FaceTracker,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from atldiff.methods.atl_inputs import condition_channels
-from atldiff.methods.difftalker import LatentRenderer
-from atldiff.methods.difftalker_inputs import hint_channels
-from atldiff.methods.lmdiff import TalkRenderer
-from atldiff.methods.lmdiff_inputs import TOKENS, shown_channels
-from atldiff.methods.paper import PaperRenderer
+from atldiff.methods.atl.inputs import condition_channels
+from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.methods.difftalker.inputs import hint_channels
+from atldiff.methods.difftalker.network import LatentRenderer
+from atldiff.methods.lmdiff.inputs import TOKENS, shown_channels
+from atldiff.methods.lmdiff.network import TalkRenderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,10 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
     frames, device = sampling.window_frames, renderer.device
     if isinstance(renderer, LatentRenderer | TalkRenderer):
         return _latent_call(renderer, frames)
-    paper = isinstance(renderer, PaperRenderer)
+    paper = isinstance(renderer, PublishedRenderer)
     width, height = (renderer.config.side, renderer.config.side) if paper else renderer.geometry.size
     draw = lambda channels: torch.rand(1, channels, frames, height, width, device=device)  # noqa: E731 - used thrice
-    if isinstance(renderer, PaperRenderer):
+    if isinstance(renderer, PublishedRenderer):
         x = draw(3)
         level = torch.tensor([renderer.config.schedule.train_steps - 1], device=device)
         emotion = torch.zeros(1, dtype=torch.int64, device=device)

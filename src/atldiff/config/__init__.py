@@ -7,6 +7,14 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from atldiff.config.atl import ATLConfig, GeneratorConfig, RendererConfig
+from atldiff.config.atl_published import (
+    PAPER_PRESETS,
+    ConditionUNetConfig,
+    IdentityDiffusionConfig,
+    KFLMConfig,
+    PublishedConfig,
+    ScheduleConfig,
+)
 from atldiff.config.check import build, check, check_choice
 from atldiff.config.codec import CodecConfig
 from atldiff.config.difftalker import (
@@ -17,14 +25,6 @@ from atldiff.config.difftalker import (
 )
 from atldiff.config.latent import LatentDiffusionConfig
 from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig, TalkRendererConfig
-from atldiff.config.paper import (
-    PAPER_PRESETS,
-    ConditionUNetConfig,
-    IdentityDiffusionConfig,
-    KFLMConfig,
-    PaperConfig,
-    ScheduleConfig,
-)
 from atldiff.config.sampling import LATENT_SAMPLING, LAYERED_SAMPLING, PAPER_SAMPLING, PRESETS, Preset, SampleConfig
 from atldiff.config.training import TRAIN_PRESETS, Stage, TrainConfig
 
@@ -35,7 +35,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 Bundled = Literal["atl-diff", "atl-diff-open", "atl-diff-paper", "difftalker", "lmdiff"]
 """The weights that the package brings: one set a method, and of atl-diff one trained on open footage alone."""
 BUNDLED: tuple[Bundled, ...] = get_args(Bundled)
-MethodConfig: TypeAlias = "ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig"
+MethodConfig: TypeAlias = "ATLConfig | PublishedConfig | DiffTalkerConfig | LMDiffConfig"
 RendererOptions: TypeAlias = "RendererConfig | IdentityDiffusionConfig | LatentRendererConfig | TalkRendererConfig"
 
 __all__ = [
@@ -65,7 +65,7 @@ __all__ = [
     "LatentRendererConfig",
     "Method",
     "MethodConfig",
-    "PaperConfig",
+    "PublishedConfig",
     "Preset",
     "RendererConfig",
     "RendererOptions",
@@ -87,7 +87,7 @@ def method_of(config: MethodConfig) -> Method:
     match config:
         case ATLConfig():
             return "atl-diff"
-        case PaperConfig():
+        case PublishedConfig():
             return "atl-diff-paper"
         case DiffTalkerConfig():
             return "difftalker"
@@ -115,7 +115,7 @@ def model_presets(config: MethodConfig) -> Mapping[str, MethodConfig]:
     match config:
         case ATLConfig():
             return {"default": ATLConfig()}
-        case PaperConfig():
+        case PublishedConfig():
             return PAPER_PRESETS
         case DiffTalkerConfig():
             return DIFFTALKER_PRESETS
@@ -139,7 +139,7 @@ def from_dict(values: dict[str, Any]) -> MethodConfig:
     check(version == FORMAT_VERSION, "format_version", version, str(FORMAT_VERSION))
     check_choice("method", method, METHODS)
     kinds: dict[Method, type[MethodConfig]] = {
-        "atl-diff": ATLConfig, "atl-diff-paper": PaperConfig, "difftalker": DiffTalkerConfig,
+        "atl-diff": ATLConfig, "atl-diff-paper": PublishedConfig, "difftalker": DiffTalkerConfig,
         "lmdiff": LMDiffConfig,
     }  # fmt: skip
     return build(kinds[method], values, "file")

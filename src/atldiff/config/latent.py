@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from atldiff.config.atl_published import ScheduleConfig
 from atldiff.config.check import check, check_choice
 from atldiff.config.codec import CodecConfig
-from atldiff.config.paper import ScheduleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

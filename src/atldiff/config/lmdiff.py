@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from atldiff.config.atl_published import ScheduleConfig
 from atldiff.config.check import check, check_choice
 from atldiff.config.difftalker import CompletionConfig
 from atldiff.config.latent import MOUTH_WINDOW, LatentDiffusionConfig
-from atldiff.config.paper import ScheduleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from atldiff.config.atl import ATLConfig, GeneratorConfig, RendererConfig
+from atldiff.config.atl_published import PAPER_PRESETS, PublishedConfig
 from atldiff.config.check import check, check_choice
 from atldiff.config.difftalker import DIFFTALKER_PRESETS, CompletionConfig, DiffTalkerConfig
 from atldiff.config.lmdiff import LMDIFF_PRESETS, JointConfig, LMDiffConfig, SyncConfig
-from atldiff.config.paper import PAPER_PRESETS, PaperConfig
 
 Stage = Literal["landmarks", "renderer", "codec", "joint", "sync", "motion"]
 
@@ -22,7 +22,7 @@ class TrainConfig:
     """Which part is trained: `landmarks` (the generator), `renderer`, the `codec` under a latent renderer, generator
     and renderer `joint`ly, through the landmarks, or the `sync` expert that may judge the latter; or the `motion` of
     head, brows and blinks, which belongs to no method."""
-    model: ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig = field(default_factory=ATLConfig)
+    model: ATLConfig | PublishedConfig | DiffTalkerConfig | LMDiffConfig = field(default_factory=ATLConfig)
     """Architecture of the whole method; the other stage's part is carried along unchanged."""
     steps: int = 12_000
     """Optimiser steps of the whole run; the learning rate decays towards its end. 1 to 10 million."""
@@ -128,7 +128,7 @@ class TrainConfig:
         check(0 <= self.max_lag_frames <= 8, "max_lag_frames", self.max_lag_frames, "0 to 8")
 
 
-def _has_codec(model: ATLConfig | PaperConfig | DiffTalkerConfig | LMDiffConfig) -> bool:
+def _has_codec(model: ATLConfig | PublishedConfig | DiffTalkerConfig | LMDiffConfig) -> bool:
     return isinstance(model, DiffTalkerConfig | LMDiffConfig) and model.renderer.codec.kind == "compact"
 
 

@@ -19,11 +19,11 @@ from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.topology import LIPS_INNER, POINTS
-from atldiff.methods.atl import Renderer
-from atldiff.methods.atl_inputs import NEEDED, build_inputs
-from atldiff.methods.difftalker import LatentRenderer
+from atldiff.methods.atl.inputs import NEEDED, build_inputs
+from atldiff.methods.atl.network import Renderer
+from atldiff.methods.difftalker.network import LatentRenderer
 from atldiff.methods.generators import speak
-from atldiff.methods.lmdiff import TalkRenderer
+from atldiff.methods.lmdiff.network import TalkRenderer
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.video.window import WindowGeometry
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from atldiff.export.networks import DENOISER, GENERATOR, networks_of
 from atldiff.export.runtime import open_network, other_window
-from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl.network import ATLModel
 
 if TYPE_CHECKING:
     from atldiff.config import SampleConfig

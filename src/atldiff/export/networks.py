@@ -14,13 +14,13 @@ from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.generator import STATE
-from atldiff.landmarks.kflm import POINTS, TOKENS
 from atldiff.landmarks.stream import BLOCK_FRAMES
-from atldiff.methods.atl import ATLModel
-from atldiff.methods.atl_inputs import condition_channels, window_of
-from atldiff.methods.difftalker import DiffTalkerModel
-from atldiff.methods.lmdiff import LMDiffModel
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.atl.inputs import condition_channels, window_of
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl_published.kflm import POINTS, TOKENS
+from atldiff.methods.atl_published.network import PublishedModel
+from atldiff.methods.difftalker.network import DiffTalkerModel
+from atldiff.methods.lmdiff.network import LMDiffModel
 from atldiff.timebase import COLUMNS_PER_FRAME, MEL_BANDS
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def networks_of(model: Model, window_frames: int) -> tuple[Network, Network]:
     match model:
         case ATLModel():
             return _atl_denoiser(model, window_frames), _atl_generator(model)
-        case PaperModel():
+        case PublishedModel():
             return _paper_denoiser(model, window_frames), _paper_generator(model)
         case DiffTalkerModel() | LMDiffModel():
             raise CheckpointError(NO_LATENT_EXPORT.format(method_of(model.config)))
@@ -102,7 +102,7 @@ def denoiser_of(model: Model) -> nn.Module:
     match model:
         case ATLModel():
             unet = model.renderer.unet
-        case PaperModel():
+        case PublishedModel():
             unet = getattr(model.renderer.unet, "unet", None)
         case DiffTalkerModel() | LMDiffModel():
             raise CheckpointError(NO_LATENT_EXPORT.format(method_of(model.config)))
@@ -122,7 +122,7 @@ def _atl_denoiser(model: ATLModel, frames: int) -> Network:
     return Network(DENOISER, unet, ("x", "embedding"), draw)
 
 
-def _paper_denoiser(model: PaperModel, frames: int) -> Network:
+def _paper_denoiser(model: PublishedModel, frames: int) -> Network:
     unet, config = denoiser_of(model), model.config.renderer
 
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
@@ -150,7 +150,7 @@ def _atl_generator(model: ATLModel) -> Network:
     return Network(GENERATOR, network.eval(), ("mel" if mel else "states", "identity"), draw)
 
 
-def _paper_generator(model: PaperModel) -> Network:
+def _paper_generator(model: PublishedModel) -> Network:
     config = model.config.generator
 
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:

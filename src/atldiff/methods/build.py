@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from atldiff.config import ATLConfig, DiffTalkerConfig, LMDiffConfig, PaperConfig
-from atldiff.methods.atl import ATLModel, Renderer
-from atldiff.methods.atl_frames import FrameStream
-from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
-from atldiff.methods.paper import PaperModel, PaperRenderer
-from atldiff.methods.paper_frames import PaperFrameStream
+from atldiff.config import ATLConfig, DiffTalkerConfig, LMDiffConfig, PublishedConfig
+from atldiff.methods.atl.network import ATLModel, Renderer
+from atldiff.methods.atl_published.frames import PublishedFrameStream
+from atldiff.methods.atl_published.network import PublishedModel, PublishedRenderer
+from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
+from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
+from atldiff.methods.window_frames import FrameStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from atldiff.types import Portrait
     from atldiff.workers import Workers
 
-Model: TypeAlias = ATLModel | PaperModel | DiffTalkerModel | LMDiffModel
-FaceRenderer: TypeAlias = Renderer | PaperRenderer | LatentRenderer | TalkRenderer
+Model: TypeAlias = ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel
+FaceRenderer: TypeAlias = Renderer | PublishedRenderer | LatentRenderer | TalkRenderer
 
 
 class Frames(Protocol):
@@ -45,8 +45,8 @@ def build(config: MethodConfig) -> Model:
     match config:
         case ATLConfig():
             return ATLModel(config)
-        case PaperConfig():
-            return PaperModel(config)
+        case PublishedConfig():
+            return PublishedModel(config)
         case DiffTalkerConfig():
             return DiffTalkerModel(config)
         case LMDiffConfig():
@@ -66,6 +66,6 @@ def open_frames(
 
     background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
     """
-    if isinstance(renderer, PaperRenderer):
-        return PaperFrameStream(renderer, portrait, sampling, seed, emotion, workers, background)
+    if isinstance(renderer, PublishedRenderer):
+        return PublishedFrameStream(renderer, portrait, sampling, seed, emotion, workers, background)
     return FrameStream(renderer, portrait, sampling, seed, workers, background)

@@ -18,14 +18,14 @@ from atldiff.landmarks.stream import (
     StatesCompletionStream,
 )
 from atldiff.landmarks.visible import MotionModel, VisibleMotion
-from atldiff.methods.paper_generator import PaperGenerator, SecondStream
+from atldiff.methods.atl_published.generator import PublishedGenerator, SecondStream
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 from atldiff.types import Controls, Portrait, emotion_label
 
 FRONTAL_PX = 100.0
 """Outer-eye distance of the made-up portrait that `speak` animates."""
 
-SpeechGenerator: TypeAlias = Generator | PaperGenerator | CompletionGenerator
+SpeechGenerator: TypeAlias = Generator | PublishedGenerator | CompletionGenerator
 
 
 class CoefficientStream(Protocol):
@@ -96,7 +96,7 @@ def open_generator(
             if generator.config.features == "whisper":
                 return SamplesStreamed(SoundStream(generator, neutral, _hearing(generator)))
             return MelStreamed(DisplacementStream(generator, neutral))
-        case PaperGenerator():
+        case PublishedGenerator():
             return SecondStream(
                 generator, portrait, neutral, emotion_label(controls.emotion, generator.config.emotions)
             )

@@ -14,7 +14,7 @@ from atldiff.checkpoint import WEIGHTS_FILE, locate, save_model
 from atldiff.config import PAPER_PRESETS
 from atldiff.errors import CheckpointError
 from atldiff.files import replacing, sha256
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.released import kflm, speech
 from atldiff.released.names import check_tensors, rename, rename_all, reversed_table
 from atldiff.released.read import read_lightning
@@ -23,7 +23,7 @@ from atldiff.released.renderer import find_files, read_schedule, read_unet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from atldiff.config import ConditionUNetConfig, PaperConfig, ScheduleConfig
+    from atldiff.config import ConditionUNetConfig, PublishedConfig, ScheduleConfig
 
 RESNET50 = "timm/resnet50.tv_in1k/model.safetensors"
 """torchvision's first ImageNet weights, which the released code asks for by `pretrained=True`."""
@@ -68,7 +68,7 @@ def import_weights(
     basis = {name: tensor for name, tensor in read_tensors(with_basis).items() if name in BASIS}
 
     config = released_config(unet, schedule, noise_kernel, components=len(basis[BASIS[0]]))
-    model = PaperModel(config)
+    model = PublishedModel(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     tensors = {
         **convert_landmarks(landmark_tensors, shapes, f"au2lm {au2lm}"),
@@ -87,7 +87,7 @@ def import_weights(
 
 def released_config(
     unet: ConditionUNetConfig, schedule: ScheduleConfig, noise_kernel: int, components: int
-) -> PaperConfig:
+) -> PublishedConfig:
     """Return the `released` preset with what the authors' folder says of its networks.
 
     Raises:
@@ -161,7 +161,7 @@ def _complete(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[in
     return {**{name: torch.zeros((), dtype=torch.long) for name in counters}, **kept}
 
 
-def _write(model: PaperModel, output: Path, card: str) -> None:
+def _write(model: PublishedModel, output: Path, card: str) -> None:
     """Write a checkpoint beside its place and move it there."""
     with replacing(output) as partial:
         save_model(model, partial, card, half=False)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atldiff.backbones.weights import read_tensors
+from atldiff.config.atl_published import ConditionUNetConfig, ScheduleConfig
 from atldiff.config.check import build
-from atldiff.config.paper import ConditionUNetConfig, ScheduleConfig
-from atldiff.diffusion.condition_unet import MODEL_CLASS, config_from_diffusers
 from atldiff.errors import CheckpointError
+from atldiff.methods.atl_published.condition_unet import MODEL_CLASS, config_from_diffusers
 from atldiff.released.read import read_json
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
 from atldiff.errors import DataError
 from atldiff.landmarks.topology import LIPS_OUTER
+from atldiff.training.checks import check_window
 from atldiff.training.codec_data import CodecSet
-from atldiff.training.renderer_task import check_window
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
     from atldiff.diffusion.codec import Codec
-    from atldiff.methods.difftalker import DiffTalkerModel
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
 MOUTH_WEIGHT = 3.0
 """Extra weight of the loss in and around the lips."""

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from atldiff.data.spoken import Spoken
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.stream import Hear
-    from atldiff.methods.difftalker import DiffTalkerModel
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
     from atldiff.training.speech_states import HeardClip
 
     CompletionLoss: TypeAlias = Callable[[torch.Tensor, dict[str, torch.Tensor]], dict[str, torch.Tensor]]

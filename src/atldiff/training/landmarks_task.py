@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
     from atldiff.landmarks.stream import Hear
-    from atldiff.methods.atl import ATLModel
+    from atldiff.methods.atl.network import ATLModel
     from atldiff.training.speech_states import HeardClip
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from atldiff.config import TalkRendererConfig
-from atldiff.methods import difftalker_inputs, lmdiff_inputs
+from atldiff.methods.difftalker import inputs as difftalker_inputs
 from atldiff.methods.latent_inputs import latent_window
+from atldiff.methods.lmdiff import inputs as lmdiff_inputs
 from atldiff.training.latent_renderer_data import FILMED, draw_noise, needed_points
 from atldiff.training.mouth_data import START_SHARE, MouthSet
 

@@ -12,10 +12,11 @@ from atldiff.data.manifest import Split
 from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
 from atldiff.errors import CheckpointError, DataError
-from atldiff.methods.lmdiff import TalkRenderer
-from atldiff.training.latent_renderer_data import LatentSet, needed_points
-from atldiff.training.renderer_task import check_mouth_window, check_window
-from atldiff.training.talk_data import TalkSet
+from atldiff.methods.difftalker.training.renderer_data import LatentSet
+from atldiff.methods.lmdiff.network import TalkRenderer
+from atldiff.methods.lmdiff.training.renderer_data import TalkSet
+from atldiff.training.checks import check_mouth_window, check_window
+from atldiff.training.latent_renderer_data import needed_points
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
 PROBE_BATCHES, PROBE_CLIPS, PROBE_FRAMES = 4, 8, 4
 PROBE_SEED = 20_261

@@ -14,7 +14,7 @@ from atldiff.data.windows import MIN_APART_FRAMES, pick_reference
 from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import LIPS_INNER, LIPS_OUTER
-from atldiff.methods.atl_inputs import NEEDED, build_inputs, window_of
+from atldiff.methods.atl.inputs import NEEDED, build_inputs, window_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.draws import Draw, item_random
 

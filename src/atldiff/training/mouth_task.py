@@ -13,14 +13,14 @@ from atldiff.data.manifest import Split
 from atldiff.data.mouths import load_mouths
 from atldiff.diffusion.edges import edge_errors
 from atldiff.errors import DataError
-from atldiff.methods.atl import Renderer
-from atldiff.methods.atl_inputs import NEEDED
+from atldiff.methods.atl.inputs import NEEDED
+from atldiff.methods.atl.network import Renderer
+from atldiff.training.checks import check_mouth_window
 from atldiff.training.latent_mouth_data import latent_mouth_set
 from atldiff.training.latent_renderer_data import needed_points
 from atldiff.training.latent_renderer_task import check_renderer, freeze_codec, on_device
 from atldiff.training.mouth_data import mouth_set
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
-from atldiff.training.renderer_task import check_mouth_window
 from atldiff.training.task import Probe, Rival, Task, strips_picture
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from atldiff.backbones.alexnet import LpipsAlexNet
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.atl import ATLModel
-    from atldiff.methods.difftalker import DiffTalkerModel, LatentRenderer
-    from atldiff.methods.lmdiff import LMDiffModel, TalkRenderer
+    from atldiff.methods.atl.network import ATLModel
+    from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
+    from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
 
 MOUTH_WEIGHT = 2.0
 """Extra weight of the pixels' error inside the mouth, over the weight of the mask."""

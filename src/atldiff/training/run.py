@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from atldiff import checkpoint
-from atldiff.config import ATLConfig, DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PaperConfig, method_of
+from atldiff.config import ATLConfig, DiffTalkerConfig, LatentDiffusionConfig, LMDiffConfig, PublishedConfig, method_of
 from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError
-from atldiff.methods.atl import ATLModel
+from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.atl.training.renderer_task import renderer_task
+from atldiff.methods.atl_published.network import PublishedModel
+from atldiff.methods.atl_published.training.kflm_task import kflm_task
+from atldiff.methods.atl_published.training.renderer_task import paper_renderer_task
 from atldiff.methods.build import build
-from atldiff.methods.difftalker import DiffTalkerModel
-from atldiff.methods.lmdiff import LMDiffModel
-from atldiff.methods.paper import PaperModel
+from atldiff.methods.difftalker.network import DiffTalkerModel
+from atldiff.methods.lmdiff.network import LMDiffModel
+from atldiff.methods.lmdiff.training.joint_task import joint_task
+from atldiff.methods.lmdiff.training.sync_task import sync_task
 from atldiff.training.alignment import align
 from atldiff.training.codec_task import codec_task
 from atldiff.training.completion_task import completion_task
-from atldiff.training.joint_task import joint_task
-from atldiff.training.kflm_task import kflm_task
 from atldiff.training.landmarks_task import landmarks_task
 from atldiff.training.latent_renderer_task import latent_renderer_task
 from atldiff.training.loop import train
 from atldiff.training.motion_task import motion_task, save_motion
 from atldiff.training.mouth_task import mouth_task
-from atldiff.training.paper_renderer_task import paper_renderer_task
 from atldiff.training.processes import ALONE
-from atldiff.training.renderer_task import renderer_task
-from atldiff.training.sync_task import sync_task
 
 if TYPE_CHECKING:
     import os
@@ -153,7 +153,7 @@ def _architecture(config: TrainConfig, manifest: Manifest, start: Path | None) -
         if config.stage == "renderer" and isinstance(model, DiffTalkerConfig | LMDiffConfig):
             model = replace(model, renderer=_over_their_codec(model.renderer, theirs.renderer))
         known = {part: getattr(getattr(theirs, part), "emotions", 0) for part in known}
-    if isinstance(model, PaperConfig) and not any(entry.record.emotion for entry in manifest.usable(Split.TRAIN)):
+    if isinstance(model, PublishedConfig) and not any(entry.record.emotion for entry in manifest.usable(Split.TRAIN)):
         model = replace(
             model,
             generator=replace(model.generator, emotions=known["generator"]),
@@ -225,7 +225,7 @@ def _task(
             if not landmarks and model.config.renderer.layered:
                 return mouth_task(model, manifest, config, write, network)
             return (landmarks_task if landmarks else renderer_task)(model, manifest, config, write)
-        case PaperModel():
+        case PublishedModel():
             return (kflm_task if landmarks else paper_renderer_task)(model, manifest, config, write)
         case DiffTalkerModel() | LMDiffModel():
             if config.stage == "codec":

@@ -12,10 +12,10 @@ from atldiff.data.speech import in_step
 from atldiff.data.windows import crop, load_clip
 from atldiff.errors import DataError
 from atldiff.landmarks.topology import LIPS_OUTER
+from atldiff.methods.lmdiff.training.sync_data import SyncSet, first_frame, heard
 from atldiff.timebase import COLUMNS_PER_FRAME
+from atldiff.training.checks import check_window
 from atldiff.training.landmarks_task import speaking_clips
-from atldiff.training.renderer_task import check_window
-from atldiff.training.sync_data import SyncSet, first_frame, heard
 from atldiff.training.task import Probe, Task
 from atldiff.video.window import WindowGeometry
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.data.windows import ClipWindows
-    from atldiff.methods.lmdiff import LMDiffModel
-    from atldiff.methods.sync_expert import SyncExpert
+    from atldiff.methods.lmdiff.network import LMDiffModel
+    from atldiff.methods.lmdiff.sync_expert import SyncExpert
 
 APART_FRAMES = 5
 """Frames between two moments of a run that are told apart: the sound of one is wrong for the other."""

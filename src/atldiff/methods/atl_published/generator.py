@@ -12,10 +12,10 @@ from atldiff.audio.wav2vec import load_speech_model, new_speech_model, speech_fe
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.fit import ridge_solution
 from atldiff.landmarks.geometry import from_canonical, to_canonical
-from atldiff.landmarks.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
 from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest, audible
+from atldiff.methods.atl_published.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
 from atldiff.types import POINTS as DENSE_POINTS
 from atldiff.video.window import apply, face_window, fit_still_window
@@ -43,7 +43,7 @@ _SCALE_RANGE = (0.5, 2.0)
 """A prediction larger or smaller than this against the portrait is not a face; it is not blown up."""
 
 
-class PaperGenerator(nn.Module):
+class PublishedGenerator(nn.Module):
     """A second of sound and the identity's 68 landmarks to a second of landmarks.
 
     Buffers, filled by training and shipped with the weights: `basis` (M, 478, 3) and `scale` (M,), so that
@@ -71,7 +71,7 @@ class PaperGenerator(nn.Module):
         elif not config.speech_model:
             self.speech_model = new_speech_model()
 
-    def train(self, mode: bool = True) -> PaperGenerator:
+    def train(self, mode: bool = True) -> PublishedGenerator:
         """Set the mode; a speech model stays in evaluation mode."""
         super().train(mode)
         if "speech_model" in self._modules:
@@ -124,7 +124,7 @@ class DenseFit:
     seen at the portrait's head pose.
     """
 
-    def __init__(self, generator: PaperGenerator, portrait: Portrait, neutral: np.ndarray) -> None:
+    def __init__(self, generator: PublishedGenerator, portrait: Portrait, neutral: np.ndarray) -> None:
         self._coordinates: Literal["canonical", "window"] = generator.config.coordinates
         basis = (generator.scale[:, None, None] * generator.basis).double().cpu().numpy()[:, SIXTY_EIGHT]
         if self._coordinates == "canonical":
@@ -170,7 +170,7 @@ class SecondStream:
     interpolated linearly at the moments of 25 frames a second.
     """
 
-    def __init__(self, generator: PaperGenerator, portrait: Portrait, neutral: np.ndarray, emotion: int) -> None:
+    def __init__(self, generator: PublishedGenerator, portrait: Portrait, neutral: np.ndarray, emotion: int) -> None:
         """Start at sample 0; neutral: (478, 3) canonical, the portrait with its mouth closed; emotion: a label."""
         config = generator.config
         self._generator = generator

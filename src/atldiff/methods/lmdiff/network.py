@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 from atldiff.diffusion.blocks import time_embedding
-from atldiff.diffusion.talkformer import Attended, LandmarkTokens, ReferenceEncoder, TalkFormer
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.methods.latent import LatentDiffusion
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, in_window_widths, shown_channels
-from atldiff.methods.sync_expert import SyncExpert
+from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS, build_inputs, in_window_widths, shown_channels
+from atldiff.methods.lmdiff.sync_expert import SyncExpert
+from atldiff.methods.lmdiff.talkformer import Attended, LandmarkTokens, ReferenceEncoder, TalkFormer
 from atldiff.stages import stage
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atldiff.config import TrainConfig
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
     SyncLoss: TypeAlias = Callable[[dict[str, torch.Tensor], torch.Tensor], torch.Tensor]
 

@@ -19,11 +19,12 @@ from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.latent_inputs import with_gradient
-from atldiff.methods.lmdiff_inputs import DRAWN, NEEDED, build_inputs
+from atldiff.methods.lmdiff.inputs import DRAWN, NEEDED, build_inputs
+from atldiff.methods.lmdiff.training.joint_data import JointSet
+from atldiff.methods.lmdiff.training.sync_loss import sync_loss
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 from atldiff.training.completion_task import complete, completion_loss, median_scores, seen_states
-from atldiff.training.joint_data import JointSet
 from atldiff.training.landmarks_task import Remembered, describe_clips, speaking_clips
 from atldiff.training.latent_renderer_task import (
     PROBE_BATCHES,
@@ -37,7 +38,6 @@ from atldiff.training.latent_renderer_task import (
 )
 from atldiff.training.mouth_task import RendererLoss
 from atldiff.training.speech_states import heard_clips, whole_sound
-from atldiff.training.sync_loss import sync_loss
 from atldiff.training.task import Probe, Task
 from atldiff.video.window import STORED_MOUTH, STORED_WINDOW
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.completion import CompletionGenerator
-    from atldiff.methods.lmdiff import LMDiffModel
+    from atldiff.methods.lmdiff.network import LMDiffModel
 
 _INNER, _CHIN = (np.searchsorted(NEEDED, i) for i in (LIPS_INNER, CHIN))
 

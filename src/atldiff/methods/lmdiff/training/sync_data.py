@@ -13,7 +13,7 @@ from atldiff.landmarks.stream import SILENT
 from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.training.draws import Draw, item_random
 from atldiff.training.landmarks_data import augment
-from atldiff.training.renderer_data import JITTER_PX, Place, cut_at
+from atldiff.training.places import JITTER_PX, Place, cut_at
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:

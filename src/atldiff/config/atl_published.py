@@ -236,18 +236,18 @@ class IdentityDiffusionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaperConfig:
+class PublishedConfig:
     """ATL-Diff as published (arXiv 2507.12804)."""
 
     generator: KFLMConfig = field(default_factory=KFLMConfig)
     renderer: IdentityDiffusionConfig = field(default_factory=IdentityDiffusionConfig)
 
 
-PAPER_PRESETS: dict[str, PaperConfig] = {
+PAPER_PRESETS: dict[str, PublishedConfig] = {
     # Attention over time, a learned emotion, a true neutral first frame.
-    "fixed": PaperConfig(),
+    "fixed": PublishedConfig(),
     # What the authors' files need, defects included.
-    "released": PaperConfig(
+    "released": PublishedConfig(
         generator=KFLMConfig(
             speech_model="", attention_over="batch", positions=False, emotion="softmax", coordinates="window",
             hop_frames=30,
@@ -258,7 +258,7 @@ PAPER_PRESETS: dict[str, PaperConfig] = {
         ),
     ),
     # `fixed` without the 190 MB of wav2vec 2.0, at a size that two cores can train: what the package ships.
-    "compact": PaperConfig(
+    "compact": PublishedConfig(
         generator=KFLMConfig(
             features="log-mel", speech_model="", feature_width=256, feed_forward=1024, frames=25, hop_frames=20,
             residual=True,

@@ -11,7 +11,7 @@ _WIDTHS = (32, 64, 96, 128)
 class IdentityEncoder(nn.Module):
     """The identity picture as a grid of tokens, trained with the renderer.
 
-    The released code cuts the vector of an ImageNet ResNet-50 into 64 x 32 instead (`diffusion/resnet.py`).
+    The released code cuts the vector of an ImageNet ResNet-50 into 64 x 32 instead (`methods/atl_published/resnet.py`).
     """
 
     def __init__(self, tokens: int, width: int) -> None:

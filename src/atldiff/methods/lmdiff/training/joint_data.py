@@ -11,12 +11,12 @@ import torch
 from atldiff.data.mouths import ClipMouths, cut_map
 from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights, crop_map
 from atldiff.methods.latent_inputs import latent_window
-from atldiff.methods.lmdiff_inputs import NEEDED, TOKENS, build_inputs, mirrored_tokens
+from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS, build_inputs, mirrored_tokens
 from atldiff.training.draws import Draw, item_random
 from atldiff.training.latent_mouth_data import draw_start
 from atldiff.training.latent_renderer_data import FILMED, cut_video, draw_state
 from atldiff.training.mouth_data import MouthDraws
-from atldiff.training.renderer_data import draw_place
+from atldiff.training.places import draw_place
 from atldiff.video.window import WindowGeometry, apply
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import interpolate, sample
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.generator import Generator
-from atldiff.methods.atl_inputs import NEEDED, build_inputs, condition_channels, window_of
+from atldiff.methods.atl.inputs import NEEDED, build_inputs, condition_channels, window_of
 from atldiff.stages import stage
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from atldiff.landmarks.kan import KAN
+from atldiff.methods.atl_published.kan import KAN
 
 if TYPE_CHECKING:
     from typing import TypeVar

@@ -9,8 +9,8 @@ import torch
 
 from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.topology import OVAL
+from atldiff.methods.atl_published.inputs import NEEDED, build_start
 from atldiff.methods.overlap import OverlapStream
-from atldiff.methods.paper_inputs import NEEDED, build_start
 from atldiff.stages import stage
 from atldiff.types import emotion_label
 from atldiff.video.background import lay
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from atldiff.config import SampleConfig
+    from atldiff.methods.atl_published.network import PublishedRenderer
     from atldiff.methods.overlap import Finish
-    from atldiff.methods.paper import PaperRenderer
     from atldiff.types import Portrait
     from atldiff.workers import Workers
 
 
-class PaperFrameStream:
+class PublishedFrameStream:
     """Frames of one portrait, from landmarks pushed in any portions, by the published renderer.
 
     The whole-face window stays where the portrait's face is; the head moves inside it, and its alpha with it.
@@ -39,7 +39,7 @@ class PaperFrameStream:
 
     def __init__(
         self,
-        renderer: PaperRenderer,
+        renderer: PublishedRenderer,
         portrait: Portrait,
         sampling: SampleConfig,
         seed: int,

@@ -1,7 +1,7 @@
 """ATL-Diff as published (arXiv 2507.12804): Landmarks-Guide Noise on the identity picture, 3D Identity Diffusion.
 
-Pictures are in [0, 1] here, as the released code has them. Start with `PaperModel`; `docs/paper.md` says which parts
-are the authors', which are open, and what the released code does otherwise.
+Pictures are in [0, 1] here, as the released code has them. Start with `PublishedModel`; `docs/paper.md` says which
+parts are the authors', which are open, and what the released code does otherwise.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import nn
 from atldiff.diffusion import ddim
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.identity import IdentityEncoder
 from atldiff.diffusion.noise import video_noise
 from atldiff.diffusion.unet3d import UNet3D
-from atldiff.methods.paper_generator import PaperGenerator
+from atldiff.methods.atl_published.generator import PublishedGenerator
+from atldiff.methods.atl_published.identity import IdentityEncoder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from atldiff.config import IdentityDiffusionConfig, PaperConfig
+    from atldiff.config import IdentityDiffusionConfig, PublishedConfig
 
 FROM_START = 0.3
 """Share of training levels at the noisiest, where every sampler starts and a one-step sampler ends."""
@@ -81,7 +81,7 @@ class ResNetIdentity(nn.Module):
 
     def __init__(self, tokens: int, width: int) -> None:
         super().__init__()
-        from atldiff.diffusion.resnet import ResNet50
+        from atldiff.methods.atl_published.resnet import ResNet50
 
         self.count, self.width = tokens, width
         self.network = ResNet50().requires_grad_(False)
@@ -92,12 +92,12 @@ class ResNetIdentity(nn.Module):
 
     def forward(self, identity: torch.Tensor) -> torch.Tensor:
         """Return tokens (B, N, W) of identity pictures (B, 3, S, S) in [0, 1], not normalised, as released."""
-        from atldiff.diffusion.resnet import tokens
+        from atldiff.methods.atl_published.resnet import tokens
 
         return tokens(self.network(identity), self.count, self.width)
 
 
-class PaperRenderer(nn.Module):
+class PublishedRenderer(nn.Module):
     """3D Identity Diffusion: frames of whole faces from the identity picture with landmark-guided noise."""
 
     def __init__(self, config: IdentityDiffusionConfig) -> None:
@@ -108,7 +108,7 @@ class PaperRenderer(nn.Module):
         if config.network == "compact":
             self.unet = IdentityUNet(config)
         else:
-            from atldiff.diffusion.condition_unet import ConditionUNet
+            from atldiff.methods.atl_published.condition_unet import ConditionUNet
 
             self.unet = ConditionUNet(config.unet, config.axes)
 
@@ -182,11 +182,11 @@ class PaperRenderer(nn.Module):
         return {"loss": 40 * square + EDGE_WEIGHT * edges, "square": square, "edges": edges}
 
 
-class PaperModel(nn.Module):
+class PublishedModel(nn.Module):
     """The two trained parts of the published method; `generator.*` and `renderer.*` in the weights file."""
 
-    def __init__(self, config: PaperConfig) -> None:
+    def __init__(self, config: PublishedConfig) -> None:
         super().__init__()
         self.config = config
-        self.generator = PaperGenerator(config.generator)
-        self.renderer = PaperRenderer(config.renderer)
+        self.generator = PublishedGenerator(config.generator)
+        self.renderer = PublishedRenderer(config.renderer)

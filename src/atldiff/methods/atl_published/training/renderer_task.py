@@ -11,8 +11,8 @@ from atldiff.config import PAPER_SAMPLING
 from atldiff.data.faces import load_faces
 from atldiff.data.manifest import Split
 from atldiff.errors import DataError
-from atldiff.methods.paper_inputs import NEEDED
-from atldiff.training.paper_renderer_data import FacesSet
+from atldiff.methods.atl_published.inputs import NEEDED
+from atldiff.methods.atl_published.training.renderer_data import FacesSet
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.atl_published.network import PublishedModel
 
 PROBE_CLIPS, PROBE_FRAMES = 8, 8
 PROBE_SEED = 20_261
 
 
 def paper_renderer_task(
-    model: PaperModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
+    model: PublishedModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
 ) -> Task:
     """Return the published renderer's stage over a prepared folder.
 

@@ -10,10 +10,10 @@ import torch
 
 from atldiff.data.speech import carried, fit_basis, load_samples
 from atldiff.errors import DataError
-from atldiff.landmarks.kflm import landmark_loss
 from atldiff.landmarks.scores import lip_scores
+from atldiff.methods.atl_published.kflm import landmark_loss
+from atldiff.methods.atl_published.training.kflm_data import SecondsSet
 from atldiff.methods.generators import speak
-from atldiff.training.kflm_data import SecondsSet
 from atldiff.training.landmarks_data import clip_weights
 from atldiff.training.landmarks_task import speaking_clips
 from atldiff.training.task import Probe, Task
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from atldiff.config import TrainConfig
     from atldiff.data.manifest import Manifest
-    from atldiff.methods.paper import PaperModel
+    from atldiff.methods.atl_published.network import PublishedModel
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ LOSS_SCALE = 1000.0
 """Normalised landmarks move by hundredths: brings their square errors to the size that gradient clipping is for."""
 
 
-def kflm_task(model: PaperModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]) -> Task:
+def kflm_task(
+    model: PublishedModel, manifest: Manifest, config: TrainConfig, write: Callable[[nn.Module], None]
+) -> Task:
     """Return the published generator's stage over a prepared folder.
 
     Raises:

@@ -9,8 +9,8 @@ import torch
 
 from atldiff.data.windows import clip_weights, mirrored
 from atldiff.landmarks.raster import dilated, polygons
-from atldiff.methods.paper import training_level
-from atldiff.methods.paper_inputs import build_start
+from atldiff.methods.atl_published.inputs import build_start
+from atldiff.methods.atl_published.network import training_level
 from atldiff.training.draws import Draw, item_random, shown_emotion
 from atldiff.video.window import extract
 

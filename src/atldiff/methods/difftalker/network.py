@@ -15,7 +15,7 @@ from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.control import ControlBranch
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
-from atldiff.methods.difftalker_inputs import build_inputs, hint_channels
+from atldiff.methods.difftalker.inputs import build_inputs, hint_channels
 from atldiff.methods.latent import LatentDiffusion
 from atldiff.methods.latent_inputs import NEEDED
 from atldiff.stages import stage

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from atldiff.config.atl_published import ConditionUNetConfig
 from atldiff.config.check import build
-from atldiff.config.paper import ConditionUNetConfig
 from atldiff.errors import AtlDiffError
 
 MODEL_CLASS = "UNet3DConditionModel"
