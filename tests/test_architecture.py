@@ -27,6 +27,8 @@ BASE = {
     "media",
     "devices",
     "machine",
+    "networks",
+    "torch_networks",
 }
 MIDDLE = {"audio", "landmarks", "diffusion", "video"}
 MODEL = {"checkpoint", "methods"}
