@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from atldiff.methods.atl.network import ATLModel
     from atldiff.methods.atl_published.network import PublishedModel
-    from atldiff.methods.build import Model
     from atldiff.methods.difftalker.network import DiffTalkerModel
     from atldiff.methods.lmdiff.network import LMDiffModel
+    from atldiff.methods.models import Model
 
 sys.path.append(str(Path(__file__).parent))  # for helpers that several tests import, such as signalled
 

@@ -26,7 +26,7 @@ from atldiff.methods.atl.network import ATLModel
 from atldiff.methods.atl_published.network import PublishedModel
 
 if TYPE_CHECKING:
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

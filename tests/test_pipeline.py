@@ -34,7 +34,7 @@ from atldiff.types import Controls, LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
     from atldiff.methods.atl_published.network import PublishedModel
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

@@ -20,7 +20,7 @@ from atldiff.video.still import on_grey, read_image
 
 if TYPE_CHECKING:
     from atldiff.methods.atl.network import ATLModel
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from atldiff.workers import MOST, Workers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
     from atldiff.types import Portrait
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"

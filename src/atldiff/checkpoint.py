@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from atldiff.config import MethodConfig
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -102,7 +102,7 @@ def load_model(folder: Path) -> Model:
     Raises:
         CheckpointError: files are missing or not ours; a missing, unknown or wrongly shaped tensor is named.
     """
-    from atldiff.methods.build import build
+    from atldiff.methods.models import build
 
     model = build(read_config(folder))
     load_into(model, folder)

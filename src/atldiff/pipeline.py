@@ -56,8 +56,8 @@ if TYPE_CHECKING:
 
     from atldiff.export.manifest import Export
     from atldiff.live import Samples
-    from atldiff.methods.build import Model
     from atldiff.methods.driving import DrivingSource
+    from atldiff.methods.models import Model
     from atldiff.methods.portrait import PortraitSource
     from atldiff.video.background import Background, BackgroundSource
 

@@ -37,7 +37,7 @@ from atldiff.landmarks.detect import FaceTracker
 from atldiff.methods.atl_published.inputs import NEEDED
 from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.atl_published.training.renderer_data import FacesSet, clip_windows
-from atldiff.methods.build import build
+from atldiff.methods.models import build
 from atldiff.video.window import STORED_FACE_SIDE
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from atldiff.checkpoint import save_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 RUNTIME_MODULES = {"onnx": "onnxruntime", "openvino": "openvino"}
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atldiff.export.manifest import Export
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from atldiff.types import LandmarkTrack, Portrait
 
 if TYPE_CHECKING:
     from atldiff.methods.atl.network import ATLModel
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

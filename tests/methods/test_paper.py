@@ -33,9 +33,10 @@ from atldiff.methods.atl_published.network import (
     PublishedRenderer,
     training_level,
 )
-from atldiff.methods.build import build, open_frames
+from atldiff.methods.build import open_frames
 from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
+from atldiff.methods.models import build
 from atldiff.types import EMOTIONS, Portrait
 from atldiff.video.window import outline
 

@@ -39,7 +39,7 @@ from atldiff.video.write import VideoWriter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 torch.set_num_threads(1)
 

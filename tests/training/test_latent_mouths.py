@@ -33,11 +33,11 @@ from atldiff.data.synthetic import make_synthetic
 from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation.networks import network_figures
 from atldiff.landmarks.rest import lower_face
-from atldiff.methods.build import build
 from atldiff.methods.latent_inputs import latent_window
 from atldiff.methods.lmdiff import inputs as lmdiff_inputs
 from atldiff.methods.lmdiff.network import LMDiffModel
 from atldiff.methods.lmdiff.training.joint_task import joint_task
+from atldiff.methods.models import build
 from atldiff.training.latent_mouth_data import latent_mouth_set
 from atldiff.training.latent_renderer_data import needed_points
 from atldiff.training.mouth_task import RendererLoss

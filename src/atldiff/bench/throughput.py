@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atldiff.config import SampleConfig
-    from atldiff.methods.build import FaceRenderer
+    from atldiff.methods.models import FaceRenderer
     from atldiff.workers import Workers
 
 CONVOLUTIONS = ((10, 128, 32), (16, 128, 32), (16, 256, 32), (16, 256, 16))

@@ -295,9 +295,9 @@ def _source(name: str) -> str:
 
 def _sizes(config: TrainConfig, manifest: Manifest | None) -> dict[str, Any]:
     from atldiff.diffusion.pretrained import Borrowing
-    from atldiff.methods.build import build
     from atldiff.methods.difftalker.network import DiffTalkerModel
     from atldiff.methods.lmdiff.network import LMDiffModel
+    from atldiff.methods.models import build
 
     if config.stage == "motion":
         from atldiff.training.motion_network import MotionNetwork

@@ -30,8 +30,8 @@ from atldiff.video.window import WindowGeometry
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.data.speech import ClipSpeech
-    from atldiff.methods.build import FaceRenderer, Model
     from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.models import FaceRenderer, Model
     from atldiff.methods.pair import Pair
 
 WINDOW_FRAMES = 16

@@ -15,7 +15,7 @@ from atldiff.methods.atl.network import ATLModel
 if TYPE_CHECKING:
     from atldiff.config import SampleConfig
     from atldiff.export.manifest import Export
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 
 def attach(model: Model, export: Export, *, dtype: torch.dtype, streams: int) -> None:

@@ -23,7 +23,7 @@ from atldiff.types import LandmarkTrack, Portrait
 from atldiff.video.still import read_image
 
 if TYPE_CHECKING:
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 TONES = (1.0, 0.6)
 """Brightness of the pictures that are animated: the portrait's own, and a dark one."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atldiff.config import MethodConfig
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 DENOISER, GENERATOR = "denoiser", "generator"
 NO_LATENT_EXPORT = (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from atldiff.export.networks import Network
     from atldiff.export.parity import Parity
     from atldiff.export.runtime import Runtime
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 HELD_OUT_SEED = 1

@@ -1,15 +1,11 @@
-"""The methods side by side: a configuration's model, and a renderer's frames. One arm a method."""
+"""The methods side by side: a renderer's frames. One arm a method."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from atldiff.config import ATLConfig, DiffTalkerConfig, LMDiffConfig, PublishedConfig
-from atldiff.methods.atl.network import ATLModel, Renderer
 from atldiff.methods.atl_published.frames import PublishedFrameStream
-from atldiff.methods.atl_published.network import PublishedModel, PublishedRenderer
-from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
-from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
+from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.window_frames import FrameStream
 
 if TYPE_CHECKING:
@@ -17,12 +13,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from atldiff.config import MethodConfig, SampleConfig
+    from atldiff.config import SampleConfig
+    from atldiff.methods.models import FaceRenderer
     from atldiff.types import Portrait
     from atldiff.workers import Workers
-
-Model: TypeAlias = ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel
-FaceRenderer: TypeAlias = Renderer | PublishedRenderer | LatentRenderer | TalkRenderer
 
 
 class Frames(Protocol):
@@ -38,19 +32,6 @@ class Frames(Protocol):
     def flush(self) -> Iterator[np.ndarray]:
         """End the stream: yield the frames still missing."""
         ...
-
-
-def build(config: MethodConfig) -> Model:
-    """Return the model that a configuration describes, with fresh weights."""
-    match config:
-        case ATLConfig():
-            return ATLModel(config)
-        case PublishedConfig():
-            return PublishedModel(config)
-        case DiffTalkerConfig():
-            return DiffTalkerModel(config)
-        case LMDiffConfig():
-            return LMDiffModel(config)
 
 
 def open_frames(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from atldiff.methods.build import FaceRenderer
     from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.models import FaceRenderer
 
 
 class Pair(nn.Module):

@@ -20,11 +20,11 @@ from atldiff.methods.atl.training.renderer_task import renderer_task
 from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.methods.atl_published.training.kflm_task import kflm_task
 from atldiff.methods.atl_published.training.renderer_task import paper_renderer_task
-from atldiff.methods.build import build
 from atldiff.methods.difftalker.network import DiffTalkerModel
 from atldiff.methods.lmdiff.network import LMDiffModel
 from atldiff.methods.lmdiff.training.joint_task import joint_task
 from atldiff.methods.lmdiff.training.sync_task import sync_task
+from atldiff.methods.models import build
 from atldiff.training.alignment import align
 from atldiff.training.codec_task import codec_task
 from atldiff.training.completion_task import completion_task
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from atldiff.backbones.alexnet import LpipsAlexNet
     from atldiff.config import MethodConfig, RendererOptions, SyncConfig, TrainConfig
-    from atldiff.methods.build import Model
+    from atldiff.methods.models import Model
     from atldiff.training.processes import Processes
     from atldiff.training.task import Task
 
