@@ -37,7 +37,7 @@ from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.pair import Pair
-from atldiff.methods.portrait import open_portrait, resized
+from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
 from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.models import Model
-    from atldiff.methods.portrait import PortraitSource
+    from atldiff.methods.portrait import PortraitSource, Size
     from atldiff.video.background import Background, BackgroundSource
 
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
@@ -261,7 +261,7 @@ class TalkingHead:
         framing: Framing = "full",
         sampling: SampleConfig | Preset = "balanced",
         seed: int = 0,
-        size: int | None = None,
+        size: Size = None,
         background: BackgroundSource | None = None,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
@@ -270,8 +270,8 @@ class TalkingHead:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
         references: as for `open_portrait`. framing: as for `landmarks`; a track of this portrait in the other framing
-        is moved along. size: longest side of the output in pixels; None keeps that of what is shown. background: as for
-        a call. audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`.
+        is moved along. size, background: as for a call. audio: the sound of the saved file.
+        audio_track: as for `load_audio`. emotion: as in `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -281,12 +281,13 @@ class TalkingHead:
         check_framing(framing)
         behind = open_background(background)
         whole = self.open_portrait(portrait, face=face, frame=frame, references=references)
-        opened = resized(framed(whole, framing), size)
+        shown = framed(whole, framing)
+        opened = resized(shown, size)
         say_if_hidden(behind, opened)
         fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate, audio_track)
-        chosen, sized = self.sampling(sampling), size is not None
-        return Video(self, opened, fitted, recording, chosen, seed, emotion, sized=sized, background=behind)
+        chosen, own = self.sampling(sampling), shown.size if size is None else None
+        return Video(self, opened, fitted, recording, chosen, seed, emotion, own=own, background=behind)
 
     def __call__(
         self,
@@ -301,16 +302,16 @@ class TalkingHead:
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
         fps: Fraction | float | None = None,
-        size: int | None = None,
+        size: Size = None,
         background: BackgroundSource | None = None,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
     ) -> Video:
         """Return the video of a portrait speaking a recording. Nothing is rendered until it is iterated or saved.
 
-        fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels; None
-        keeps that of what is shown. references: as for `open_portrait`. framing, driving: as for `landmarks`.
-        audio_track: as for `load_audio`.
+        fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels, or
+        `full`, which keeps that of what is shown; None keeps it up to 1920. references: as for `open_portrait`.
+        framing, driving: as for `landmarks`. audio_track: as for `load_audio`.
 
         background: what is behind a portrait with alpha: a colour's name, `#rrggbb` or (R, G, B); a picture, as a file
         or an array, which covers it; `blur`, an enlarged and blurred copy of itself; or `transparent`, which makes
@@ -325,11 +326,12 @@ class TalkingHead:
         behind = open_background(background)
         recording = _heard(audio, sample_rate, audio_track)
         whole = self.open_portrait(portrait, face=face, frame=frame, references=references)
-        opened = resized(framed(whole, framing), size)
+        shown = framed(whole, framing)
+        opened = resized(shown, size)
         say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
-        seed, emotion, sized = controls.seed, controls.emotion, size is not None
-        return Video(self, opened, track, recording, chosen, seed, emotion, sized=sized, background=behind)
+        seed, emotion, own = controls.seed, controls.emotion, shown.size if size is None else None
+        return Video(self, opened, track, recording, chosen, seed, emotion, own=own, background=behind)
 
     def stream(
         self,
@@ -343,7 +345,7 @@ class TalkingHead:
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
-        size: int | None = None,
+        size: Size = None,
         background: BackgroundSource | None = None,
     ) -> Iterator[np.ndarray]:
         """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
@@ -355,14 +357,16 @@ class TalkingHead:
 
         chunks: arrays (n,) or (n, channels) of any sizes at `sample_rate`, floats in [-1, 1] or integers over their
         type's range, or bytes of mono 16-bit little-endian PCM; all that `atldiff.live.as_arrays` takes.
-        references: as for `open_portrait`. framing, driving: as for `landmarks`.
-        background: as for a call.
+        references: as for `open_portrait`. framing, driving: as for `landmarks`. size, background: as for a call.
         """
         self._check_pair(controls.emotion)
         check_framing(framing)
         behind = open_background(background)
         whole = self.open_portrait(portrait, face=face, references=references)
-        opened = resized(framed(whole, framing), size)
+        shown = framed(whole, framing)
+        opened = resized(shown, size)
+        if size is None:
+            say_if_smaller(shown.size, opened.size)
         say_if_hidden(behind, opened)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
@@ -439,17 +443,17 @@ class Video:
         seed: int,
         emotion: str | None = None,
         *,
-        sized: bool = False,
+        own: tuple[int, int] | None = None,
         background: Background | None = None,
     ) -> None:
-        """sized: the size was asked for, and not merely the portrait's."""
+        """own: (height, width) of what is shown of the portrait, where no other size was asked for."""
         self._head, self._portrait, self._audio = head, portrait, audio
         self._sampling, self._seed, self._emotion = sampling, seed, emotion
-        self._sized = sized
+        self._own = own
         self._background: Background | None = background
         self.track = track
         self.fps = track.fps
-        self.size = (portrait.image.shape[0], portrait.image.shape[1])
+        self.size = portrait.size
         self.seconds: dict[str, float] = {}
         self.written = Written(self.size, self.fps, 0)
 
@@ -457,6 +461,8 @@ class Video:
         return len(self.track)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        if self._own is not None:
+            say_if_smaller(self._own, self.size)
         renderer = self._head.model.renderer
         behind = _drawn(self._background, self._portrait)
         stream = open_frames(
@@ -484,15 +490,18 @@ class Video:
             )
         portrait, track = self._portrait, self.track
         background: Background | None = self._background
-        side = None if self._sized else capped_side(path, self.size)
+        own = self._own
+        side = None if own is None else capped_side(path, own)
         if side is not None:
+            own = None  # it was said what became of it
             portrait = resized(portrait, side)
-            track = resized_track(track, (portrait.image.shape[0], portrait.image.shape[1]))
+            track = resized_track(track, portrait.size)
         if background is None and keeps_alpha(path):
             background = "transparent"
         return Video(
-            self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, background=background
-        )
+            self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, own=own,
+            background=background,
+        )  # fmt: skip
 
     @property
     def duration(self) -> Fraction:

@@ -117,6 +117,11 @@ class Portrait:
             )
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
     def pixels(self) -> NDArray[np.uint8]:
         """The image, with alpha (H, W, 4) where there is one."""
         return self.image if self.alpha is None else np.dstack([self.image, self.alpha])

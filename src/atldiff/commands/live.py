@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atldiff.commands.progress import Stopwatch
     from atldiff.config import SampleConfig
     from atldiff.media.piped import Pipe
+    from atldiff.methods.portrait import Size
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Controls, Framing, LandmarkTrack, Portrait
     from atldiff.video.background import Background
@@ -191,7 +192,7 @@ def generate_live(
     driving: LandmarkTrack | None,
     sampling: SampleConfig,
     framing: Framing,
-    size: int | None,
+    size: Size,
     background: Background | None,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -207,16 +208,19 @@ def generate_live(
     from atldiff.interrupt import stop_wishes
     from atldiff.live import continuous
     from atldiff.methods.framing import framed
-    from atldiff.methods.portrait import resized
+    from atldiff.methods.portrait import resized, say_if_smaller
     from atldiff.video.background import is_transparent
     from atldiff.video.formats import keeps_alpha
     from atldiff.video.gif import capped_side
     from atldiff.video.sound import LiveSound
     from atldiff.video.write import VideoWriter
 
-    portrait = framed(portrait, framing)
-    portrait = resized(portrait, size or capped_side(output, portrait.image.shape[:2]))
-    shape = (portrait.image.shape[0], portrait.image.shape[1])
+    whole = framed(portrait, framing)
+    side = capped_side(output, whole.size) if size is None else size
+    portrait = resized(whole, side)
+    if side is None:
+        say_if_smaller(whole.size, portrait.size)
+    shape = portrait.size
     to_stdout = output == STDOUT
     if background is None and not to_stdout and keeps_alpha(output) and portrait.alpha is not None:
         background = "transparent"
@@ -232,6 +236,7 @@ def generate_live(
             controls=controls,
             driving=driving,
             sampling=sampling,
+            size="full",
             background=background,
         )
         if to_stdout:

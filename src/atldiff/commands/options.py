@@ -116,8 +116,9 @@ class RenderOptions:
     lent_teeth: bool = True
     """A portrait that shows no teeth, and has no reference that does, is lent an upper row of another's; with
     --no-lent-teeth they are the network's."""
-    size: Annotated[int | None, optional("PIXELS")] = None
-    """Longest side of the output. The portrait's own, or that of the square cut from it, when left out."""
+    size: Annotated[int | Literal["full"] | None, optional("PIXELS|full")] = None
+    """Longest side of the output, or full: the portrait's own, or that of the square cut from it. That, but no more
+    than 1920, when left out."""
 
     def check(self) -> None:
         """Raise ValueError for a number of steps that no method takes, before anything is loaded."""

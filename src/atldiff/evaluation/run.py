@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
 
+    from atldiff.methods.portrait import Size
+
     Progress = Callable[[int, int, str], None]
 
 logger = logging.getLogger(__name__)
@@ -159,7 +161,7 @@ def measure_checkpoint(
     generator: str | None = None,
     renderer: str | None = None,
     co_driven: bool = False,
-    size: int | None = None,
+    size: Size = None,
     most_clips: int | None = None,
     progress: Progress | None = None,
 ) -> Measured:
@@ -170,7 +172,7 @@ def measure_checkpoint(
     `NAME.real.mp4`. The portrait is the clip's first frame with a face.
     generator, renderer: checkpoints whose stage is measured instead of `checkpoint`'s. co_driven: head, eyes and brows
     are the real clip's; only the mouth is made from its sound (and, by generators that see landmarks, from theirs).
-    size: longest side of what is rendered; the clip's own when None. most_clips: takes this many, evenly spread.
+    size: longest side of what is rendered, as for a call of `TalkingHead`. most_clips: takes this many, evenly spread.
 
     Raises:
         DataError: an unknown split, one without clips, or raw videos that are not there. CheckpointError: not ours.
@@ -282,7 +284,7 @@ def _render_spoken(
     out: Path,
     controls: Controls,
     sampling: SampleConfig,
-    size: int | None,
+    size: Size,
     driver: Path | None,
 ) -> tuple[Path, float]:
     """Render a clip's first face speaking its own sound; return the file and the real-time factor."""
@@ -292,7 +294,7 @@ def _render_spoken(
     return out, (time.perf_counter() - started) / float(video.duration)
 
 
-def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig, size: int | None) -> Path:
+def _render_driven(head: TalkingHead, real: Footage, out: Path, sampling: SampleConfig, size: Size) -> Path:
     """Render a clip's first face moved by its own landmarks, steadied: what the renderer adds to the errors."""
     first = int(np.flatnonzero(real.found)[0])
     image = next(frame for index, frame in enumerate(real.frames()) if index == first)

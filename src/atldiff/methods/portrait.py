@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
     PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
+
+_log = logging.getLogger(__name__)
+
+Size: TypeAlias = "int | Literal['full'] | None"
+"""Longest side of a video in pixels, `full` for that of what is shown, None for that up to `LARGEST_SIDE`."""
+
+LARGEST_SIDE = 1920
+"""Pixels of a video's longest side where no size was asked for: its squares stay within H.264 level 5.1, beyond which
+few players go."""
 
 FIRST_FRAMES = 50
 """Frames of a video that are searched for a face before giving up."""
@@ -53,15 +63,20 @@ def video_path(source: PortraitSource) -> Path | None:
     return path if path.suffix.lower() not in _STILL_SUFFIXES and is_video(path) else None
 
 
-def resized(portrait: Portrait, size: int | None) -> Portrait:
-    """Return the portrait with its longest side at `size` pixels (both sides even)."""
-    if size is None:
+def resized(portrait: Portrait, size: Size) -> Portrait:
+    """Return the portrait with its longest side at `size` pixels (both sides even); itself where it may stay.
+
+    Raises:
+        ValueError: neither 64 to 8192 pixels nor `full` nor None.
+    """
+    height, width = portrait.image.shape[:2]
+    if size == "full" or (size is None and max(height, width) <= LARGEST_SIDE):
         return portrait
-    if not 64 <= size <= 8192:
-        raise ValueError(f"size: got {size}, expected 64 to 8192 pixels")
+    size = LARGEST_SIDE if size is None else size
+    if isinstance(size, str) or not 64 <= size <= 8192:
+        raise ValueError(f"size: got {size!r}, expected 64 to 8192 pixels, or full")
     import cv2
 
-    height, width = portrait.image.shape[:2]
     ratio = size / max(height, width)
     wanted = (max(16, 2 * round(width * ratio / 2)), max(16, 2 * round(height * ratio / 2)))
     kind = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
@@ -71,6 +86,15 @@ def resized(portrait: Portrait, size: int | None) -> Portrait:
     return Portrait(
         image.astype(np.uint8), (portrait.landmarks * factor).astype(np.float32), alpha, portrait.references
     )
+
+
+def say_if_smaller(own: tuple[int, int], made: tuple[int, int]) -> None:
+    """Say that a video is made smaller than what it shows, where nobody asked for it. own, made: (height, width)."""
+    if max(made) < max(own):
+        _log.warning(
+            "size: made at %dx%d instead of the portrait's %dx%d, which few players show; size full keeps it",
+            *(*made[::-1], *own[::-1]),
+        )
 
 
 def searched_frames(path: Path, frame: int | None) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
