@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from math import gcd
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from atldiff.audio.channels import Downmix
 from atldiff.timebase import SAMPLE_RATE
@@ -29,6 +30,14 @@ MAX_PEAK = 4.0
 
 _KERNEL_LOBES = 16
 """Zero crossings of the low-pass kernel on each side, at the lower of the two rates."""
+_KAISER_BETA = 8.0
+"""Of its window: what folds back is 80 dB down."""
+
+
+_OUTPUTS_AT_ONCE = 32_768
+"""Outputs whose sums are added up together: as many as the processor's cache holds."""
+_FEW = 1_024
+"""Outputs from which on `_many_sums` takes less time than `_sums`."""
 
 
 class MonoResampler:
@@ -41,8 +50,9 @@ class MonoResampler:
     def __init__(self, rate: int) -> None:
         divisor = gcd(rate, SAMPLE_RATE)
         self._up, self._down = SAMPLE_RATE // divisor, rate // divisor
-        self._tail = np.zeros(0, np.float64)  # inputs from index `_tail_start` on; the start is a multiple of `_down`
-        self._tail_start = 0
+        self._half = _KERNEL_LOBES * max(self._up, self._down)  # of the kernel; inputs lie `up` apart, outputs `down`
+        # Inputs from the first on that the period of the next output sees; before the first of all there is silence.
+        self._tail = np.zeros(self._half // self._up)
         self._received = 0
         self._sent = 0
 
@@ -54,8 +64,7 @@ class MonoResampler:
             return samples
         self._tail = np.concatenate([self._tail, samples.astype(np.float64)])
         # Output m reaches half a kernel to the right: m * down + half <= (received - 1) * up.
-        _, half = _kernel(self._up, self._down)
-        return self._until(max(0, ((self._received - 1) * self._up - half) // self._down + 1))
+        return self._until(max(0, ((self._received - 1) * self._up - self._half) // self._down + 1))
 
     def flush(self) -> NDArray[np.float32]:
         """Return the rest, so that ceil(N * 16000 / rate) samples have come in all."""
@@ -63,34 +72,88 @@ class MonoResampler:
 
     def _until(self, stop: int) -> NDArray[np.float32]:
         """Return outputs `_sent` to `stop` and drop the inputs that no later output needs."""
-        if stop <= self._sent:
-            return np.zeros(0, np.float32)
-        kernel, half = _kernel(self._up, self._down)
-        # upfirdn gives sum_i tail[i] * kernel[j * down - i * up]; with the tail starting at a multiple of `down`
-        # and the kernel's centre padded to one, output m is entry j = m - shift of it.
-        shift = self._tail_start // self._down * self._up - (len(kernel) - half - 1) // self._down
-        from scipy.signal import upfirdn  # here: it takes half a second, and 16 kHz needs none of it
+        phases = _phases(self._up, self._down, self._half)
+        inputs, parts = self._tail, [np.zeros(0, np.float32)]
+        while self._sent < stop:
+            last = min(stop, self._sent + _OUTPUTS_AT_ONCE)
+            before = self._sent // self._up
+            sums = _sums if last - self._sent < _FEW else _many_sums
+            part = sums(inputs, phases, self._sent - before * self._up, last - before * self._up)
+            parts.append(part.astype(np.float32))
+            inputs = inputs[(last // self._up - before) * self._down :]
+            self._sent = last
+        self._tail = inputs if inputs is self._tail else inputs.copy()
+        return np.concatenate(parts)
 
-        rows = upfirdn(kernel, self._tail, self._up, self._down)
-        missing = max(0, stop - shift - len(rows))  # past the last input's reach there is silence
-        result = np.pad(rows, (0, missing))[self._sent - shift : stop - shift]
-        self._sent = stop
-        first_needed = max(0, (stop * self._down - half) // self._up)
-        start = max(self._tail_start, first_needed // self._down * self._down)
-        self._tail = self._tail[start - self._tail_start :].copy()
-        self._tail_start = start
-        return result.astype(np.float32)
+
+class _Phases(NamedTuple):
+    """A low-pass kernel as the outputs of one period meet it: `up` of them, while `down` inputs pass.
+
+    taps: (up, K) float64, the weights of the K inputs that each output sees. first: (up,) the first of these, counted
+    from the input at the period's start.
+    """
+
+    taps: NDArray[np.float64]
+    first: NDArray[np.intp]
+    down: int
+
+
+# Both go through a sum from its first tap to its last, so that no output depends on which others are computed with it.
+
+
+def _sums(inputs: NDArray[np.float64], phases: _Phases, start: int, stop: int) -> NDArray[np.float64]:
+    """Return outputs `start` to `stop`, counted from the first that sees the first of the inputs."""
+    up, count = phases.taps.shape
+    period, phase = np.divmod(np.arange(start, stop), up)
+    seen = period * phases.down + phases.first[phase] - phases.first[0]
+    rows = sliding_window_view(_padded(inputs, seen[-1] + count), count)[seen]  # (n, K)
+    rows *= phases.taps[phase]
+    return np.add.accumulate(rows, axis=1, out=rows)[:, -1]
+
+
+def _many_sums(inputs: NDArray[np.float64], phases: _Phases, start: int, stop: int) -> NDArray[np.float64]:
+    """Return what `_sums` does, sooner where there are many: tap by tap, for all outputs of their periods at once."""
+    up, count = phases.taps.shape
+    periods = -(-stop // up)
+    first = phases.first - phases.first[0]
+    depth = first[-1] + count
+    inputs = _padded(inputs, (periods - 1) * phases.down + depth)
+    seen = sliding_window_view(inputs, depth)[:: phases.down].T  # (depth, periods)
+    if up > 1:
+        seen = np.ascontiguousarray(seen)
+    total, part = np.zeros((up, periods)), np.empty((up, periods))
+    for tap in range(count):
+        column = np.take(seen[tap:], first, axis=0, out=part, mode="clip") if up > 1 else seen[tap : tap + 1]
+        total += np.multiply(column, phases.taps[:, tap, None], out=part)
+    return total.T.ravel()[start:stop]
+
+
+def _padded(inputs: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return the first inputs, with silence past the last one."""
+    return np.pad(inputs[:count], (0, max(0, count - len(inputs))))
 
 
 @lru_cache(maxsize=4)
-def _kernel(up: int, down: int) -> tuple[NDArray[np.float64], int]:
-    """Return the low-pass kernel, led by zeros so that its centre is a multiple of `down`, and its half length."""
-    from scipy.signal import firwin
+def _phases(up: int, down: int, half: int) -> _Phases:
+    """Return the kernel for `up` outputs while `down` inputs pass."""
+    kernel = low_pass(half, 1 / max(up, down))
+    kernel *= up  # in place: at odd rates it has millions of taps
+    # Input i lies at i * up, output q of a period at q * down; it sees what is no further away than half the kernel.
+    first = -((half - np.arange(up) * down) // up)
+    taps = np.zeros((up, 2 * half // up + 1))
+    for phase, start in enumerate(first * up - np.arange(up) * down + half):
+        weights = kernel[start::up]
+        taps[phase, : len(weights)] = weights
+    return _Phases(taps, first, down)
 
-    widest = max(up, down)
-    half = _KERNEL_LOBES * widest
-    taps = firwin(2 * half + 1, 1.0 / widest, window=("kaiser", 8.0)) * up  # pyright: ignore[reportArgumentType]
-    return np.concatenate([np.zeros(-half % down), taps]), half
+
+def low_pass(half: int, cutoff: float) -> NDArray[np.float64]:
+    """Return a low-pass kernel (2 half + 1,) whose sum is 1, a sinc in a Kaiser window; cutoff: of half the rate."""
+    away = np.arange(half + 1.0)
+    side = np.sinc(cutoff * away) * np.i0(_KAISER_BETA * np.sqrt(1 - (away / half) ** 2))
+    kernel = np.concatenate([side[:0:-1], side])
+    kernel /= kernel.sum()
+    return kernel
 
 
 class PacketResampler:
