@@ -17,6 +17,7 @@ from atldiff.video.window import (
     fit_still_window,
     fit_window,
     invert,
+    smoothed,
 )
 
 WHOLE = WindowGeometry(side=128, origin=(0, 0))
@@ -96,6 +97,23 @@ def test_smoothing_follows_a_steady_drift_and_takes_one_frame() -> None:
     smooth = fit_window(points, WHOLE, 1.5)
     assert np.allclose(smooth[10:-10], fit_window(points, WHOLE)[10:-10], atol=1e-3)
     assert np.allclose(fit_window(points[:1], WHOLE, 1.5), fit_window(points[:1], WHOLE))
+
+
+def test_smoothing_is_a_gaussian_whose_ends_are_held() -> None:
+    moment = np.zeros(9)
+    moment[4] = 1
+    bell = [0.0, 0.00026386, 0.10645077, 0.78657074, 0.10645077, 0.00026386, 0.0]  # of sigma 0.5, cut off at 2
+    assert np.allclose(smoothed(moment, 0.5)[1:8], bell, atol=1e-8)
+    assert np.allclose(smoothed(np.full((4, 2), 7.0), 3.0), 7)
+    assert np.allclose(smoothed(np.array([1.0, 0, 0, 0, 0, 0]), 0.5)[:2], [1 - 0.10671463, 0.10671463], atol=1e-8)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.5, 4.0])
+@pytest.mark.parametrize("shape", [(2,), (40,), (40, 2)])
+def test_smoothing_is_scipys(sigma: float, shape: tuple[int, ...]) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    values = np.random.default_rng(0).normal(size=shape)
+    assert np.abs(smoothed(values, sigma) - ndimage.gaussian_filter1d(values, sigma, 0, mode="nearest")).max() < 1e-14
 
 
 def gradient(height: int, width: int) -> np.ndarray:

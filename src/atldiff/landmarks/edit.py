@@ -10,6 +10,7 @@ import numpy as np
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.motion import PIVOT, GaussianSmoother
+from atldiff.landmarks.rotations import turned_part_way
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, IRIS_LEFT, IRIS_RIGHT
 from atldiff.types import LandmarkTrack
 
@@ -116,8 +117,6 @@ def at_fps(track: LandmarkTrack, fps: Fraction) -> LandmarkTrack:
         raise ValueError(f"fps: got {fps}, expected a positive frame rate")
     if fps == track.fps or not len(track):
         return replace(track, fps=fps)
-    from scipy.spatial.transform import Rotation
-
     step = track.fps / fps
     frames = math.ceil(len(track) / step)
     positions = [divmod(index * step.numerator, step.denominator) for index in range(frames)]
@@ -125,9 +124,7 @@ def at_fps(track: LandmarkTrack, fps: Fraction) -> LandmarkTrack:
     before = np.array([min(whole, last) for whole, _ in positions])
     after = np.minimum(before + 1, last)
     weight = np.array([rest / step.denominator if whole < last else 0.0 for whole, rest in positions])
-    turned = Rotation.from_matrix(track.rotation[before])
-    turn = turned.inv() * Rotation.from_matrix(track.rotation[after])
-    rotation = (turned * Rotation.from_rotvec(weight[:, None] * turn.as_rotvec())).as_matrix().astype(np.float32)
+    rotation = turned_part_way(track.rotation[before], track.rotation[after], weight).astype(np.float32)
     on_frame = weight == 0
     rotation[on_frame] = track.rotation[before[on_frame]]
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atldiff.landmarks.rotations import nearest_rotations
+
 if TYPE_CHECKING:
     from atldiff.types import LandmarkTrack
 
@@ -27,8 +29,6 @@ def steady(track: LandmarkTrack) -> LandmarkTrack:
     """
     if len(track) < 3:
         return track
-    from scipy.spatial.transform import Rotation
-
     turned = _bilateral(track.rotation.reshape(-1, 9), TURN_NOISE, POSE_REACH_FRAMES, POSE_SIGMA_FRAMES)
     unit = float(np.median(track.scale))
     place = np.concatenate([track.translation / unit, track.scale[:, None] / unit], 1)
@@ -36,7 +36,7 @@ def steady(track: LandmarkTrack) -> LandmarkTrack:
     return replace(
         track,
         displacements=steady_points(track.displacements),
-        rotation=Rotation.from_matrix(turned.reshape(-1, 3, 3)).as_matrix().astype(np.float32),  # orthogonal again
+        rotation=nearest_rotations(turned.reshape(-1, 3, 3)).astype(np.float32),
         translation=place[:, :3],
         scale=place[:, 3],
     )

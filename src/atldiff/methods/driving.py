@@ -15,6 +15,7 @@ from atldiff.landmarks.edit import at_fps
 from atldiff.landmarks.geometry import fill_gaps, to_canonical_in_parts
 from atldiff.landmarks.motion import GaussianSmoother
 from atldiff.landmarks.rest import neutral_shape
+from atldiff.landmarks.rotations import nearest_rotations
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import POINTS
 from atldiff.landmarks.visible import refuse_still
@@ -122,16 +123,13 @@ def _filled(points: list[np.ndarray | None], seen: np.ndarray) -> np.ndarray:
 
 
 def _canonical_track(points: np.ndarray, seen: np.ndarray, size: tuple[int, int]) -> LandmarkTrack:
-    from scipy.spatial.transform import Rotation
-
     fitted = to_canonical_in_parts(points, mean_shape())
     shapes, rotation, scale, translation = (values.astype(np.float32, copy=False) for values in fitted)
     neutral = neutral_shape(shapes[seen])
-    turned = Rotation.from_matrix(_smooth(rotation.reshape(-1, 9)).reshape(-1, 3, 3))  # orthogonal again
     return LandmarkTrack(
         neutral=neutral,
         displacements=shapes - neutral,
-        rotation=turned.as_matrix().astype(np.float32),
+        rotation=nearest_rotations(_smooth(rotation.reshape(-1, 9)).reshape(-1, 3, 3)).astype(np.float32),
         translation=_smooth(translation),
         scale=_smooth(scale[:, None])[:, 0],
         fps=Fraction(FPS),

@@ -75,13 +75,19 @@ def fit_window(points: np.ndarray, geometry: WindowGeometry, smooth_frames: floa
     a = (moved * fixed).sum(axis=(1, 2)) / norm
     b = (moved[..., 0] * fixed[:, 1] - moved[..., 1] * fixed[:, 0]).sum(axis=1) / norm
     if smooth_frames > 0 and len(points) > 1:
-        from scipy.ndimage import gaussian_filter1d
-
-        a, b = (gaussian_filter1d(value, smooth_frames, mode="nearest") for value in (a, b))
-        centre = gaussian_filter1d(centre, smooth_frames, axis=0, mode="nearest")
+        a, b, centre = (smoothed(value, smooth_frames) for value in (a, b, centre))
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], -2)  # (T, 2, 2)
     offset = template_centre - np.einsum("tij,tj->ti", linear, centre)
     return np.concatenate([linear, offset[..., None]], axis=-1)
+
+
+def smoothed(values: np.ndarray, sigma_frames: float) -> np.ndarray:
+    """Return values (T, ...) smoothed over time by a Gaussian, cut off at four sigma; the ends are held."""
+    reach = int(4 * sigma_frames + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_frames) ** 2)
+    held = np.pad(values, ((reach, reach), *[(0, 0)] * (values.ndim - 1)), mode="edge")
+    taps = enumerate(weights / weights.sum())
+    return sum((weight * held[tap : tap + len(values)] for tap, weight in taps), np.zeros(values.shape))
 
 
 def fit_still_window(points: np.ndarray, geometry: WindowGeometry) -> np.ndarray:
