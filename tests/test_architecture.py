@@ -29,6 +29,7 @@ BASE = {
     "machine",
     "networks",
     "torch_networks",
+    "hub",
 }
 MIDDLE = {"audio", "landmarks", "diffusion", "video"}
 MODEL = {"checkpoint", "methods"}

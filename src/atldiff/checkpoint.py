@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from atldiff.config import BUNDLED, from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import replacing, write_text
+from atldiff.hub import HUB_ID, HubError, fetch_folder
 from atldiff.types import MOTION_FILE
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "READ
 EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
 """What `atldiff export` puts beside them."""
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -48,7 +47,7 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
         raise CheckpointError(f"checkpoint {path}: got a file, expected the folder with {CONFIG_FILE} beside it")
     if str(name) in BUNDLED:
         return Path(str(files("atldiff.weights").joinpath(str(name))))
-    if _HUB_ID.fullmatch(str(name)):
+    if HUB_ID.fullmatch(str(name)):
         return _fetch(str(name), revision)
     raise CheckpointError(
         f"checkpoint {name}: no such folder; expected a folder, a bundled name ({', '.join(BUNDLED)}) or a hub id "
@@ -57,14 +56,13 @@ def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
 
 
 def _fetch(hub_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-
+    what = f"checkpoint {hub_id}"
     try:
-        patterns = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, MOTION_FILE, *EXPORTED_FILES]
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub's errors have many classes; the user needs one line
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {hub_id}: cannot be fetched from the hub ({reason})") from None
+        return fetch_folder(
+            hub_id, what, [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, MOTION_FILE, *EXPORTED_FILES], revision
+        )
+    except HubError as error:
+        raise CheckpointError(f"{what}: cannot be fetched from the hub ({error})") from None
 
 
 def read_config(folder: Path) -> MethodConfig:

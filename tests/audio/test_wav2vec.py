@@ -138,7 +138,8 @@ def test_the_hub_is_asked_for_no_pickle(folder: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert load_speech_model("owner/tiny").config.hidden_size == 16
-    assert asked == {"name": "owner/tiny", "allow_patterns": ["config.json", "model.safetensors"]}
+    files = ["config.json", "model.safetensors"]
+    assert asked == {"name": "owner/tiny", "allow_patterns": files, "revision": None}
 
 
 def test_missing_transformers_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,8 +263,8 @@ class TestDoor:
     def test_no_more_than_needed_is_fetched(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[list[str]] = []
 
-        def snapshot(hub_id: str, allow_patterns: list[str]) -> str:
-            assert hub_id == "some/model"
+        def snapshot(hub_id: str, allow_patterns: list[str], revision: str | None) -> str:
+            assert (hub_id, revision) == ("some/model", None)
             asked.append(allow_patterns)
             return str(base)
 

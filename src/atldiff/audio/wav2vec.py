@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from atldiff.errors import AtlDiffError, CheckpointError
+from atldiff.hub import HUB_ID, HubError, fetch_folder
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Model
 
 MODEL_TYPE = "wav2vec2"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _NEVER_USED = ("masked_spec_embed",)
 """Tensors that only pre-training needs; published files may lack them."""
 
@@ -31,7 +30,7 @@ def load_speech_model(name: str) -> Wav2Vec2Model:
         CheckpointError: the model cannot be fetched, is another one, or is there as a pickle only.
     """
     folder = Path(name) if Path(name).is_dir() else None
-    if folder is None and not _HUB_ID.fullmatch(name):
+    if folder is None and not HUB_ID.fullmatch(name):
         raise CheckpointError(
             f"speech model {name}: no such folder; expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub "
             "id such as facebook/wav2vec2-base"
@@ -80,14 +79,13 @@ def _transformers() -> None:
 
 
 def _fetch(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
+    what = f"speech model {hub_id}"
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except Exception as error:  # the hub's errors have many classes; the user needs one line
+        return fetch_folder(hub_id, what, [CONFIG_FILE, WEIGHTS_FILE])
+    except HubError as error:
         raise CheckpointError(
-            f"speech model {hub_id}: cannot be fetched from the hub ({_first_line(error)}); check the connection, or "
-            f"name a folder with {CONFIG_FILE} and {WEIGHTS_FILE}"
+            f"{what}: cannot be fetched from the hub ({error}); check the connection, or name a folder with "
+            f"{CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from None
 
 

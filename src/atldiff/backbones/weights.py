@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from atldiff.errors import CheckpointError
+from atldiff.hub import HubError, fetch_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,13 +101,11 @@ def find(source: str | os.PathLike[str], kind: str) -> Path:
     if match is None or path.is_dir() or text.startswith((".", "~")):
         raise CheckpointError(f"{kind} weights {text}: {'a folder' if path.is_dir() else 'no such file'}; {expected}")
 
-    from huggingface_hub import hf_hub_download
-
     try:
-        return Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
-    except Exception as error:  # the hub's errors have many classes; the user needs one line
+        return fetch_file(match["repo"], f"{kind} weights {text}", match["file"], match["revision"])
+    except HubError as error:
         raise CheckpointError(
-            f"{kind} weights {text}: neither a local file nor fetched from the hub ({_first_line(error)}); {expected}"
+            f"{kind} weights {text}: neither a local file nor fetched from the hub ({error}); {expected}"
         ) from None
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atldiff.config import CodecConfig
 from atldiff.errors import AtlDiffError, CheckpointError
+from atldiff.hub import HUB_ID, HubError, fetch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,6 @@ LATENT_CHANNELS = 4
 """Of Stable Diffusion's U-Net, in and out."""
 PROMPT_TOKENS = 77
 _SCHEDULER = "scheduler/scheduler_config.json"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _BEYOND_TEXT = ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 """Fields of a U-Net's configuration that are set where it wants more than text, as in Stable Diffusion XL."""
 
@@ -174,16 +173,14 @@ def empty_prompt(root: Path, width: int, what: str) -> torch.Tensor:
 def _locate(source: str, what: str, kind: str, patterns: list[str]) -> Path:
     if Path(source).is_dir():
         return Path(source)
-    if not _HUB_ID.fullmatch(source):
+    if not HUB_ID.fullmatch(source):
         raise CheckpointError(f"{what}: no such folder; expected the folder of {kind}, or a hub id such as owner/name")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except Exception as error:  # the hub's errors have many classes; the user needs one line
+        return fetch_folder(source, what, patterns)
+    except HubError as error:
         raise CheckpointError(
-            f"{what}: no such folder, and it cannot be fetched from the hub ({_first_line(error)}); check the "
-            f"connection, or name the folder of {kind}"
+            f"{what}: no such folder, and it cannot be fetched from the hub ({error}); check the connection, or name "
+            f"the folder of {kind}"
         ) from None
 
 
