@@ -66,7 +66,7 @@ HEAVY = ("torch", "cv2", "av", "onnxruntime", "scipy", "numpy", "PIL")
 def room_of(path: Path, source: Path) -> str:
     """Return a file's room: the folder below the package, but that a method's `training` is of the room training."""
     parts = path.relative_to(source).with_suffix("").parts
-    return "training" if len(parts) > 3 and parts[0] == "methods" and parts[2] == "training" else parts[0]
+    return "training" if parts[:1] == ("methods",) and parts[2:3] == ("training",) and len(parts) > 3 else parts[0]
 
 
 def room_named(name: str) -> str:
@@ -146,6 +146,35 @@ def test_config_is_standard_library_only() -> None:
                 roots.add((node.module or "").split(".")[0])
     assert "dataclasses" in roots
     assert roots - {"atldiff"} <= sys.stdlib_module_names  # of our own a config sees configs: the order of rooms
+
+
+def uses(package: str, source: Path) -> set[str]:
+    """Return the rooms that import a package, wherever in a file they do."""
+    rooms = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if any(name.split(".")[0] == package for name in names):
+                rooms.add(room_of(path, source))
+    return rooms
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("scipy", {"training", "data", "evaluation"}),
+        ("huggingface_hub", {"hub"}),
+        ("jinja2", {"evaluation"}),
+        ("torchmetrics", {"evaluation"}),
+        ("openvino", {"export"}),
+    ],
+)
+def test_packages_that_the_main_job_does_without_stay_in_their_rooms(package: str, rooms: set[str]) -> None:
+    used = uses(package, SOURCE)
+    assert used
+    assert used <= rooms
 
 
 def heavy_after(statement: str) -> set[str]:

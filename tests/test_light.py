@@ -1,0 +1,186 @@
+"""What a light install does: each test's work is done by a new interpreter without torch, SciPy and their like."""
+
+from __future__ import annotations
+
+import json
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import light
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "portrait.jpg"
+
+
+def nothing_is_there() -> None:
+    for name in light.MISSING:
+        with pytest.raises(ModuleNotFoundError):
+            __import__(f"{name}.something")
+
+
+def test_the_helper_blocks() -> None:
+    light.run(nothing_is_there)
+    with pytest.raises(AssertionError, match="No module named 'torch'"):
+        light.run(needs_torch)
+
+
+def needs_torch() -> None:
+    import torch
+
+    torch.zeros(1)
+
+
+def test_the_help(tmp_path: Path) -> None:
+    done = light.command("--help")
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout
+    done = light.command("generate", tmp_path / "none.jpg", tmp_path / "none.wav", "-o", tmp_path / "x.mp4")
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+
+
+def test_faces(tmp_path: Path) -> None:
+    done = light.command("faces", EXAMPLE, "-o", tmp_path / "faces.png", "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["faces"]) == 1
+    assert (tmp_path / "faces.png").stat().st_size > 1000
+
+
+def read_portraits(folder: str) -> None:
+    import pillow_heif
+    from PIL import Image
+
+    from atldiff.methods.portrait import open_portrait
+    from atldiff.video.still import read_rgba
+
+    picture = Image.open(EXAMPLE).convert("RGB")
+    picture.thumbnail((320, 320))
+    pixels = np.asarray(picture)
+    clear = np.zeros(pixels.shape[:2], np.uint8)
+    clear[:, 20:-20] = 255
+    cut = Image.fromarray(np.dstack([pixels, clear]))
+    files = {suffix: Path(folder, f"face.{suffix}") for suffix in ("jpg", "png", "webp", "bmp", "tiff", "gif", "avif")}
+    for path in files.values():
+        picture.save(path)
+    files["heic"] = Path(folder, "face.heic")
+    pillow_heif.from_pillow(picture).save(files["heic"], quality=90)
+    for suffix, path in files.items():
+        image, alpha = read_rgba(path)
+        assert image.shape == pixels.shape, suffix
+        assert alpha is None, suffix
+        assert np.abs(image.astype(int) - pixels).mean() < 8, suffix
+    for suffix in ("png", "webp", "tiff"):
+        path = Path(folder, f"cut.{suffix}")
+        cut.save(path)
+        _, alpha = read_rgba(path)
+        assert np.array_equal(alpha, clear), suffix  # pyright: ignore[reportArgumentType]
+    deep = Path(folder, "deep.png")
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(deep)
+    assert read_rgba(deep)[0].shape == pixels.shape
+    portrait = open_portrait(files["heic"])
+    assert portrait.landmarks.shape == (478, 3)
+    assert np.abs(portrait.landmarks - open_portrait(pixels).landmarks).mean() < 2
+
+
+def test_portraits_of_all_formats(tmp_path: Path) -> None:
+    light.run(read_portraits, tmp_path)
+
+
+def read_sounds(folder: str) -> None:
+    from atldiff.audio.features import log_mel
+    from atldiff.audio.load import PacketResampler, load_audio
+    from atldiff.audio.voice import voice_of
+
+    for rate in (8_000, 16_000, 22_050, 44_100, 48_000):
+        time = np.arange(rate) / rate
+        tone = (20_000 * np.sin(2 * np.pi * 300 * time)).astype("<i2")
+        path = Path(folder, f"{rate}.wav")
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(2)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes(np.repeat(tone, 2).tobytes())
+        wanted = 20_000 / 32_768 * np.sin(2 * np.pi * 300 * np.arange(16_000) / 16_000)
+        stream = PacketResampler(rate)
+        packets = [stream.feed(tone[start : start + 441]) for start in range(0, rate, 441)]
+        for samples in (load_audio(path).samples, np.concatenate([*packets, stream.flush()])):
+            assert len(samples) == 16_000, rate
+            assert np.abs(samples - wanted)[100:-100].max() < 1e-3, rate
+        assert log_mel(samples)[0].shape[1] == 80
+        assert len(voice_of(samples))
+
+
+def test_sounds_of_several_rates(tmp_path: Path) -> None:
+    light.run(read_sounds, tmp_path)
+
+
+def edit_tracks(folder: str) -> None:
+    from atldiff.landmarks.edit import at_fps, resized_track, retarget, scale_expression, smooth
+    from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
+    from atldiff.landmarks.shape import mean_shape
+    from atldiff.landmarks.steady import steady
+    from atldiff.types import LandmarkTrack
+
+    yaw = np.linspace(0, 20, 11)
+    track = LandmarkTrack(
+        neutral=mean_shape().astype(np.float32),
+        displacements=np.random.default_rng(0).normal(0, 0.02, (11, 478, 3)).astype(np.float32),
+        rotation=rotation_from_euler(yaw, 0 * yaw, 0 * yaw).astype(np.float32),
+        translation=np.full((11, 3), 200, np.float32),
+        scale=np.full(11, 90, np.float32),
+        fps=Fraction(25),
+        size=(400, 400),
+    )
+    path = Path(folder, "track.npz")
+    track.save(path)
+    track = LandmarkTrack.load(path)
+    assert np.allclose(euler_degrees(at_fps(track, Fraction(50)).rotation)[:21, 0], np.linspace(0, 20, 21), atol=1e-3)
+    other = retarget(track, track.neutral, np.eye(3), 150.0, np.full(3, 300.0), (800, 600))
+    assert np.allclose(euler_degrees(other.rotation)[:, 0], yaw, atol=1e-3)
+    for edited in (smooth(track, 1.5), scale_expression(track, 1.2), resized_track(track, (800, 800)), steady(track)):
+        assert len(edited) == 11
+        assert np.allclose(np.swapaxes(edited.rotation, 1, 2) @ edited.rotation, np.eye(3), atol=1e-5)
+
+
+def test_tracks(tmp_path: Path) -> None:
+    light.run(edit_tracks, tmp_path)
+
+
+def write_and_read_videos(folder: str) -> None:
+    from PIL import Image
+
+    from atldiff.methods.driving import track_video
+    from atldiff.methods.portrait import open_portrait
+    from atldiff.video.read import is_video, read_frames
+    from atldiff.video.window import WindowGeometry, fit_window
+    from atldiff.video.write import VideoWriter
+
+    picture = Image.open(EXAMPLE).convert("RGB")
+    picture.thumbnail((240, 240))
+    face = np.asarray(picture)
+    sound = (0.1 * np.sin(np.arange(7_680) / 8)[:, None].astype(np.float32), 16_000)
+    for suffix in ("mp4", "mov", "mkv", "webm", "gif"):
+        path = Path(folder, f"video.{suffix}")
+        audio = None if suffix == "gif" else sound
+        with VideoWriter(path, size=(face.shape[0], face.shape[1]), fps=25, audio=audio) as writer:
+            for shift in range(12):
+                writer.write(np.roll(face, shift, axis=1))
+        assert is_video(path), suffix
+        assert sum(1 for _ in read_frames(path)) == 12, suffix
+    clear = np.dstack([face, np.full(face.shape[:2], 128, np.uint8)])
+    for suffix in ("webm", "mov"):
+        path = Path(folder, f"clear.{suffix}")
+        with VideoWriter(path, size=(face.shape[0], face.shape[1]), fps=25, alpha=True) as writer:
+            writer.write(clear)
+        assert path.stat().st_size > 1000
+    assert open_portrait(Path(folder, "video.webm")).landmarks.shape == (478, 3)
+    track = track_video(Path(folder, "video.mp4"))
+    assert len(track) == 12
+    assert fit_window(track.points(), WindowGeometry(128, (0, 0)), 1.5).shape == (12, 2, 3)
+
+
+def test_videos(tmp_path: Path) -> None:
+    light.run(write_and_read_videos, tmp_path)
