@@ -19,10 +19,11 @@ from atldiff.landmarks.control import CHIN, FACE_CONTROL
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import predict_coefficients
+from atldiff.landmarks.stream import whole
 from atldiff.landmarks.topology import LIPS, LIPS_INNER, OVAL
 from atldiff.methods.atl.inputs import NEEDED, build_inputs
 from atldiff.methods.atl.network import ATLModel
+from atldiff.methods.models import speaker_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.methods.speech import TrackStream
 from atldiff.methods.window_frames import portrait_layers
@@ -79,13 +80,15 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
 
     # 6 the generator: pose-free displacements
     shape = to_canonical(landmarks.astype(np.float64), mean_shape())[0]
-    coefficients = predict_coefficients(random_model.generator, mel, shape.astype(np.float32))
+    speaker = speaker_of(random_model.generator)
+    coefficients = whole(speaker.stream(shape.astype(np.float32)), samples, mel)
     assert coefficients.shape == (frames, config.generator.components)
-    displacements = random_model.generator.displacements(torch.from_numpy(coefficients)[None])
-    assert displacements.shape == (1, frames, 478, 3)
+    assert speaker.moves.shape == (config.generator.components, 478, 3)
+    displacements = np.einsum("tm,mkd->tkd", coefficients, speaker.moves)
+    assert displacements.shape == (frames, 478, 3)
 
     # 7 target landmarks in portrait pixels
-    stream = TrackStream(random_model.generator, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True))
     first, last = stream.push(samples), stream.flush()
     track_points = np.concatenate([first.points(), last.points()])
     assert track_points.shape == (frames, 478, 3)

@@ -26,9 +26,7 @@ from atldiff.devices import choose_device, choose_dtype
 from atldiff.errors import MediaError
 from atldiff.export.attach import attach, check_window, fit_window_frames
 from atldiff.export.choose import find_export
-from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.edit import at_fps, resized_track, retarget
-from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
@@ -36,6 +34,7 @@ from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
+from atldiff.methods.models import speaker_of
 from atldiff.methods.pair import Pair
 from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from atldiff.export.manifest import Export
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
+    from atldiff.methods.generators import Speaker
     from atldiff.methods.models import Model
     from atldiff.methods.portrait import PortraitSource, Size
     from atldiff.video.background import Background, BackgroundSource
@@ -101,8 +101,7 @@ class TalkingHead:
         if export is not None and not isinstance(model, Pair):
             attach(model, export, dtype=self.dtype, streams=self.workers.count)
         # The generator stays in float32: it is tiny, and its landmarks are a product. What it hears by need not.
-        if isinstance(self.model.generator, Generator | CompletionGenerator):
-            self.model.generator.hears_in = self.dtype
+        self.speaker: Speaker = speaker_of(self.model.generator, self.dtype)
         renderer = self.model.renderer.to(self.dtype)
         if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
             renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -239,7 +238,7 @@ class TalkingHead:
         opened = framed(open_portrait(portrait, face, frame), framing)
         recording = _heard(audio, sample_rate, audio_track)
         driver = None if driving is None else open_driving(driving, controls)
-        stream = TrackStream(self.model.generator, opened, controls, driver, self.motion)
+        stream = TrackStream(self.speaker, opened, controls, driver, self.motion)
         pieces = []
         for start in range(0, len(recording.samples), SAMPLE_RATE):
             pieces.append(self.workers.alone(stream.push, recording.samples[start : start + SAMPLE_RATE]))
@@ -370,7 +369,7 @@ class TalkingHead:
         say_if_hidden(behind, opened)
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
-        tracks = TrackStream(self.model.generator, opened, controls, driver, self.motion)
+        tracks = TrackStream(self.speaker, opened, controls, driver, self.motion)
         frames = open_frames(
             self.model.renderer,
             opened,

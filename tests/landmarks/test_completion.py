@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from atldiff.config import CompletionConfig
-from atldiff.landmarks.completion import (
+from atldiff.landmarks.completion import CompletionGenerator
+from atldiff.landmarks.completion_points import (
     COMPLETED,
     COMPLETED_131,
     FILMED,
@@ -17,7 +18,7 @@ from atldiff.landmarks.completion import (
     SEEN_131,
     SEEN_DENSE,
     SEEN_LIMIT,
-    CompletionGenerator,
+    closest,
     completed_indices,
     jaw_count,
     seen_indices,
@@ -26,9 +27,11 @@ from atldiff.landmarks.completion import (
 from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import FIRST_FRAMES, CompletionStream, StatesCompletionStream, whole
+from atldiff.landmarks.speaker import CompletionSpeaker
+from atldiff.landmarks.stream import FIRST_FRAMES, NO_SAMPLES, whole
 from atldiff.landmarks.topology import IP_LAP, JAW, LIPS, LIPS_INNER, LIPS_OUTER
-from atldiff.timebase import HOP_SAMPLES, SAMPLES_PER_FRAME
+from atldiff.methods.models import speaker_of
+from atldiff.timebase import HOP_SAMPLES, MEL_BANDS, SAMPLES_PER_FRAME
 
 torch.set_num_threads(1)
 
@@ -54,6 +57,17 @@ def generator(points: str, features: str = "mel") -> CompletionGenerator:
         made.basis.mul_(torch.from_numpy(lower_face())[:, None])
         made.identity_basis.normal_(0, 0.05)
     return made.eval()
+
+
+def speaking(made: CompletionGenerator) -> CompletionSpeaker:
+    """Its speaker; of features `whisper`, it hears by `hear`."""
+    speaker = speaker_of(made)
+    return speaker if speaker.hear is None else replace(speaker, hear=hear)
+
+
+def said_of(speaker: CompletionSpeaker, seen: Filmed | None, samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    neutral, mel = mean_shape().astype(np.float32), np.zeros((len(peaks), MEL_BANDS), np.float32)
+    return whole(speaker.stream(neutral, seen), samples, mel, peaks)
 
 
 def given(made: CompletionGenerator, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -156,33 +170,35 @@ def test_points_that_the_basis_made_give_their_coefficients_back(points: str) ->
     moved = torch.einsum("btm,mkd->btkd", wanted * made.scale, made.basis)
     completed = moved[:, :, completed_indices(made.config), :2]
     assert torch.allclose(made.coefficients(completed), wanted, atol=0.05)
+    solve = closest(speaking(made).moves, made.config)
+    assert np.allclose(completed[0].flatten(1).numpy() @ solve.T, made.coefficients(completed)[0].numpy(), atol=1e-5)
 
 
 @POINTS
 @pytest.mark.parametrize("seen", [None, Filmed(), Filmed(driven=False)], ids=["unseen", "filmed", "made up"])
 def test_a_stream_gives_a_files_coefficients_bit_for_bit(points: str, seen: Filmed | None) -> None:
-    made, frames = generator(points), 37
+    made, frames = speaking(generator(points)), 37
     mel = np.random.default_rng(0).normal(size=(4 * frames, 80)).astype(np.float32)
     neutral = mean_shape().astype(np.float32)
-    offline = whole(CompletionStream(made, neutral, seen), mel)
+    offline = whole(made.stream(neutral, seen), NO_SAMPLES, mel)
     assert offline.shape == (frames, 6)
     random = np.random.default_rng(1)
-    stream, parts, at = CompletionStream(made, neutral, seen), [], 0
+    stream, parts, at = made.stream(neutral, seen), [], 0
     while at < len(mel):
         size = int(random.integers(1, 40))
-        parts.append(stream.push(mel[at : at + size]))
+        parts.append(stream.push(NO_SAMPLES, mel[at : at + size]))
         at += size
     parts.append(stream.flush(frames))
     assert np.array_equal(np.concatenate(parts), offline)
 
 
-def hear(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+def hear(samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     """Something that hears by the loudest peak, in place of a speech encoder."""
     frames = len(samples) // SAMPLES_PER_FRAME
     assert len(peaks) == 4 * frames
     level = np.float32(10 ** (-max(float(peaks.max()), -60.0) / 20))
-    rows = torch.from_numpy(samples.reshape(frames, SAMPLES_PER_FRAME) * level)
-    return torch.cat([rows, rows.square().cumsum(0)], dim=1)[:, :STATE]
+    rows = samples.reshape(frames, SAMPLES_PER_FRAME) * level
+    return np.concatenate([rows, np.square(rows).cumsum(0)], axis=1)[:, :STATE]
 
 
 def make_sound(frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,30 +210,28 @@ def make_sound(frames: int) -> tuple[np.ndarray, np.ndarray]:
 @POINTS
 @pytest.mark.parametrize("seen", [None, Filmed(), Filmed(driven=False)], ids=["unseen", "filmed", "made up"])
 def test_a_stream_of_samples_gives_a_files_coefficients_bit_for_bit(points: str, seen: Filmed | None) -> None:
-    made, frames = generator(points, "whisper"), 37
+    made, frames = speaking(generator(points, "whisper")), 37
     samples, peaks = make_sound(frames)
-    neutral = mean_shape().astype(np.float32)
-    offline = whole(StatesCompletionStream(made, neutral, seen, hear), samples, peaks)
+    offline = said_of(made, seen, samples, peaks)
     assert offline.shape == (frames, 6)
     assert offline.std(axis=0).min() > 1e-3
     random = np.random.default_rng(1)
-    stream, parts, heard, told = StatesCompletionStream(made, neutral, seen, hear), [], 0, 0
+    stream, parts, heard, told = made.stream(mean_shape().astype(np.float32), seen), [], 0, 0
     while told < len(peaks):
         size = int(random.integers(1, 5000))
         upto = min((heard + size) // HOP_SAMPLES, len(peaks))
-        parts.append(stream.push(samples[heard : heard + size], peaks[told:upto]))
+        parts.append(stream.push(samples[heard : heard + size], np.zeros((0, MEL_BANDS), np.float32), peaks[told:upto]))
         heard, told = heard + size, upto
     parts.append(stream.flush(frames))
     assert np.array_equal(np.concatenate(parts), offline)
 
 
 def test_samples_beyond_the_look_ahead_change_nothing_and_those_within_it_do() -> None:
-    made = generator("dense", "whisper")
+    made = speaking(generator("dense", "whisper"))
     samples, peaks = make_sound(40)
-    neutral = mean_shape().astype(np.float32)
 
     def said(sound: np.ndarray) -> np.ndarray:
-        return whole(StatesCompletionStream(made, neutral, Filmed(driven=False), hear), sound, peaks)
+        return said_of(made, Filmed(driven=False), sound, peaks)
 
     first = said(samples)[:FIRST_FRAMES]
     horizon = (FIRST_FRAMES + made.config.lookahead_frames) * SAMPLES_PER_FRAME
@@ -238,25 +252,27 @@ def test_states_are_standardised_and_what_is_completed_has_a_gain() -> None:
     made.gain.copy_(torch.tensor([1.1, 1.2, 1.3]))
     for kind, gain in ((FILMED, 1.1), (MADE_UP, 1.2), (MISSING, 1.3)):
         assert torch.allclose(made.opened(said, torch.tensor([kind, kind])), gain * said)
-    assert made.amplitude == 1
+        assert torch.allclose(made(**inputs | {"filmed": torch.tensor([kind, kind])})[0],
+                              gain * made.complete(**inputs | {"filmed": torch.tensor([kind, kind])})[0])  # fmt: skip
+    assert speaking(made).amplitude == 1
     mel = generator("dense")
     assert torch.equal(mel.opened(said, torch.tensor([0, 2])), said)
-    assert mel.amplitude == 1.7
+    assert speaking(mel).amplitude == 1.7
 
 
 @pytest.mark.parametrize(("seen", "kind"), [(None, MISSING), (Filmed(), FILMED), (Filmed(driven=False), MADE_UP)])
 def test_a_stream_has_the_gain_of_what_it_sees(seen: Filmed | None, kind: int) -> None:
-    made, neutral = generator("dense", "whisper"), mean_shape().astype(np.float32)
-    before = whole(StatesCompletionStream(made, neutral, seen, hear), *make_sound(12))
+    made = generator("dense", "whisper")
+    before = said_of(speaking(made), seen, *make_sound(12))
     made.gain[kind] = 2.0
-    after = whole(StatesCompletionStream(made, neutral, seen, hear), *make_sound(12))
+    after = said_of(speaking(made), seen, *make_sound(12))
     assert np.allclose(after, 2 * before, atol=1e-6)
 
 
 @POINTS
 def test_a_stream_sees_the_landmarks_of_its_own_frames(points: str) -> None:
     """What is seen at a frame reaches the mouth from the context before it to the look-ahead after it, no further."""
-    made, frames, at = generator(points), 64, 40
+    made, frames, at = speaking(generator(points)), 64, 40
     mel = np.zeros((4 * frames, 80), np.float32)
     neutral = mean_shape().astype(np.float32)
 
@@ -264,7 +280,7 @@ def test_a_stream_sees_the_landmarks_of_its_own_frames(points: str) -> None:
         def seen(self, frames: np.ndarray) -> np.ndarray:
             return np.where((frames == at)[:, None, None], np.float32(0.1), super().seen(frames))
 
-    calm, twitch = (whole(CompletionStream(made, neutral, face), mel) for face in (Filmed(), Twitching()))
+    calm, twitch = (whole(made.stream(neutral, face), NO_SAMPLES, mel) for face in (Filmed(), Twitching()))
     changed = np.flatnonzero(np.abs(calm - twitch).max(axis=1) > 1e-6)
     assert at in changed
     config = made.config
@@ -273,8 +289,9 @@ def test_a_stream_sees_the_landmarks_of_its_own_frames(points: str) -> None:
 
 
 def test_what_is_seen_is_cut_to_its_range() -> None:
-    wild = seen_tokens(torch.full((4, 64, 3), 50.0), torch.full((4, 3), -900.0))
+    wild = seen_tokens(np.full((4, 64, 3), 50.0), np.full((4, 3), -900.0))
     assert wild.shape == (4, 64 * 3 + 3)
+    assert wild.dtype == np.float32
     assert float(wild.max()) == SEEN_LIMIT
     assert float(wild.min()) == -SEEN_LIMIT
 

@@ -16,12 +16,13 @@ from atldiff.checkpoint import load_model, locate
 from atldiff.landmarks.gate import SpeechGate
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import lip_opening
+from atldiff.methods.models import speaker_of
 from atldiff.methods.speech import TrackStream, join
 from atldiff.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count
 from atldiff.types import Controls, Portrait
 
 if TYPE_CHECKING:
-    from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.generators import Speaker
 
 CLOSED = 0.02
 """Lip opening, in outer-eye distances, that nobody takes for speech: words open the lips of this face by 0.08."""
@@ -30,8 +31,8 @@ BEFORE_FRAMES, AFTER_FRAMES = 4, 5
 
 
 @pytest.fixture(scope="module")
-def generator() -> SpeechGenerator:
-    return load_model(locate("atl-diff")).generator
+def speaker() -> Speaker:
+    return speaker_of(load_model(locate("atl-diff")).generator)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +43,11 @@ def phrase(examples: Path) -> np.ndarray:
     return samples[heard[0] : heard[-1]]
 
 
-def opening(generator: SpeechGenerator, samples: np.ndarray, packets: list[int] | None = None) -> np.ndarray:
+def opening(speaker: Speaker, samples: np.ndarray, packets: list[int] | None = None) -> np.ndarray:
     """Return the lip opening (F,) of a face with closed lips that speaks samples, given in packets that end there."""
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(generator, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True))
     pieces = [stream.push(part.astype(np.float32)) for part in np.split(samples, packets or [])]
     track = join([*pieces, stream.flush()])
     return lip_opening(track.neutral + track.displacements)
@@ -92,10 +93,10 @@ def amid(
     [("white", 12), ("pink", 12), ("hiss", 12), ("room", 12), ("fan", 12), ("hum", 12), ("white", 30), ("room", 50)],
 )
 def test_the_mouth_is_closed_before_and_after_speech_in_any_noise(
-    generator: SpeechGenerator, phrase: np.ndarray, kind: str, under_db: float
+    speaker: Speaker, phrase: np.ndarray, kind: str, under_db: float
 ) -> None:
     samples, first, stop = amid(phrase, kind, under_db, before_s=1.5, after_s=3)
-    lips = opening(generator, samples)
+    lips = opening(speaker, samples)
     assert lips[: first - BEFORE_FRAMES].max() < CLOSED
     assert lips[stop + AFTER_FRAMES :].max() < CLOSED
     spoken = lips[first:stop]
@@ -103,9 +104,9 @@ def test_the_mouth_is_closed_before_and_after_speech_in_any_noise(
     assert spoken.std() > 0.02
 
 
-def test_digital_silence_is_as_good(generator: SpeechGenerator, phrase: np.ndarray) -> None:
+def test_digital_silence_is_as_good(speaker: Speaker, phrase: np.ndarray) -> None:
     samples = np.concatenate([np.zeros(24_000), phrase, np.zeros(40_000)])
-    lips = opening(generator, samples)
+    lips = opening(speaker, samples)
     stop = frame_count(24_000 + len(phrase))
     assert lips[:33].max() < CLOSED
     assert lips[stop + AFTER_FRAMES :].max() < CLOSED
@@ -165,10 +166,10 @@ VOICELESS = {
 
 @pytest.mark.parametrize("kind", VOICELESS)
 def test_what_is_no_voice_keeps_the_mouth_nearly_closed(
-    generator: SpeechGenerator, kind: str, caplog: pytest.LogCaptureFixture
+    speaker: Speaker, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     sound = VOICELESS[kind](np.arange(5 * SAMPLE_RATE) / SAMPLE_RATE)
-    lips = opening(generator, 0.3 * sound / np.abs(sound).max())
+    lips = opening(speaker, 0.3 * sound / np.abs(sound).max())
     assert np.percentile(lips, 95) < CLOSED
     assert lips.mean() < CLOSED
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
@@ -177,32 +178,30 @@ def test_what_is_no_voice_keeps_the_mouth_nearly_closed(
 
 
 def test_a_voice_is_heard_without_a_word_about_it(
-    generator: SpeechGenerator, phrase: np.ndarray, caplog: pytest.LogCaptureFixture
+    speaker: Speaker, phrase: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     music = chords(np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE)
     music *= 0.2 * loudness(phrase) / music.std()
     music[2 * SAMPLE_RATE : 2 * SAMPLE_RATE + len(phrase)] += phrase
-    lips = opening(generator, music * 0.9 / np.abs(music).max())
+    lips = opening(speaker, music * 0.9 / np.abs(music).max())
     assert lips[: 50 - BEFORE_FRAMES].max() < CLOSED
     assert lips[50 : 50 + len(phrase) // SAMPLES_PER_FRAME].std() > 0.02
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("peak_db", "bits"), [(-60.0, 24), (-50.0, 16), (-30.0, 16), (0.0, 16)])
-def test_the_motion_is_the_same_at_any_level(
-    generator: SpeechGenerator, phrase: np.ndarray, peak_db: float, bits: int
-) -> None:
+def test_the_motion_is_the_same_at_any_level(speaker: Speaker, phrase: np.ndarray, peak_db: float, bits: int) -> None:
     samples = np.concatenate([np.zeros(8_000), phrase, np.zeros(8_000)])
     samples += 10 ** (-50 / 20) * loudness(phrase) * noise("room", len(samples) / SAMPLE_RATE)[: len(samples)]
-    usual = opening(generator, 0.3 * samples / np.abs(samples).max())
+    usual = opening(speaker, 0.3 * samples / np.abs(samples).max())
     scaled = np.rint(samples / np.abs(samples).max() * 10 ** (peak_db / 20) * 2 ** (bits - 1)) / 2 ** (bits - 1)
-    lips = opening(generator, np.clip(scaled, -1, 1))
+    lips = opening(speaker, np.clip(scaled, -1, 1))
     assert usual.std() > 0.02
     assert np.corrcoef(lips, usual)[0, 1] > 0.98
     assert 0.95 < lips.std() / usual.std() < 1.05
 
 
-def test_a_stream_s_first_second_is_no_worse_than_later_ones(generator: SpeechGenerator, phrase: np.ndarray) -> None:
+def test_a_stream_s_first_second_is_no_worse_than_later_ones(speaker: Speaker, phrase: np.ndarray) -> None:
     for kind in ("white", "room"):
         ground = noise(kind, 13) * loudness(phrase) * 10 ** (-20 / 20)
         later = 5 * SAMPLE_RATE + len(phrase)
@@ -212,31 +211,31 @@ def test_a_stream_s_first_second_is_no_worse_than_later_ones(generator: SpeechGe
         samples[later : later + len(phrase)] += phrase
         samples *= 0.9 / np.abs(samples).max()
         frame = later // SAMPLES_PER_FRAME
-        for heard, most in ((gate_of(samples), 0.2), (opening(generator, samples), 0.11)):  # words open lips by 0.15
+        for heard, most in ((gate_of(samples), 0.2), (opening(speaker, samples), 0.11)):  # words open lips by 0.15
             start, again = heard[:25], heard[frame : frame + 25]
             assert np.abs(start - again).max() < most
             assert start.mean() > 0.9 * again.mean()
         assert np.corrcoef(start, again)[0, 1] > 0.6  # before the recording is silence, later there is noise
 
 
-def test_any_packets_give_the_same_mouth_and_no_later(generator: SpeechGenerator, phrase: np.ndarray) -> None:
+def test_any_packets_give_the_same_mouth_and_no_later(speaker: Speaker, phrase: np.ndarray) -> None:
     samples, _, _ = amid(phrase, "pink", 20, before_s=0.7, after_s=0.7)
-    whole = opening(generator, samples)
+    whole = opening(speaker, samples)
     random = np.random.default_rng(0)
     for count in (5, 300):
         assert np.array_equal(
-            opening(generator, samples, np.sort(random.integers(0, len(samples), count)).tolist()), whole
+            opening(speaker, samples, np.sort(random.integers(0, len(samples), count)).tolist()), whole
         )
     points = (100 * mean_shape() + 256).astype(np.float32)
-    stream = TrackStream(generator, Portrait(np.zeros((512, 512, 3), np.uint8), points), Controls())
+    stream = TrackStream(speaker, Portrait(np.zeros((512, 512, 3), np.uint8), points), Controls())
     assert len(stream.push(samples[: 14 * SAMPLES_PER_FRAME + 119].astype(np.float32))) < 10
     assert len(stream.push(samples[14 * SAMPLES_PER_FRAME + 119 :][:1].astype(np.float32))) >= 1
 
 
-def test_the_gate_can_be_turned_off(generator: SpeechGenerator, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_gate_can_be_turned_off(speaker: Speaker, caplog: pytest.LogCaptureFixture) -> None:
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(generator, portrait, Controls(still=True, silence_gate=False))
+    stream = TrackStream(speaker, portrait, Controls(still=True, silence_gate=False))
     track = join([stream.push((0.1 * noise("white", 2)).astype(np.float32)), stream.flush()])
     assert np.ptp(lip_opening(track.neutral + track.displacements)) > 1e-4  # what it opens by is the generator's affair
     assert not caplog.records

@@ -31,11 +31,13 @@ from atldiff.data.windows import load_clip
 from atldiff.diffusion.codec import Codec
 from atldiff.errors import CheckpointError, DataError
 from atldiff.evaluation.networks import network_figures, network_table
-from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, seen_indices
+from atldiff.landmarks.completion import CompletionGenerator
+from atldiff.landmarks.completion_points import FILMED, MADE_UP, MISSING, seen_indices
 from atldiff.landmarks.topology import LIPS_OUTER
 from atldiff.methods.difftalker.network import DiffTalkerModel
 from atldiff.methods.difftalker.training.renderer_data import LatentSet
 from atldiff.methods.latent_inputs import NEEDED
+from atldiff.methods.models import speaker_of
 from atldiff.training.codec_data import CodecSet
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 from atldiff.training.run import align_data, train_stage
@@ -250,11 +252,13 @@ class TestLandmarks:
         config = replace(LANDMARKS, model=wider, steps=120, clips_per_batch=8, probe_every=500, save_every=500)
         train_stage(config, prepared.folder, tmp_path, workers=0)
         generator = checkpoint.load_model(tmp_path / "checkpoint").generator
+        assert isinstance(generator, CompletionGenerator)
+        speaker = speaker_of(generator)
         entry = prepared.usable(Split.TRAIN)[0]
         clip = load_speech(prepared, entry)
         assert clip is not None
-        said = completions(generator, clip, load_seen(prepared, clip))  # pyright: ignore[reportArgumentType]
-        scores = completion_scores(generator, clip, said)  # pyright: ignore[reportArgumentType]
+        said = completions(speaker, clip, load_seen(prepared, clip))
+        scores = completion_scores(speaker, clip, said)
         assert scores is not None
         assert scores["sound"]["lip_error"] < 0.8
         assert scores["sound"]["opening_correlation"] > 0.6

@@ -25,8 +25,8 @@ from atldiff.data.windows import clip_weights
 from atldiff.errors import CheckpointError, DataError, TrainingError
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT
+from atldiff.methods.atl_published.coordinates import normalise
 from atldiff.methods.atl_published.inputs import NEEDED, build_start
-from atldiff.methods.atl_published.kflm import normalise
 from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.methods.atl_published.training.kflm_data import SecondsSet
 from atldiff.methods.atl_published.training.kflm_task import kflm_task

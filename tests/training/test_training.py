@@ -26,11 +26,12 @@ from atldiff.data.spoken import Spoken
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import load_clip
 from atldiff.errors import DataError, TrainingError
-from atldiff.landmarks.generator import STATE
+from atldiff.landmarks.generator import STATE, Generator
 from atldiff.landmarks.stream import SILENT
 from atldiff.methods.atl.inputs import NEEDED
 from atldiff.methods.atl.network import ATLModel
 from atldiff.methods.atl.training.renderer_data import RendererSet
+from atldiff.methods.models import speaker_of
 from atldiff.timebase import MEL_BANDS, SAMPLES_PER_FRAME
 from atldiff.training.alignment import align, load_alignment, opening_slopes
 from atldiff.training.landmarks_data import LandmarksSet, augment, clip_weights
@@ -224,7 +225,7 @@ class TestCheckpoint:
         generator = checkpoint.load_model(tmp_path / "checkpoint").generator
         assert float(generator.networks.gain) == pytest.approx(line["gain"], abs=1e-4)
         assert line["amplitude"] == pytest.approx(1, abs=0.05) or line["gain"] in GAIN_RANGE
-        assert generator.amplitude == 1
+        assert speaker_of(generator).amplitude == 1
 
     def test_progress_is_told(self, prepared: Manifest, tmp_path: Path) -> None:
         seen = []
@@ -510,10 +511,10 @@ class TestHeardStates:
         return usable_speech(prepared, Split.TRAIN, LANDMARKS)
 
     @staticmethod
-    def hear(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+    def hear(samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
         """Return the frames' levels, in place of a speech encoder's states."""
         power = np.square(samples.reshape(-1, SAMPLES_PER_FRAME)).mean(1)
-        return torch.from_numpy(np.repeat(np.sqrt(power)[:, None], STATE, 1))
+        return np.repeat(np.sqrt(power)[:, None], STATE, 1)
 
     @pytest.fixture
     def heard(self, prepared: Manifest, train: list[ClipSpeech], tmp_path: Path) -> dict[str, list[HeardClip]]:
@@ -537,7 +538,7 @@ class TestHeardStates:
     def test_what_was_heard_is_not_heard_again(
         self, prepared: Manifest, train: list[ClipSpeech], tmp_path: Path
     ) -> None:
-        def deaf(samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+        def deaf(samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
             raise AssertionError("heard again")
 
         manifest, config = Manifest(prepared.entries, tmp_path), HEARING.model.generator
@@ -598,20 +599,16 @@ class TestHeardStates:
         assert torch.equal(repeated["states"], batch["states"][30:])
 
 
-class FollowsTheFirstBands(nn.Module):
+class FollowsTheFirstBands(Generator):
     """A generator that reads its coefficients off the first bands: what it hears is the truth of that moment."""
 
     def __init__(self, basis: np.ndarray, scale: np.ndarray) -> None:
-        super().__init__()
-        self.config = replace(TINY.generator, components=len(scale))
-        self.register_buffer("basis", torch.from_numpy(basis))
-        self.register_buffer("scale", torch.from_numpy(scale))
+        super().__init__(replace(TINY.generator, components=len(scale)))
+        self.basis.copy_(torch.from_numpy(basis))
+        self.scale.copy_(torch.from_numpy(scale))
 
-    def describe(self, neutral: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(neutral), 2)
-
-    def coefficients(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        return mel[:, ::4, : len(self.scale)]
+    def forward(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        return heard[:, ::4, : len(self.scale)]
 
 
 class TestAlignment:

@@ -1,4 +1,4 @@
-"""Cut Whisper base's encoder for `whisper.py`: `python -m atldiff.audio.convert_whisper MODEL.safetensors OUT LAYERS`.
+"""Cut Whisper base's encoder: `python -m atldiff.audio.convert_whisper MODEL.safetensors OUT LAYERS`.
 
 MODEL.safetensors: openai/whisper-base of the hub (MIT), or its encoder alone, under the names of Hugging Face.
 """
@@ -25,7 +25,7 @@ def convert(source: Path, layers: int) -> dict[str, np.ndarray]:
     """
     from safetensors.numpy import load_file
 
-    from atldiff.audio.whisper import SpeechEncoder
+    from atldiff.audio.whisper_encoder import SpeechEncoder
 
     found = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(source).items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in SpeechEncoder(layers).state_dict().items()}

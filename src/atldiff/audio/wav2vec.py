@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from atldiff.errors import AtlDiffError, CheckpointError
 from atldiff.hub import HUB_ID, HubError, fetch_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from transformers import Wav2Vec2Model
 
 MODEL_TYPE = "wav2vec2"
@@ -67,15 +67,38 @@ def speech_features(model: Wav2Vec2Model, samples: torch.Tensor) -> torch.Tensor
     Samples go in as they are: the model of the paper is torchaudio's WAV2VEC2_BASE, which was trained on waveforms
     that are not normalised, whatever the preprocessor file beside a hub copy says.
     """
+    import torch
+
     with torch.no_grad():
         return model(samples).last_hidden_state
 
 
+class NamedSpeechModel:
+    """A model by its name, loaded when there is first something to hear, behind the call of `networks.Network`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loaded: Wav2Vec2Model | None = None
+
+    def __call__(self, *sound: np.ndarray) -> list[np.ndarray]:
+        """Return the features (1, 49, D) of a second of samples (1, 16000), on the CPU.
+
+        Raises:
+            AtlDiffError, CheckpointError: as `load_speech_model`.
+        """
+        if self._loaded is None:
+            self._loaded = load_speech_model(self._name)
+        import torch
+
+        return [speech_features(self._loaded, torch.from_numpy(sound[0])).numpy()]
+
+
 def _transformers() -> None:
     try:
-        import transformers  # noqa: F401 - asked for once, so that what follows may rely on it
-    except ImportError:
-        raise AtlDiffError("wav2vec 2.0 needs transformers: pip install 'atldiff[wav2vec]'") from None
+        import torch  # noqa: F401 - asked for once, so that what follows may rely on it
+        import transformers  # noqa: F401
+    except ImportError as missing:
+        raise AtlDiffError(f"wav2vec 2.0 needs {missing.name}: pip install 'atldiff[wav2vec]'") from None
 
 
 def _fetch(hub_id: str) -> Path:
@@ -101,6 +124,7 @@ def _model_type(name: str, folder: Path) -> str:
 
 
 def _load(name: str, folder: Path) -> Wav2Vec2Model:
+    import torch
     from transformers import Wav2Vec2Model
     from transformers.utils import logging
 

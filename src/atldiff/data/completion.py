@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from safetensors import safe_open
 
-from atldiff.data.speech import carried, open_hearing, sound_of
+from atldiff.data.speech import carried, sound_for
 from atldiff.landmarks.geometry import euler_degrees, to_canonical
 from atldiff.landmarks.rest import neutral_shape
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import CompletionStream, StatesCompletionStream, whole
+from atldiff.landmarks.stream import whole
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
-    from atldiff.landmarks.completion import CompletionGenerator
-    from atldiff.landmarks.stream import Hear
+    from atldiff.landmarks.speaker import CompletionSpeaker
 
 Drive = Literal["sound and landmarks", "sound", "landmarks"]
 DRIVES: tuple[Drive, ...] = get_args(Drive)
@@ -58,38 +57,28 @@ def load_seen(manifest: Manifest, clip: ClipSpeech) -> SeenClip:
     return SeenClip((shapes - neutral_shape(shapes))[part].astype(np.float32), turned.astype(np.float32))
 
 
-def completions(
-    generator: CompletionGenerator, clip: ClipSpeech, seen: SeenClip, hear: Hear | None = None
-) -> dict[Drive, np.ndarray]:
+def completions(speaker: CompletionSpeaker, clip: ClipSpeech, seen: SeenClip) -> dict[Drive, np.ndarray]:
     """Return the coefficients (T, M) that a generator completes of a clip by what drives it.
-
-    hear: what it hears samples by, of `open_hearing`, where that has been opened already.
 
     Raises:
         DataError: a generator that hears samples, and a clip that was prepared before they were kept.
     """
     said: dict[Drive, np.ndarray] = {}
-    mel = generator.config.features == "mel"
-    if not mel:
-        hear = hear or open_hearing(generator)
+    sound = sound_for(speaker.config.features, clip)
     for drive in DRIVES:
         shown, heard = None if drive == "sound" else seen, drive != "landmarks"
-        if mel or hear is None:
-            said[drive] = whole(CompletionStream(generator, clip.neutral, shown, heard=heard), clip.mel)
-        else:
-            stream = StatesCompletionStream(generator, clip.neutral, shown, hear, heard=heard)
-            said[drive] = whole(stream, *sound_of(clip))
+        said[drive] = whole(speaker.stream(clip.neutral, shown, heard=heard), *sound)
     return said
 
 
 def completion_scores(
-    generator: CompletionGenerator, clip: ClipSpeech, said: dict[Drive, np.ndarray]
+    speaker: CompletionSpeaker, clip: ClipSpeech, said: dict[Drive, np.ndarray]
 ) -> dict[Drive, dict[str, float]] | None:
     """Return the lip scores (`lip_scores`) of a clip's `completions` by their drive; None where its mouth stays still.
 
     Their `lip_error` is over that of the reference's mouth, copied to every frame.
     """
-    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
+    basis, scale = speaker.basis.directions, speaker.basis.scale
     held = carried(clip, basis, scale)
     scores: dict[Drive, dict[str, float]] = {}
     for drive, coefficients in said.items():

@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import safe_open
 
-from atldiff.audio.whisper import Listener, load_encoder
 from atldiff.errors import DataError
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.rest import lower_face, neutral_shape
 from atldiff.landmarks.scores import lip_scores
 from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.stream import predict_coefficients, predict_from_samples
+from atldiff.landmarks.stream import NO_SAMPLES, whole
 from atldiff.landmarks.topology import LIPS, POINTS
 from atldiff.timebase import COLUMNS_PER_FRAME, SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
-    from atldiff.landmarks.completion import CompletionGenerator
-    from atldiff.landmarks.generator import Generator
-    from atldiff.landmarks.stream import Hear
+    from atldiff.landmarks.speaker import GeneratorSpeaker
 
 OTHER_WEIGHT = 0.15
 DEPTH_WEIGHT = 0.4
@@ -161,23 +158,25 @@ def carried(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray) -> np.ndarra
     return np.einsum("tm,mkd->tkd", coefficients(clip, basis, scale) * scale, basis)
 
 
-def open_hearing(generator: Generator | CompletionGenerator) -> Hear:
-    """Return what a generator of features `whisper` hears samples by."""
-    return Listener(load_encoder(generator.config.whisper_layers, generator.basis.device, generator.hears_in))
-
-
-def said_in(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> np.ndarray:
+def said_in(speaker: GeneratorSpeaker, clip: ClipSpeech) -> np.ndarray:
     """Return the coefficients (T, M) that a generator predicts for a clip.
-
-    hear: what it hears samples by, of `open_hearing`, where that has been opened already.
 
     Raises:
         DataError: a generator that hears samples, and a clip that was prepared before they were kept.
     """
-    if generator.config.features == "mel":
-        return predict_coefficients(generator, clip.mel, clip.neutral)
+    return whole(speaker.stream(clip.neutral), *sound_for(speaker.config.features, clip))
+
+
+def sound_for(features: str, clip: ClipSpeech) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return what a stream of a generator of such features is pushed of a clip: samples, columns and running peaks.
+
+    Raises:
+        DataError: samples are heard, and the clip was prepared before they were kept.
+    """
+    if features == "mel":
+        return NO_SAMPLES, clip.mel, None  # whose columns have minded those that are louder
     samples, peaks = sound_of(clip)
-    return predict_from_samples(generator, samples, peaks, clip.neutral, hear or open_hearing(generator))
+    return samples, clip.mel, peaks
 
 
 def sound_of(clip: ClipSpeech) -> tuple[np.ndarray, np.ndarray]:
@@ -191,13 +190,10 @@ def sound_of(clip: ClipSpeech) -> tuple[np.ndarray, np.ndarray]:
     return clip.samples.astype(np.float32) / 32767, clip.peaks
 
 
-def generator_scores(generator: Generator, clip: ClipSpeech, hear: Hear | None = None) -> dict[str, float] | None:
-    """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still.
-
-    hear: as in `said_in`.
-    """
-    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    predicted = said_in(generator, clip, hear) * scale
+def generator_scores(speaker: GeneratorSpeaker, clip: ClipSpeech) -> dict[str, float] | None:
+    """Return the lip scores (`lip_scores`) of a generator on one clip; None where its mouth stays still."""
+    basis, scale = speaker.basis.directions, speaker.basis.scale
+    predicted = said_in(speaker, clip) * scale
     return lip_scores(np.einsum("tm,mkd->tkd", predicted, basis), carried(clip, basis, scale), clip.displacements)
 
 

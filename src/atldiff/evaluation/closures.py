@@ -21,7 +21,7 @@ from atldiff.types import Controls, Portrait
 
 if TYPE_CHECKING:
     from atldiff.data.spoken import Spoken
-    from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.generators import Speaker
 
 CLOSED = 0.02
 """Lip opening, in outer-eye distances, up to which lips meet: words open them by 0.1 and more."""
@@ -43,11 +43,11 @@ def bilabial_speech() -> tuple[Spoken, ...]:
     return tuple(speech)
 
 
-def spoken_opening(generator: SpeechGenerator, samples: np.ndarray) -> np.ndarray:
+def spoken_opening(speaker: Speaker, samples: np.ndarray) -> np.ndarray:
     """Return the lip opening (F,), in outer-eye distances, of a frontal average face that speaks samples (N,)."""
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(generator, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True))
     track = join([stream.push(samples.astype(np.float32)), stream.flush()])
     return lip_opening(track.neutral + track.displacements)
 
@@ -58,7 +58,7 @@ def narrowest(opening: np.ndarray, closures: list[tuple[float, float]]) -> list[
     return [float(opening[first:last].min()) for first, last in spans if first < len(opening)]
 
 
-def closure_figures(generator: SpeechGenerator, speech: tuple[Spoken, ...]) -> dict[str, float]:
+def closure_figures(speaker: Speaker, speech: tuple[Spoken, ...]) -> dict[str, float]:
     """Return how many bilabials there are, the share with lips closed, and how far lips open beside them.
 
     Raises:
@@ -66,7 +66,7 @@ def closure_figures(generator: SpeechGenerator, speech: tuple[Spoken, ...]) -> d
     """
     least, most = [], []
     for each in speech:
-        opening = spoken_opening(generator, each.samples)
+        opening = spoken_opening(speaker, each.samples)
         least += narrowest(opening, each.closures())
         most.append(float(np.percentile(opening, 90)))
     if not least:
@@ -81,9 +81,10 @@ def closure_figures(generator: SpeechGenerator, speech: tuple[Spoken, ...]) -> d
 def main() -> None:
     """Measure from the command line."""
     from atldiff.checkpoint import load_model, locate
+    from atldiff.methods.models import speaker_of
 
-    generator = load_model(locate(sys.argv[1] if len(sys.argv) > 1 else "atl-diff")).generator
-    for name, value in closure_figures(generator, bilabial_speech()).items():
+    speaker = speaker_of(load_model(locate(sys.argv[1] if len(sys.argv) > 1 else "atl-diff")).generator)
+    for name, value in closure_figures(speaker, bilabial_speech()).items():
         print(f"{name}: {value:.4g}")  # noqa: T201 - a command
 
 

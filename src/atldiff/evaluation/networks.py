@@ -14,23 +14,23 @@ from atldiff.data.mouths import ClipMouths, cut, load_mouths
 from atldiff.data.speech import carried, generator_scores, load_samples, load_speech, sound_of
 from atldiff.data.windows import MIN_APART_FRAMES, crop, load_clip, same_pose
 from atldiff.evaluation.statistics import paired
-from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.landmarks.control import CHIN
-from atldiff.landmarks.generator import Generator
 from atldiff.landmarks.scores import lip_scores
+from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker
 from atldiff.landmarks.topology import LIPS_INNER, POINTS
 from atldiff.methods.atl.inputs import NEEDED, build_inputs
 from atldiff.methods.atl.network import Renderer
 from atldiff.methods.difftalker.network import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.lmdiff.network import TalkRenderer
+from atldiff.methods.models import speaker_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest, ManifestEntry
     from atldiff.data.speech import ClipSpeech
-    from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.generators import Speaker
     from atldiff.methods.models import FaceRenderer, Model
     from atldiff.methods.pair import Pair
 
@@ -99,15 +99,15 @@ def _measured(renderer: FaceRenderer) -> TypeGuard[Renderer | LatentRenderer | T
     return isinstance(renderer, Renderer)
 
 
-def speech_scores(generator: SpeechGenerator, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
+def speech_scores(speaker: Speaker, manifest: Manifest, clip: ClipSpeech) -> dict[str, float] | None:
     """Return the lip scores (`lip_scores`) of a generator that hears one clip; None where its mouth stays still."""
     samples = peaks = None
-    if generator.config.features == "wav2vec2":
+    if speaker.config.features == "wav2vec2":
         samples = load_samples(manifest, clip).astype(np.float32) / 32767
-    elif generator.config.features == "whisper":
+    elif speaker.config.features == "whisper":
         samples, peaks = sound_of(clip)
-    basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
-    spoken = speak(generator, samples, clip.mel, clip.neutral, peaks)
+    basis, scale = speaker.basis.directions, speaker.basis.scale
+    spoken = speak(speaker, samples, clip.mel, clip.neutral, peaks)
     return lip_scores(spoken, carried(clip, basis, scale), clip.displacements)
 
 
@@ -118,7 +118,7 @@ def network_figures(model: Model | Pair, manifest: Manifest, entry: ManifestEntr
     has further figures, `completion`, by what drives it.
     """
     record, clip = entry.record, load_speech(manifest, entry)
-    generator = model.generator
+    speaker = speaker_of(model.generator)
     figures = {
         "source": record.source,
         "identity": entry.identity,
@@ -128,13 +128,13 @@ def network_figures(model: Model | Pair, manifest: Manifest, entry: ManifestEntr
     }
     if clip is None:
         return figures
-    if isinstance(generator, CompletionGenerator):
-        said = completions(generator, clip, load_seen(manifest, clip))
-        figures["completion"] = completion_scores(generator, clip, said)
-    if isinstance(generator, Generator):
-        figures["generator"] = generator_scores(generator, clip)
+    if isinstance(speaker, CompletionSpeaker):
+        said = completions(speaker, clip, load_seen(manifest, clip))
+        figures["completion"] = completion_scores(speaker, clip, said)
+    if isinstance(speaker, GeneratorSpeaker):
+        figures["generator"] = generator_scores(speaker, clip)
     else:
-        figures["generator"] = speech_scores(generator, manifest, clip)
+        figures["generator"] = speech_scores(speaker, manifest, clip)
     return figures
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from atldiff.export.networks import DENOISER, GENERATOR, networks_of
 from atldiff.export.runtime import open_network, other_window
@@ -35,11 +34,7 @@ def attach(model: Model, export: Export, *, dtype: torch.dtype, streams: int) ->
     speaks = open_network(export.network(GENERATOR), export.runtime, generator.inputs, dtype=torch.float32, streams=1)
     if isinstance(model, ATLModel):
         model.renderer.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
-        # The mean of the members, so one stands for all.
-        if not isinstance(model.generator.networks, nn.ModuleList):
-            model.generator.networks = speaks  # pyright: ignore[reportAttributeAccessIssue]
-        else:
-            model.generator.networks = nn.ModuleList([speaks])
+        model.generator.networks = speaks  # pyright: ignore[reportAttributeAccessIssue]
     else:
         model.renderer.unet.unet = renders  # pyright: ignore[reportAttributeAccessIssue]
         model.generator.kflm = speaks  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,7 +17,7 @@ from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.atl.inputs import condition_channels, window_of
 from atldiff.methods.atl.network import ATLModel
-from atldiff.methods.atl_published.kflm import POINTS, TOKENS
+from atldiff.methods.atl_published.coordinates import POINTS, TOKENS
 from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.methods.difftalker.network import DiffTalkerModel
 from atldiff.methods.lmdiff.network import LMDiffModel
@@ -51,18 +51,6 @@ class Network:
     inputs: tuple[str, ...]
     draw: Callable[[np.random.Generator], tuple[torch.Tensor, ...]]
     added_to: int | None = None
-
-
-class MeanNetwork(nn.Module):
-    """The members of a generator as one network, whose coefficients are the mean of theirs."""
-
-    def __init__(self, members: nn.ModuleList) -> None:
-        super().__init__()
-        self.members = members
-
-    def forward(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        """Return coefficients (B, T, M) for columns (B, 4 T, 80) and identities (B, I)."""
-        return torch.stack([member(mel, identity) for member in self.members]).mean(dim=0)
 
 
 def choose_window(config: MethodConfig, asked: int | None) -> int:
@@ -145,9 +133,7 @@ def _atl_generator(model: ATLModel) -> Network:
     def draw(random: np.random.Generator) -> tuple[torch.Tensor, ...]:
         return _normal(random, 1, *shape), _normal(random, 1, config.identity_components)
 
-    # MeanNetwork: its own mode, for the exporter puts back what it finds, dropout included.
-    network = MeanNetwork(networks) if isinstance(networks, nn.ModuleList) else networks
-    return Network(GENERATOR, network.eval(), ("mel" if mel else "states", "identity"), draw)
+    return Network(GENERATOR, networks.eval(), ("mel" if mel else "states", "identity"), draw)
 
 
 def _paper_generator(model: PublishedModel) -> Network:

@@ -10,58 +10,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
-from atldiff.landmarks.fit import ridge_solution
-from atldiff.landmarks.generator import POINTS, STATE, describe_shape, listening
-from atldiff.landmarks.topology import BROW_LEFT, BROW_RIGHT, EYE_LEFT, EYE_RIGHT, IP_LAP, SIXTY_EIGHT
+from atldiff.landmarks.completion_points import MISSING, closest, completed_indices, jaw_count, seen_indices
+from atldiff.landmarks.generator import POINTS, STATE, listening
 
 if TYPE_CHECKING:
     from atldiff.config import CompletionConfig
-
-COMPLETED = np.concatenate([np.arange(4, 13), np.arange(48, 68)])
-"""Of the 68 points the 29 that are completed: lower jaw 4-12, mouth 48-67. DiffTalk's split; open in the paper."""
-SEEN_68 = np.concatenate([np.arange(0, 4), np.arange(13, 48)])
-"""The 39 visible ones."""
-COMPLETED_131 = np.concatenate([np.arange(4, 21), np.arange(91, 131)])
-"""Of IP_LAP's 131 points the 57 that are completed: jaw 4-20, lips 91-130."""
-SEEN_131 = np.concatenate([np.arange(0, 4), np.arange(21, 91)])
-"""The 74 visible ones."""
-SEEN_DENSE = np.concatenate([
-    EYE_RIGHT, EYE_LEFT, BROW_RIGHT, BROW_LEFT, [168, 10, 67, 297, 109, 338, 54, 284, 21, 251, 162, 389],
-])  # fmt: skip
-"""Of the dense topology: eyes, brows, forehead, bridge of the nose: nothing that a generator moves, and nothing by
-which a video of other words would say what its mouth does."""
-
-SEEN_UNIT, SEEN_LIMIT = 0.02, 6.0
-"""Displacements of visible points are counted in this, outer-eye distances, and cut at this many of it."""
-TURN_UNIT_DEG = 5.0
-CLOSE_RIDGE = 0.003
-"""Error expected of a completed coordinate, in outer-eye distances: how far the fit trusts points over the basis."""
-MEL_AMPLITUDE = 1.7
-"""Gain on coefficients that log-mel columns gave. On people never trained on, lips opened 0.52 (GRID) and 0.44 (others)
-times as far as the true ones, by `atldiff evaluate`."""
-FILMED, MADE_UP, MISSING = range(3)
-"""What the landmarks that a generator sees may be: filmed, made up by the motion model, or missing."""
-
-
-def seen_indices(config: CompletionConfig) -> np.ndarray:
-    """Return the dense indices (V,) of the landmarks that a generator sees."""
-    return {"dense": SEEN_DENSE, "sixty-eight": SIXTY_EIGHT[SEEN_68], "ip-lap": IP_LAP[SEEN_131]}[config.points]
-
-
-def completed_indices(config: CompletionConfig) -> np.ndarray:
-    """Return the dense indices (P,) of the points that a generator completes, the jaw's first; none of the basis."""
-    none = np.zeros(0, np.int64)
-    completed = {"dense": none, "sixty-eight": SIXTY_EIGHT[COMPLETED], "ip-lap": IP_LAP[COMPLETED_131]}
-    return completed[config.points]
-
-
-def jaw_count(config: CompletionConfig) -> int:
-    """Return how many of the completed points are the jaw's; the rest are the mouth's."""
-    return {"dense": 0, "sixty-eight": 9, "ip-lap": 17}[config.points]
 
 
 def time_codes(frames: int, width: int) -> torch.Tensor:
@@ -99,8 +55,6 @@ class CompletionGenerator(nn.Module):
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(self.IDENTITY_COMPONENTS, POINTS, 3))
-        self.hears_in = torch.float32
-        """What the speech encoder computes in; this network stays in float32."""
         if config.features == "mel":
             self.listen = listening(width)
         else:
@@ -128,14 +82,16 @@ class CompletionGenerator(nn.Module):
             self.jaw = nn.Linear(width, 2 * jaw)
         nn.init.normal_(self.modality.weight, std=0.5)
 
-    @property
-    def amplitude(self) -> float:
-        """Gain on the completed coefficients, for a generator that does not bring its own."""
-        return MEL_AMPLITUDE if self.config.features == "mel" else 1.0
-
-    def describe(self, neutral: torch.Tensor) -> torch.Tensor:
-        """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
-        return describe_shape(neutral, self.identity_mean, self.identity_basis)
+    def forward(
+        self,
+        sound: torch.Tensor,
+        seen: torch.Tensor,
+        identity: torch.Tensor,
+        heard: torch.Tensor,
+        filmed: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return what `complete` gives for what it takes, by the gain of these weights."""
+        return self.opened(self.complete(sound, seen, identity, heard, filmed), filmed)
 
     def complete(
         self,
@@ -179,17 +135,6 @@ class CompletionGenerator(nn.Module):
         """Return coefficients (B, T, M) in units of `scale` of what `complete` gave."""
         if self.config.points == "dense":
             return completed
-        moves = (self.scale[:, None, None] * self.basis)[:, completed_indices(self.config), :2]
-        solution = ridge_solution(moves.double().cpu().numpy(), CLOSE_RIDGE)  # (M, P * 2)
-        solve = torch.as_tensor(solution, dtype=completed.dtype, device=completed.device)
+        moves = (self.scale[:, None, None] * self.basis).cpu().numpy()
+        solve = torch.as_tensor(closest(moves, self.config), dtype=completed.dtype, device=completed.device)
         return torch.einsum("mk,btk->btm", solve, completed.flatten(2))
-
-
-def seen_tokens(displacements: torch.Tensor, turned_deg: torch.Tensor) -> torch.Tensor:
-    """Return what a generator sees of frames, (..., V * 3 + 3), about unit variance.
-
-    displacements: (..., V, 3) canonical, of the visible landmarks from the neutral shape. turned_deg: (..., 3) yaw,
-    pitch and roll of the head against the first frame.
-    """
-    moved = (displacements / SEEN_UNIT).flatten(-2)
-    return torch.cat([moved, turned_deg / TURN_UNIT_DEG], dim=-1).clamp(-SEEN_LIMIT, SEEN_LIMIT)

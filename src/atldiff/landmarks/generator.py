@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 POINTS = 478
 STATE = 1024
 """Numbers a frame of the speech encoder, `audio.whisper.STATE`."""
-MEL_AMPLITUDE = 1.5
-"""Gain on coefficients that log-mel columns gave. On people never trained on, lips opened 0.71 (GRID) and 0.46 (other
-corpora) times as far as the true ones, by `atldiff evaluate`."""
 
 
 class TemporalBlock(nn.Module):
@@ -54,11 +51,6 @@ def listening(width: int) -> nn.Sequential:
     )
 
 
-def describe_shape(neutral: torch.Tensor, mean: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """Return what tells neutral shapes (B, 478, 3) from the mean (478, 3) by a basis (I, 478, 3), (B, I) in [-3, 3]."""
-    return torch.einsum("bkd,ikd->bi", neutral - mean, basis).clamp(-3, 3)
-
-
 class SpeechNetwork(nn.Module):
     """Log-mel columns and the identity's numbers to coefficients: two strided convolutions, then temporal blocks."""
 
@@ -80,6 +72,21 @@ class SpeechNetwork(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.out(self.norm(h))
+
+
+class MelNetworks(nn.ModuleList):
+    """Networks side by side, whose coefficients are the mean of theirs."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__(SpeechNetwork(config) for _ in range(config.members))
+
+    def predictions(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return every member's coefficients (N, B, T, M) for columns (B, 4 T, 80) and identities (B, I)."""
+        return torch.stack([network(mel, identity) for network in self])
+
+    def forward(self, mel: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+        """Return the mean (B, T, M) of the members' coefficients."""
+        return self.predictions(mel, identity).mean(dim=0)
 
 
 class FoldedNetworks(nn.Module):
@@ -205,43 +212,16 @@ class Generator(nn.Module):
         self.register_buffer("scale", torch.ones(config.components))
         self.register_buffer("identity_mean", torch.zeros(POINTS, 3))
         self.register_buffer("identity_basis", torch.zeros(config.identity_components, POINTS, 3))
-        self.hears_in = torch.float32
-        """What the speech encoder computes in; this network stays in float32."""
-        self.networks: nn.ModuleList | FoldedNetworks
-        if config.features == "mel":
-            self.networks = nn.ModuleList(SpeechNetwork(config) for _ in range(config.members))
-        else:
-            self.networks = FoldedNetworks(config)
-
-    @property
-    def amplitude(self) -> float:
-        """Gain on the predicted coefficients, for networks that do not bring their own."""
-        return MEL_AMPLITUDE if self.config.features == "mel" else 1.0
-
-    def describe(self, neutral: torch.Tensor) -> torch.Tensor:
-        """Return the identity's numbers (B, I), about unit variance, of neutral shapes (B, 478, 3)."""
-        return describe_shape(neutral, self.identity_mean, self.identity_basis)
+        self.networks = MelNetworks(config) if config.features == "mel" else FoldedNetworks(config)
 
     def predictions(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
-        """Return every member's coefficients (N, B, T, M), as `coefficients`: training judges each by itself."""
-        if isinstance(self.networks, nn.ModuleList):
-            return torch.stack([network(heard, identity) for network in self.networks])
+        """Return every member's coefficients (N, B, T, M), without gain: training judges each by itself."""
         return self.networks.predictions(heard, identity)
 
-    def coefficients(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
+    def forward(self, heard: torch.Tensor, identity: torch.Tensor) -> torch.Tensor:
         """Return coefficients (B, T, M) in units of `scale` for identities (B, I).
 
         heard: log-mel columns (B, 4 T, 80); or, as `config.features` says, states (B, context + T + look-ahead, S) of
         the speech encoder.
         """
-        if isinstance(self.networks, nn.ModuleList):
-            return self.predictions(heard, identity).mean(dim=0)
         return self.networks(heard, identity)
-
-    def displacements(self, coefficients: torch.Tensor) -> torch.Tensor:
-        """Return pose-free displacements (B, T, 478, 3), in units of the outer-eye distance, of coefficients."""
-        return torch.einsum("btm,mkd->btkd", coefficients * self.scale, self.basis)
-
-    def forward(self, heard: torch.Tensor, neutral: torch.Tensor) -> torch.Tensor:
-        """Return displacements (B, T, 478, 3) for what `coefficients` takes and neutral shapes (B, 478, 3)."""
-        return self.displacements(self.coefficients(heard, self.describe(neutral)))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
-from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, seen_indices, seen_tokens
-from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest
+from atldiff.loudness import NO_SOUND_DB, SILENT
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
-
-    from atldiff.landmarks.completion import CompletionGenerator
-    from atldiff.landmarks.generator import Generator
-    from atldiff.landmarks.visible import SeenMotion
-
-    Hear: TypeAlias = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 
 SILENT_COLUMN = np.full(MEL_BANDS, SILENT, np.float32)
 BLOCK_FRAMES = 8
@@ -27,6 +18,21 @@ BLOCK_FRAMES = 8
 FIRST_FRAMES = 2
 """Frames of the first block that lie in the sound, the others before it: so blocks end where windows of ten frames that
 share two do, and no window waits for a block."""
+
+
+class CoefficientStream(Protocol):
+    """Coefficients of a generator's dense basis, the same whatever portions the sound comes in."""
+
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,) at 16 kHz and log-mel columns (C, 80); return the coefficients (F, M) now complete.
+
+        peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
+        """
+        ...
+
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        ...
 
 
 class BlockStream:
@@ -78,22 +84,6 @@ class BlockStream:
         return self.push(silence, np.full(len(silence), NO_SOUND_DB, np.float32))[:missing]
 
 
-class DisplacementStream(BlockStream):
-    """The compact Landmark Generation Module over time."""
-
-    def __init__(self, generator: Generator, neutral: np.ndarray) -> None:
-        config, device = generator.config, generator.basis.device
-        identity = _described(generator, neutral)
-
-        def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            heard = torch.as_tensor(against_loudest(columns, peaks), device=device)
-            with torch.inference_mode():
-                predicted = generator.coefficients(heard[None], identity)[0]
-            return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
-
-        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
-
-
 class SampleStream:
     """Samples in, coefficients of displacements out, by the blocks of `BlockStream`; zeros before and after them.
 
@@ -126,110 +116,52 @@ class SampleStream:
         return self._blocks.flush(frames)
 
 
-class SoundStream(SampleStream):
-    """The compact module over time where it hears a speech encoder's states of the samples themselves.
+class MelStreamed:
+    """A stream of blocks, which hears the columns only."""
 
-    hear: samples (640 F,) and the running peaks (4 F,) of their columns to states (F, S).
-    """
+    def __init__(self, stream: BlockStream) -> None:
+        self._stream = stream
 
-    def __init__(self, generator: Generator, neutral: np.ndarray, hear: Hear) -> None:
-        config = generator.config
-        identity = _described(generator, neutral)
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,), which are not heard, and log-mel columns (C, 80); return coefficients (F, M)."""
+        return self._stream.push(mel, peaks)
 
-        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            with torch.inference_mode():
-                predicted = generator.coefficients(hear(rows.ravel(), peaks)[None], identity)[0]
-            return predicted.float().cpu().numpy()
-
-        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        return self._stream.flush(frames)
 
 
-class CompletionStream(BlockStream):
-    """The landmark completion transformer over time, where it hears log-mel columns."""
+class SamplesStreamed:
+    """A stream that hears the samples, at the level of their columns."""
 
-    def __init__(
-        self, generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool = True
-    ) -> None:
-        """seen: None for no visible landmarks at all. heard: off, the sound is not heard."""
-        config, complete = generator.config, _completing(generator, neutral, seen, heard=heard)
+    def __init__(self, stream: SampleStream) -> None:
+        self._stream = stream
 
-        def predict(columns: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            return complete(torch.as_tensor(against_loudest(columns, peaks)), first)
+    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
+        """Take samples (N,) and, of the log-mel columns (C, 80), their running peaks (C,); return coefficients (F, M).
 
-        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+        Raises:
+            ValueError: no peaks, which tell how loud the samples are.
+        """
+        if peaks is None:
+            raise ValueError("peaks: got None, expected the columns' running peaks with a generator that hears samples")
+        return self._stream.push(samples, peaks)
 
-
-class StatesCompletionStream(SampleStream):
-    """The same where it hears a speech encoder's states of the samples themselves."""
-
-    def __init__(
-        self,
-        generator: CompletionGenerator,
-        neutral: np.ndarray,
-        seen: SeenMotion | None,
-        hear: Hear,
-        *,
-        heard: bool = True,
-    ) -> None:
-        """seen, heard: as in `CompletionStream`. hear: as in `SoundStream`."""
-        config, complete = generator.config, _completing(generator, neutral, seen, heard=heard)
-
-        def predict(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-            return complete(hear(rows.ravel(), peaks), first)
-
-        super().__init__(predict, config.context_frames, config.lookahead_frames, config.components)
+    def flush(self, frames: int) -> np.ndarray:
+        """End the stream at `frames` frames in all; return the coefficients (F, M) still missing."""
+        return self._stream.flush(frames)
 
 
-def _described(generator: Generator | CompletionGenerator, neutral: np.ndarray) -> torch.Tensor:
-    """Return what a generator knows of whose neutral shape (478, 3) it is, (1, I)."""
-    shape = torch.as_tensor(neutral, dtype=torch.float32, device=generator.basis.device)
-    with torch.inference_mode():
-        return generator.describe(shape[None])
+NO_SAMPLES = np.zeros(0, np.float32)
+"""For generators that hear the columns only."""
 
 
-def _completing(
-    generator: CompletionGenerator, neutral: np.ndarray, seen: SeenMotion | None, *, heard: bool
-) -> Callable[[torch.Tensor, int], np.ndarray]:
-    """Return what makes coefficients (8, M) of the sound around a block and the number of its first frame."""
-    config, device = generator.config, generator.basis.device
-    indices = seen_indices(config)
-    frames_a_call = config.context_frames + BLOCK_FRAMES + config.lookahead_frames
-    filmed = torch.tensor([MISSING if seen is None else FILMED if seen.driven else MADE_UP], device=device)
-    hears = torch.tensor([heard], device=device)
-    nothing = torch.zeros(1, frames_a_call, 3 * len(indices) + 3, device=device)
-    identity = _described(generator, neutral)
-
-    def complete(sound: torch.Tensor, first: int) -> np.ndarray:
-        sight = nothing
-        if seen is not None:
-            frames = first - config.context_frames + np.arange(frames_a_call)
-            moved = torch.as_tensor(seen.seen(frames)[:, indices], dtype=torch.float32)
-            turned = torch.as_tensor(seen.euler_deg(frames), dtype=torch.float32)
-            sight = seen_tokens(moved, turned)[None].to(device)
-        with torch.inference_mode():
-            said = generator.complete(sound.to(device)[None], sight, identity, hears, filmed)
-            predicted = generator.coefficients(generator.opened(said, filmed))[0]
-        return predicted[config.context_frames :][:BLOCK_FRAMES].float().cpu().numpy()
-
-    return complete
-
-
-def predict_coefficients(generator: Generator, mel: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Return coefficients (T, M) for all columns (4 T, 80) of a recording, exactly as a stream gives them."""
-    return whole(DisplacementStream(generator, neutral), mel)
-
-
-def predict_from_samples(
-    generator: Generator, samples: np.ndarray, peaks: np.ndarray, neutral: np.ndarray, hear: Hear
+def whole(
+    stream: CoefficientStream, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return coefficients (T, M) for all samples (640 T,) of a recording, exactly as a stream gives them.
+    """Return the coefficients (T, M) of a fresh stream for all of a recording, exactly as in portions.
 
-    peaks: (4 T,) in dB, the running peaks of its columns. hear: as in `SoundStream`.
+    samples: (640 T,). mel: (4 T, 80). peaks: (4 T,).
     """
-    return whole(SoundStream(generator, neutral, hear), samples, peaks)
-
-
-def whole(stream: BlockStream | SampleStream, *sound: np.ndarray) -> np.ndarray:
-    """Return the coefficients (T, M) of a fresh stream for all of a recording: what it is pushed, of 4 T columns."""
-    first = stream.push(*sound)
-    return np.concatenate([first, stream.flush(len(sound[-1]) // COLUMNS_PER_FRAME)])
+    first = stream.push(samples, mel, peaks)
+    return np.concatenate([first, stream.flush(len(mel) // COLUMNS_PER_FRAME)])

@@ -1,20 +1,25 @@
-"""The methods side by side: a renderer's frames. One arm a method."""
+"""The methods side by side: a generator's speaker, and a renderer's frames. One arm a method."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
 
+from atldiff.audio.whisper import Listener
+from atldiff.config import CompletionConfig, GeneratorConfig, KFLMConfig
+from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker, LandmarkBasis, ShapeBasis
 from atldiff.methods.atl_published.frames import PublishedFrameStream
 from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.methods.atl_published.speaker import PublishedSpeaker
 from atldiff.methods.window_frames import FrameStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
 
     from atldiff.config import SampleConfig
     from atldiff.methods.models import FaceRenderer
+    from atldiff.networks import Networks
     from atldiff.types import Portrait
     from atldiff.workers import Workers
 
@@ -32,6 +37,41 @@ class Frames(Protocol):
     def flush(self) -> Iterator[np.ndarray]:
         """End the stream: yield the frames still missing."""
         ...
+
+
+@overload
+def open_speaker(
+    config: GeneratorConfig, buffers: Mapping[str, np.ndarray], networks: Networks
+) -> GeneratorSpeaker: ...
+@overload
+def open_speaker(
+    config: CompletionConfig, buffers: Mapping[str, np.ndarray], networks: Networks
+) -> CompletionSpeaker: ...
+@overload
+def open_speaker(config: KFLMConfig, buffers: Mapping[str, np.ndarray], networks: Networks) -> PublishedSpeaker: ...
+def open_speaker(
+    config: GeneratorConfig | CompletionConfig | KFLMConfig, buffers: Mapping[str, np.ndarray], networks: Networks
+) -> GeneratorSpeaker | CompletionSpeaker | PublishedSpeaker:
+    """Return the speaker of a generator's configuration.
+
+    buffers: float32, by their names in the module: `basis` (M, 478, 3), `scale` (M,) and, but for the published one,
+    `identity_mean` (478, 3) and `identity_basis` (I, 478, 3). networks: `generator`; what hears for it, `hearing`,
+    unless it hears log-mel columns alone or a wav2vec 2.0 model that the configuration names.
+
+    Raises:
+        KeyError: a network that is wanted is not there.
+    """
+    basis = LandmarkBasis.of(buffers)
+    if isinstance(config, KFLMConfig):
+        hearing = networks.get("hearing")
+        if hearing is None and config.features == "wav2vec2" and config.speech_model:
+            from atldiff.audio.wav2vec import NamedSpeechModel
+
+            hearing = NamedSpeechModel(config.speech_model)
+        return PublishedSpeaker(config, basis, hearing or networks["hearing"], networks["generator"])
+    hear = Listener(networks["hearing"]) if config.features == "whisper" else None
+    speaker = GeneratorSpeaker if isinstance(config, GeneratorConfig) else CompletionSpeaker
+    return speaker(config, basis, ShapeBasis.of(buffers), networks["generator"], hear)  # pyright: ignore[reportArgumentType]
 
 
 def open_frames(

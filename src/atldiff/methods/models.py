@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
+import torch
+
+from atldiff.audio.whisper import Listener
+from atldiff.audio.whisper_encoder import load_encoder
 from atldiff.config import ATLConfig, DiffTalkerConfig, LMDiffConfig, PublishedConfig
+from atldiff.landmarks.completion import CompletionGenerator
+from atldiff.landmarks.generator import Generator
 from atldiff.methods.atl.network import ATLModel, Renderer
+from atldiff.methods.atl_published.generator import Features, PublishedGenerator
 from atldiff.methods.atl_published.network import PublishedModel, PublishedRenderer
+from atldiff.methods.build import open_speaker
 from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
+from atldiff.torch_networks import TorchNetwork
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from atldiff.config import MethodConfig
+    from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker
+    from atldiff.methods.atl_published.speaker import PublishedSpeaker
 
 Model: TypeAlias = ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel
+SpeechGenerator: TypeAlias = Generator | PublishedGenerator | CompletionGenerator
 FaceRenderer: TypeAlias = Renderer | PublishedRenderer | LatentRenderer | TalkRenderer
 
 
@@ -28,3 +42,44 @@ def build(config: MethodConfig) -> Model:
             return DiffTalkerModel(config)
         case LMDiffConfig():
             return LMDiffModel(config)
+
+
+def speech_networks(generator: SpeechGenerator, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
+    """Return the networks that a generator's speaker calls, as `open_speaker` names them.
+
+    dtype: what `hearing` computes in where that is Whisper's encoder; the generator is tiny, and its landmarks are a
+    product: it stays in float32.
+    """
+    if isinstance(generator, PublishedGenerator):
+        hearing = generator.listen if generator.config.features == "log-mel" else Features(generator)
+        return {"hearing": hearing, "generator": generator.kflm}
+    networks: dict[str, nn.Module] = {"generator": generator}
+    if generator.config.features == "whisper":
+        networks["hearing"] = load_encoder(generator.config.whisper_layers, generator.basis.device, dtype)
+    return networks
+
+
+def listener_of(generator: Generator | CompletionGenerator, dtype: torch.dtype) -> Listener:
+    """Return what a generator of features `whisper` hears samples by, on its device and in a number format."""
+    device = generator.basis.device
+    return Listener(TorchNetwork(load_encoder(generator.config.whisper_layers, device, dtype), device))
+
+
+@overload
+def speaker_of(generator: Generator, dtype: torch.dtype = ...) -> GeneratorSpeaker: ...
+@overload
+def speaker_of(generator: CompletionGenerator, dtype: torch.dtype = ...) -> CompletionSpeaker: ...
+@overload
+def speaker_of(generator: PublishedGenerator, dtype: torch.dtype = ...) -> PublishedSpeaker: ...
+def speaker_of(
+    generator: SpeechGenerator, dtype: torch.dtype = torch.float32
+) -> GeneratorSpeaker | CompletionSpeaker | PublishedSpeaker:
+    """Return the speaker of a generator, on its device.
+
+    It computes with the weights as they are when it is heard, on the bases as they are now. dtype: as in
+    `speech_networks`.
+    """
+    device = generator.basis.device
+    buffers = {name: buffer.float().cpu().numpy().copy() for name, buffer in generator.named_buffers(recurse=False)}
+    networks = speech_networks(generator, dtype)
+    return open_speaker(generator.config, buffers, {name: TorchNetwork(net, device) for name, net in networks.items()})

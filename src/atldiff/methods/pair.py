@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 if TYPE_CHECKING:
-    from atldiff.methods.generators import SpeechGenerator
-    from atldiff.methods.models import FaceRenderer
+    from atldiff.methods.models import FaceRenderer, SpeechGenerator
 
 
 class Pair(nn.Module):

@@ -16,7 +16,6 @@ from atldiff.landmarks.motion import GaussianSmoother
 from atldiff.landmarks.mouth import closing_coefficients, meet_lips
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.visible import open_visible
-from atldiff.methods.generators import open_generator
 from atldiff.methods.motion_style import open_motion
 from atldiff.stages import stage
 from atldiff.timebase import FPS, duration_s, frame_count
@@ -25,7 +24,7 @@ from atldiff.types import Controls, LandmarkTrack, Portrait
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atldiff.methods.generators import SpeechGenerator
+    from atldiff.methods.generators import Speaker
 
 _log = logging.getLogger(__name__)
 
@@ -42,18 +41,18 @@ class TrackStream:
 
     def __init__(
         self,
-        generator: SpeechGenerator,
+        speaker: Speaker,
         portrait: Portrait,
         controls: Controls,
         driving: LandmarkTrack | None = None,
         motion: Path | None = None,
     ) -> None:
-        self._controls, self._amplitude = controls, generator.amplitude
+        self._controls, self._amplitude = controls, speaker.amplitude
         shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
         self._neutral = shape.astype(np.float32)
         self._size = (portrait.image.shape[0], portrait.image.shape[1])
         self._fps = Fraction(FPS)
-        self._basis = (generator.scale[:, None, None] * generator.basis).float().cpu().numpy()  # (M, 478, 3)
+        self._basis = speaker.moves
         self._closing = closing_coefficients(self._neutral, self._basis)
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
@@ -61,7 +60,7 @@ class TrackStream:
         moved = None if driving is not None or controls.still else open_motion(controls.motion_style, motion)
         pose = (rotation, scale, translation)
         self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, moved)
-        self._predicted = open_generator(generator, portrait, closed, controls, self._visible)
+        self._predicted = speaker.open(portrait, closed, controls, self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)
         self._gates = np.zeros(0, np.float32)

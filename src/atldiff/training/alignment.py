@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.data.manifest import Split
-from atldiff.data.speech import coefficients, load_speech, open_hearing, said_in
+from atldiff.data.speech import coefficients, load_speech, said_in
 from atldiff.data.sync import best_lag
 from atldiff.files import write_text
 from atldiff.landmarks.topology import LIP_GAP_PAIRS
+from atldiff.methods.models import speaker_of
 from atldiff.training.speech_states import hear_clip, predict_heard
 
 if TYPE_CHECKING:
@@ -58,15 +59,15 @@ def align(
     entries = manifest.usable(Split.TRAIN)
     measured = {}
     generator.eval()
-    mel = generator.config.features == "mel"
-    hear = None if mel else open_hearing(generator)
+    speaker = speaker_of(generator)
     for index, entry in enumerate(entries, 1):
         clip = load_speech(manifest, entry)
         if clip is not None:
-            if hear is None:
-                said = said_in(generator, clip)
+            if speaker.hear is None:
+                said = said_in(speaker, clip)
             else:  # in the states that training has kept, or will find here
-                said = predict_heard(generator, clip, hear_clip(manifest, clip, generator.config, hear)[0])
+                heard = hear_clip(manifest, clip, generator.config, speaker.hear)[0]
+                said = predict_heard(generator, speaker.shapes.describe(clip.neutral[None]), clip, heard)
             correlation, lag = measure(generator, clip, said)
             measured[entry.record.name] = (round(correlation, 3), lag)
         if progress:

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 from atldiff.data.speech import coefficients
-from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, completed_indices, seen_indices, seen_tokens
+from atldiff.landmarks.completion_points import (
+    FILMED,
+    MADE_UP,
+    MISSING,
+    completed_indices,
+    seen_indices,
+    seen_tokens,
+)
 from atldiff.landmarks.stream import BLOCK_FRAMES, SILENT
 from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.training.draws import Draw, item_random, stack
@@ -192,4 +199,4 @@ def completion_target(clip: ClipSpeech, basis: np.ndarray, scale: np.ndarray, co
 
 def sight(seen: SeenClip, indices: np.ndarray) -> np.ndarray:
     """Return what a generator sees of a clip, (T, V * 3 + 3) float32."""
-    return seen_tokens(torch.from_numpy(seen.moved[:, indices]), torch.from_numpy(seen.turned_deg)).numpy()
+    return seen_tokens(seen.moved[:, indices], seen.turned_deg)

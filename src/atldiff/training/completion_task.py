@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from atldiff.data.completion import completion_scores, completions, load_seen
-from atldiff.landmarks.completion import FILMED, MADE_UP, MISSING, jaw_count
+from atldiff.landmarks.completion_points import FILMED, MADE_UP, MISSING, jaw_count
 from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.methods.models import speaker_of
 from atldiff.training.alignment import measure
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet, completion_target
 from atldiff.training.landmarks_task import describe_clips, fill_buffers, fitted_gain, hear_speech, speaking_clips
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from atldiff.data.speech import ClipSpeech
     from atldiff.data.spoken import Spoken
     from atldiff.landmarks.completion import CompletionGenerator
-    from atldiff.landmarks.stream import Hear
+    from atldiff.landmarks.speaker import CompletionSpeaker
     from atldiff.methods.difftalker.network import DiffTalkerModel
     from atldiff.methods.lmdiff.network import LMDiffModel
     from atldiff.training.speech_states import HeardClip
@@ -69,13 +71,13 @@ def completion_task(
         seed=config.seed,
     )
     seen = [load_seen(manifest, clip) for clip in held_out]
-    losses = completion_loss(generator)
+    losses, speaker = completion_loss(generator), speaker_of(generator)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return losses(complete(generator, batch), batch)
 
     def probe(module: nn.Module) -> Probe:
-        return Probe(median_scores(generator, held_out, seen))
+        return Probe(median_scores(speaker, held_out, seen))
 
     return Task(generator, source, loss, probe, write)
 
@@ -92,6 +94,7 @@ def seen_states_task(
     """
     generator = model.generator
     speech = hear_speech(generator, generator, manifest, config)
+    speaker = replace(speaker_of(generator, speech.dtype), hear=speech.hear)
     source = seen_states(
         generator, manifest, speech.train, speech.heard, frames=config.frames, seed=config.seed, spoken=speech.spoken
     )
@@ -100,14 +103,14 @@ def seen_states_task(
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         device = batch["states"].device.type
-        with torch.autocast(device, torch.bfloat16, enabled=generator.hears_in == torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=speech.dtype == torch.bfloat16):
             said = complete(generator, batch)
         return losses(said.float(), batch)
 
     def probe(module: nn.Module) -> Probe:
         generator.gain.fill_(1.0)
-        said = {clip.name: completions(generator, clip, seen[clip.name], speech.hear) for clip in speech.strangers}
-        scores = [found for clip in speech.strangers if (found := completion_scores(generator, clip, said[clip.name]))]
+        said = {clip.name: completions(speaker, clip, seen[clip.name]) for clip in speech.strangers}
+        scores = [found for clip in speech.strangers if (found := completion_scores(speaker, clip, said[clip.name]))]
         if not scores:
             return Probe({})
         by_sound = fitted_gain([found["sound"]["amplitude"] for found in scores])
@@ -117,7 +120,7 @@ def seen_states_task(
         scalars = {"gain": by_sound, "gain_filmed": beside_landmarks}
         scalars |= {"agreement": float(np.mean(agreement))}
         shown = [load_seen(manifest, clip) for clip in speech.held_out]
-        return Probe(scalars | median_scores(generator, speech.held_out, shown, speech.hear))
+        return Probe(scalars | median_scores(speaker, speech.held_out, shown))
 
     return Task(generator, source, loss, probe, write, kept_by="agreement")
 
@@ -177,16 +180,11 @@ def completion_loss(generator: CompletionGenerator) -> CompletionLoss:
     return losses
 
 
-def median_scores(
-    generator: CompletionGenerator, clips: list[ClipSpeech], seen: list[SeenClip], hear: Hear | None = None
-) -> dict[str, float]:
-    """Return the median clip's lip scores by what drives the mouth; none where no mouth moves.
-
-    hear: as in `completions`.
-    """
+def median_scores(speaker: CompletionSpeaker, clips: list[ClipSpeech], seen: list[SeenClip]) -> dict[str, float]:
+    """Return the median clip's lip scores by what drives the mouth; none where no mouth moves."""
     pairs = zip(clips, seen, strict=True)
-    said = ((clip, completions(generator, clip, one, hear)) for clip, one in pairs)
-    scores = [found for clip, drives in said if (found := completion_scores(generator, clip, drives))]
+    said = ((clip, completions(speaker, clip, one)) for clip, one in pairs)
+    scores = [found for clip, drives in said if (found := completion_scores(speaker, clip, drives))]
     return {
         f"{name}_{drive.replace(' ', '_')}": float(np.median([found[drive][name] for found in scores]))
         for drive in (scores[0] if scores else ())

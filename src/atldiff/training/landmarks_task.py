@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,14 +19,15 @@ from atldiff.data.speech import (
     generator_scores,
     in_step,
     load_speech,
-    open_hearing,
     said_in,
 )
 from atldiff.data.spoken import corpus
 from atldiff.devices import choose_dtype
 from atldiff.errors import DataError
 from atldiff.landmarks.generator import FoldedNetworks
+from atldiff.landmarks.speaker import ShapeBasis
 from atldiff.landmarks.stream import BLOCK_FRAMES
+from atldiff.methods.models import listener_of, speaker_of
 from atldiff.training.alignment import load_alignment, measure
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
 from atldiff.training.mouth_loss import MouthLoss
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from atldiff.data.spoken import Spoken
     from atldiff.landmarks.completion import CompletionGenerator
     from atldiff.landmarks.generator import Generator
-    from atldiff.landmarks.stream import Hear
+    from atldiff.landmarks.speaker import Hear
     from atldiff.methods.atl.network import ATLModel
     from atldiff.training.speech_states import HeardClip
 
@@ -112,9 +113,8 @@ def fill_buffers(generator: Generator | CompletionGenerator, clips: list[ClipSpe
 
 def describe_clips(generator: Generator | CompletionGenerator, clips: list[ClipSpeech]) -> np.ndarray:
     """Return the identity's numbers (N, I) of clips."""
-    with torch.no_grad():
-        neutrals = torch.from_numpy(np.stack([clip.neutral for clip in clips])).to(generator.basis.device)
-        return generator.describe(neutrals).cpu().numpy()
+    shapes = ShapeBasis(generator.identity_mean.cpu().numpy(), generator.identity_basis.cpu().numpy())
+    return shapes.describe(np.stack([clip.neutral for clip in clips]))
 
 
 def landmarks_task(
@@ -139,7 +139,7 @@ def landmarks_task(
         frames=config.frames,
         seed=config.seed,
     )
-    mouth_loss = MouthLoss.of(generator)
+    mouth_loss, speaker = MouthLoss.of(generator), speaker_of(generator)
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # Members lie side by side in the batch: (N * B, T, M).
@@ -149,7 +149,7 @@ def landmarks_task(
         return mouth_loss(predicted, truth, valid, VELOCITY_WEIGHT)
 
     def probe(module: nn.Module) -> Probe:
-        scores = [found for clip in held_out if (found := generator_scores(generator, clip))]
+        scores = [found for clip in held_out if (found := generator_scores(speaker, clip))]
         names = ("opening_correlation", "lip_error") if scores else ()
         return Probe({name: float(np.median([found[name] for found in scores])) for name in names})
 
@@ -169,7 +169,8 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
     networks = generator.networks
     assert isinstance(networks, FoldedNetworks)
     speech = hear_speech(generator, networks, manifest, config)
-    held_out, strangers, remembered = speech.held_out, speech.strangers, speech.hear
+    held_out, strangers = speech.held_out, speech.strangers
+    speaker = replace(speaker_of(generator, speech.dtype), hear=speech.hear)
     basis, scale = generator.basis.cpu().numpy(), generator.scale.cpu().numpy()
     source = StatesSet(
         speech.train,
@@ -185,7 +186,7 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         items, blocks = batch["states"].shape[:2]
         identity = batch["identity"].repeat_interleave(blocks, 0)
-        with torch.autocast(identity.device.type, torch.bfloat16, enabled=generator.hears_in == torch.bfloat16):
+        with torch.autocast(identity.device.type, torch.bfloat16, enabled=speech.dtype == torch.bfloat16):
             said = generator.predictions(batch["states"].flatten(0, 1).float(), identity)  # (N, B K, 8, M)
         members = len(said)
         predicted = said.float().reshape(members * items, blocks * BLOCK_FRAMES, -1)
@@ -195,14 +196,14 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
 
     def probe(module: nn.Module) -> Probe:
         networks.gain.fill_(1.0)
-        raw = [found for clip in strangers if (found := generator_scores(generator, clip, remembered))]
+        raw = [found for clip in strangers if (found := generator_scores(speaker, clip))]
         if not raw:
             return Probe({})
         networks.gain.fill_(fitted_gain([found["amplitude"] for found in raw]))
-        said = ((clip, said_in(generator, clip, remembered)) for clip in strangers)
+        said = ((clip, said_in(speaker, clip)) for clip in strangers)
         agreement = [max(0.0, measure(generator, clip, predicted)[0]) for clip, predicted in said]
         scalars = {"gain": float(networks.gain), "agreement": float(np.mean(agreement))}
-        scores = [found for clip in held_out if (found := generator_scores(generator, clip, remembered))]
+        scores = [found for clip in held_out if (found := generator_scores(speaker, clip))]
         for name in scores[0] if scores else ():
             scalars[name] = float(np.median([found[name] for found in scores]))
         return Probe(scalars)
@@ -215,7 +216,8 @@ class HeardSpeech:
     """What a generator that hears a speech encoder is trained on and watched on.
 
     train, held_out: as `speaking_clips`. strangers: all clips of held-out people. heard: the variants of the training
-    clips, and of what was `spoken` for known sounds, by name. hear: what held-out clips are heard by.
+    clips, and of what was `spoken` for known sounds, by name. hear: what held-out clips are heard by. dtype: what the
+    speech encoder computes in.
     """
 
     train: list[ClipSpeech]
@@ -224,6 +226,7 @@ class HeardSpeech:
     heard: dict[str, list[HeardClip]]
     spoken: list[Spoken]
     hear: Hear
+    dtype: torch.dtype
 
 
 def hear_speech(
@@ -238,18 +241,18 @@ def hear_speech(
         DataError: no clip whose sound and mouth agree, clips that were prepared before samples were kept, or no
             espeak-ng where something is to be spoken.
     """
-    generator.hears_in = choose_dtype("auto", generator.basis.device)
     train, held_out = speaking_clips(manifest, config)
     strangers = [clip for entry in manifest.usable(Split.VAL) if (clip := load_speech(manifest, entry))]
     share = fill_buffers(generator, train)
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(generator.scale), 100 * share)
-    hear = open_hearing(generator)
+    dtype = choose_dtype("auto", generator.basis.device)
+    hear = listener_of(generator, dtype)
     heard = heard_clips(manifest, {clip.name: whole_sound(manifest, clip) for clip in train}, generator.config, hear)
     spoken = corpus(config.seed, config.spoken) if config.spoken else []
     said = heard_clips(manifest, {each.name: each.samples for each in spoken}, generator.config, hear)
     for name, value in zip(("state_mean", "state_scale"), standardisation(heard), strict=True):
         getattr(standardised, name).copy_(torch.from_numpy(value))
-    return HeardSpeech(train, held_out, strangers, heard | said, spoken, Remembered(hear))
+    return HeardSpeech(train, held_out, strangers, heard | said, spoken, Remembered(hear), dtype)
 
 
 def fitted_gain(amplitudes: list[float]) -> float:
@@ -262,9 +265,9 @@ class Remembered:
 
     def __init__(self, hear: Hear) -> None:
         self._hear = hear
-        self._heard: dict[bytes, torch.Tensor] = {}
+        self._heard: dict[bytes, np.ndarray] = {}
 
-    def __call__(self, samples: np.ndarray, peaks: np.ndarray) -> torch.Tensor:
+    def __call__(self, samples: np.ndarray, peaks: np.ndarray) -> np.ndarray:
         """Return the states (F, S) of a window's samples (640 F,); peaks: (4 F,) in dB."""
         key = hashlib.blake2b(samples.tobytes() + peaks.tobytes(), digest_size=16).digest()
         if key not in self._heard:

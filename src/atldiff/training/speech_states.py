@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from atldiff.audio.features import log_mel
-from atldiff.audio.whisper import WEIGHTS
+from atldiff.audio.whisper_encoder import WEIGHTS
 from atldiff.data.speech import load_samples
 from atldiff.files import replacing, sha256
 from atldiff.landmarks.stream import BLOCK_FRAMES, BlockStream
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.speech import ClipSpeech
     from atldiff.landmarks.generator import Generator
-    from atldiff.landmarks.stream import Hear
+    from atldiff.landmarks.speaker import Hear
 
 FOLDER = "speech-states"
 VARIANTS = 6
@@ -98,13 +98,16 @@ def whole_sound(manifest: Manifest, clip: ClipSpeech) -> np.ndarray:
     return load_samples(manifest, replace(clip, shift_frames=0)).astype(np.float32) / 32767
 
 
-def predict_heard(generator: Generator, clip: ClipSpeech, variant: HeardClip) -> np.ndarray:
-    """Return the coefficients (T, M) that a generator predicts for a clip from what was heard of it as it is."""
+def predict_heard(generator: Generator, identity: np.ndarray, clip: ClipSpeech, variant: HeardClip) -> np.ndarray:
+    """Return the coefficients (T, M) that a generator predicts for a clip from what was heard of it as it is.
+
+    identity: (1, I) that of the clip.
+    """
     device = generator.basis.device
     with torch.inference_mode():
-        identity = generator.describe(torch.from_numpy(clip.neutral)[None].to(device))
         states = torch.from_numpy(variant.states).to(device).float()
-        said = generator.coefficients(states, identity.expand(len(states), -1)).flatten(0, 1).float().cpu().numpy()
+        everywhere = torch.from_numpy(identity).to(device).expand(len(states), -1)
+        said = generator(states, everywhere).flatten(0, 1).float().cpu().numpy()
     frames = np.rint(variant.moments.ravel()).astype(int) + min(clip.shift_frames, 0)
     inside = (frames >= 0) & (frames < len(clip))
     out = np.zeros((len(clip), said.shape[1]), np.float32)
@@ -187,7 +190,7 @@ def _hear(
     states, moments = [], []
 
     def keep(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
-        states.append(hear(rows.ravel(), peaks).cpu().numpy().astype(np.float16))
+        states.append(hear(rows.ravel(), peaks).astype(np.float16))
         moments.append((first + np.arange(BLOCK_FRAMES) - lead) * pace)
         return np.zeros((BLOCK_FRAMES, 0), np.float32)
 

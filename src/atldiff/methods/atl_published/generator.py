@@ -1,46 +1,45 @@
-"""ATL-Diff's published Landmark Generation Module over time: seconds of sound to coefficients of the dense basis."""
+"""ATL-Diff's published Landmark Generation Module with what it hears by; over time it is `speaker.py`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
 from atldiff.audio.wav2vec import load_speech_model, new_speech_model, speech_features
-from atldiff.errors import CheckpointError
-from atldiff.landmarks.fit import ridge_solution
-from atldiff.landmarks.geometry import from_canonical, to_canonical
-from atldiff.landmarks.shape import mean_shape
-from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
-from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest, audible
-from atldiff.methods.atl_published.kflm import KFLM, POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
-from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
-from atldiff.types import POINTS as DENSE_POINTS
-from atldiff.video.window import apply, face_window, fit_still_window
+from atldiff.methods.atl_published.kflm import KFLM
+from atldiff.methods.atl_published.speaker import check_features
+from atldiff.timebase import MEL_BANDS
+from atldiff.types import POINTS
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Model
 
     from atldiff.config import KFLMConfig
-    from atldiff.types import Portrait
 
-COLUMNS = COLUMNS_PER_FRAME * FPS
-"""Log-mel columns of a second."""
-AMPLITUDE = 1.5
-"""A prediction from sound alone shrinks towards the mean: on people never trained on, lips opened 0.53 (GRID) and 0.50
-(others) times as far as the true ones, by `atldiff evaluate`."""
-RIDGE = 0.003
-"""Error expected of a mouth coordinate, in outer-eye distances: how far the fit trusts 68 points over the basis."""
-REST_WEIGHT = 0.3
-"""Weight of the points outside the mouth in that fit."""
 
-_RIGID = np.array([27, 28, 29, 30, 36, 39, 42, 45])
-"""Of the 68: the nose bridge and the eye corners, which do not move with speech."""
-_COMPLEX = np.array([1, 1j])  # as complex numbers, a rotation with a scale is one factor
-_SCALE_RANGE = (0.5, 2.0)
-"""A prediction larger or smaller than this against the portrait is not a face; it is not blown up."""
+class Columns(nn.Conv1d):
+    """Log-mel columns (B, 100, 80) of a second to its feature tokens (B, 49, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(MEL_BANDS, width, 4, stride=2)
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of columns."""
+        return super().forward(mel.transpose(1, 2)).transpose(1, 2)
+
+
+class Features(nn.Module):
+    """What a published generator hears by, as a network of its own."""
+
+    def __init__(self, generator: PublishedGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, sound: torch.Tensor) -> torch.Tensor:
+        """Return the features of a second, as `PublishedGenerator.features`."""
+        return self.generator.features(sound)
 
 
 class PublishedGenerator(nn.Module):
@@ -53,21 +52,18 @@ class PublishedGenerator(nn.Module):
     parameters nor to the state; one that it does not name lies in the checkpoint, as `speech_model`.
     """
 
-    amplitude: float
-    """Gain on the predicted coefficients: `AMPLITUDE`, and 1 for released weights, which are left as they are."""
     basis: torch.Tensor
     scale: torch.Tensor
 
     def __init__(self, config: KFLMConfig) -> None:
         super().__init__()
         self.config = config
-        self.amplitude = AMPLITUDE if config.coordinates == "canonical" else 1.0
-        self.register_buffer("basis", torch.zeros(config.components, DENSE_POINTS, 3))
+        self.register_buffer("basis", torch.zeros(config.components, POINTS, 3))
         self.register_buffer("scale", torch.ones(config.components))
         self.kflm = KFLM(config)
         self._named: list[Wav2Vec2Model] = []  # in a list, a module is not registered
         if config.features == "log-mel":
-            self.listen = nn.Conv1d(MEL_BANDS, config.feature_width, 4, stride=2)
+            self.listen = Columns(config.feature_width)
         elif not config.speech_model:
             self.speech_model = new_speech_model()
 
@@ -78,33 +74,26 @@ class PublishedGenerator(nn.Module):
             self.speech_model.eval()
         return self
 
-    def features(self, samples: torch.Tensor, mel: torch.Tensor) -> torch.Tensor:
-        """Return feature tokens (B, 49, D) of a second: samples (B, 16000) at 16 kHz and its columns (B, 100, 80).
+    def features(self, sound: torch.Tensor) -> torch.Tensor:
+        """Return feature tokens (B, 49, D) of a second: log-mel columns (B, 100, 80), or samples (B, 16000) at 16 kHz.
 
-        Only one of the two is heard, as the configuration says; of wav2vec 2.0 no gradient is kept.
+        Which of the two, the configuration says; of wav2vec 2.0 no gradient is kept.
 
         Raises:
             CheckpointError: the speech model cannot be loaded, or gives tokens of another shape.
         """
         if self.config.features == "log-mel":
-            return self.listen(mel.transpose(1, 2)).transpose(1, 2)
-        features = speech_features(self._speech_model(), samples)
-        wanted = (TOKENS, self.config.feature_width)
-        if features.shape[1:] != wanted:
-            raise CheckpointError(
-                f"speech model {self.config.speech_model}: gives {tuple(features.shape[1:])} features a second, "
-                f"expected {wanted}; name the model this generator was trained with"
-            )
+            return self.listen(sound)
+        features = speech_features(self._speech_model(), sound)
+        check_features(features.shape, self.config)
         return features
 
-    def forward(
-        self, samples: torch.Tensor, mel: torch.Tensor, initial: torch.Tensor, emotion: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, sound: torch.Tensor, initial: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
         """Return normalised landmarks (B, frames, 68, 2); frame j is at j / frames seconds.
 
-        samples: (B, 16000). mel: (B, 100, 80). initial: (B, 68, 2) normalised. emotion: (B,) int64 labels.
+        sound: as in `features`. initial: (B, 68, 2) normalised. emotion: (B,) int64 labels.
         """
-        return self.kflm(self.features(samples, mel), initial, emotion)
+        return self.kflm(self.features(sound), initial, emotion)
 
     def _speech_model(self) -> Wav2Vec2Model:
         if not self.config.speech_model:
@@ -112,140 +101,3 @@ class PublishedGenerator(nn.Module):
         if not self._named:
             self._named.append(load_speech_model(self.config.speech_model))
         return self._named[0].to(self.basis.device)  # pyright: ignore[reportArgumentType]
-
-
-class DenseFit:
-    """From normalised 68 landmarks of one portrait to coefficients of the dense basis.
-
-    initial: (68, 2) float32, the portrait's own landmarks as the module takes them.
-
-    In canonical coordinates the displacement is the difference from them. In those of the window the prediction is
-    first laid on the portrait by its rigid points, for a head that moves is another part's business, and the basis is
-    seen at the portrait's head pose.
-    """
-
-    def __init__(self, generator: PublishedGenerator, portrait: Portrait, neutral: np.ndarray) -> None:
-        self._coordinates: Literal["canonical", "window"] = generator.config.coordinates
-        basis = (generator.scale[:, None, None] * generator.basis).double().cpu().numpy()[:, SIXTY_EIGHT]
-        if self._coordinates == "canonical":
-            self._still = neutral[SIXTY_EIGHT, :2].astype(np.float64)
-            self._to_plane = np.eye(2)
-        else:
-            _, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
-            pixels = from_canonical(neutral.astype(np.float64), rotation, scale, translation)
-            matrix = fit_still_window(pixels[None], face_window(WINDOW_SIDE))
-            self._still = apply(matrix, pixels[SIXTY_EIGHT, :2])
-            self._to_plane = np.linalg.inv(matrix[:, :2]) / scale
-            basis = basis @ rotation.T
-        self.initial = normalise(self._still, self._coordinates).astype(np.float32)
-        weights = np.full(POINTS, REST_WEIGHT)
-        weights[SIXTY_EIGHT_MOUTH] = 1.0
-        self._solve = ridge_solution(basis[..., :2], RIDGE, weights)
-
-    def coefficients(self, landmarks: np.ndarray) -> np.ndarray:
-        """Return coefficients (M,) float32 in units of `scale` for landmarks (68, 2)."""
-        points = denormalise(landmarks.astype(np.float64), self._coordinates)
-        if self._coordinates == "window":
-            points = align_rigid(points, self._still)
-        moved = np.einsum("ij,kj->ki", self._to_plane, points - self._still)  # (68, 2) outer-eye distances
-        return np.einsum("mk,k->m", self._solve, moved.ravel()).astype(np.float32)
-
-
-def align_rigid(points: np.ndarray, still: np.ndarray) -> np.ndarray:
-    """Return points (68, 2), moved by the similarity that lays their rigid ones on those of `still` (68, 2)."""
-    source, target = points[_RIGID].mean(axis=0), still[_RIGID].mean(axis=0)
-    moved, fixed = (points[_RIGID] - source) @ _COMPLEX, (still[_RIGID] - target) @ _COMPLEX
-    factor = np.vdot(moved, fixed) / max(np.vdot(moved, moved).real, 1e-12)
-    size = abs(factor)
-    factor = factor * (np.clip(size, *_SCALE_RANGE) / size) if size > 0 else 1.0
-    turned = ((points - source) @ _COMPLEX) * factor
-    return np.stack([turned.real, turned.imag], axis=-1) + target
-
-
-class SecondStream:
-    """Sound in any portions, coefficients at 25 frames a second out, from seconds on a fixed grid.
-
-    Second k starts `hop_frames` k frames after the first, at the sample and log-mel column at or before that moment.
-    The frames that two seconds share are cross-faded, each with the frame of the same moment; then landmarks are
-    interpolated linearly at the moments of 25 frames a second.
-    """
-
-    def __init__(self, generator: PublishedGenerator, portrait: Portrait, neutral: np.ndarray, emotion: int) -> None:
-        """Start at sample 0; neutral: (478, 3) canonical, the portrait with its mouth closed; emotion: a label."""
-        config = generator.config
-        self._generator = generator
-        self._frames, self._hop = config.frames, config.hop_frames
-        self._device = generator.basis.device
-        self._fit = DenseFit(generator, portrait, neutral)
-        self._initial = torch.as_tensor(self._fit.initial, device=self._device)[None]
-        self._emotion = torch.tensor([emotion], device=self._device)
-        shared = self._frames - self._hop
-        self._rise = ((np.arange(shared) + 1) / np.float32(shared + 1)).astype(np.float32)[:, None, None]
-        # What was heard, from the next second's start on.
-        self._samples = np.zeros(0, np.float32)
-        self._columns = np.zeros((0, MEL_BANDS), np.float32)
-        self._peaks = np.zeros(0, np.float32)
-        self._seconds = 0
-        # Landmarks (T, 68, 2) from frame `_first` on; the last second's shared frames wait for the next second.
-        self._landmarks = np.zeros((0, POINTS, 2), np.float32)
-        self._first = 0
-        self._waiting = np.zeros((0, POINTS, 2), np.float32)
-        self._emitted = 0
-
-    def push(self, samples: np.ndarray, mel: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
-        """Take samples (N,) and log-mel columns (C, 80); return coefficients (F, M) of the frames now complete.
-
-        peaks: (C,) in dB, what each column is relative to; None where louder columns after it have been minded already.
-        """
-        self._samples = np.concatenate([self._samples, samples.astype(np.float32, copy=False)])
-        self._columns = np.concatenate([self._columns, mel.astype(np.float32, copy=False)])
-        self._peaks = np.concatenate([self._peaks, np.zeros(len(mel), np.float32) if peaks is None else peaks])
-        while len(self._samples) >= SAMPLE_RATE and len(self._columns) >= COLUMNS:
-            self._hear_second()
-        return self._emit(None)
-
-    def flush(self, frames: int) -> np.ndarray:
-        """End the stream, in silence, at `frames` frames in all; return the coefficients still missing."""
-        last = -(-(frames - 1) * self._frames // FPS)  # the last landmark frame that is needed
-        while self._first + len(self._landmarks) + len(self._waiting) <= last:
-            self._samples = np.pad(self._samples, (0, max(0, SAMPLE_RATE - len(self._samples))))
-            missing = max(0, COLUMNS - len(self._columns))
-            self._columns = np.pad(self._columns, ((0, missing), (0, 0)), constant_values=SILENT)
-            self._peaks = np.pad(self._peaks, (0, missing), constant_values=NO_SOUND_DB)
-            self._hear_second()
-        self._landmarks = np.concatenate([self._landmarks, self._waiting])
-        self._waiting = self._waiting[:0]
-        return self._emit(frames)
-
-    def _hear_second(self) -> None:
-        with torch.inference_mode():
-            peaks = self._peaks[:COLUMNS]
-            samples = torch.as_tensor(audible(self._samples[:SAMPLE_RATE], peaks), device=self._device)[None]
-            mel = torch.as_tensor(against_loudest(self._columns[:COLUMNS], peaks), device=self._device)[None]
-            said = self._generator(samples, mel, self._initial, self._emotion)[0].float().cpu().numpy()
-        shared = len(self._waiting)
-        faded = self._waiting + self._rise[:shared] * (said[:shared] - self._waiting)
-        self._landmarks = np.concatenate([self._landmarks, faded, said[shared : self._hop]])
-        self._waiting = said[self._hop :]
-        here, there = (self._seconds + k for k in (0, 1))
-        self._samples = self._samples[self._start(there, SAMPLE_RATE) - self._start(here, SAMPLE_RATE) :]
-        past = self._start(there, COLUMNS) - self._start(here, COLUMNS)
-        self._columns, self._peaks = self._columns[past:], self._peaks[past:]
-        self._seconds += 1
-
-    def _start(self, second: int, rate: int) -> int:
-        return second * self._hop * rate // self._frames
-
-    def _emit(self, frames: int | None) -> np.ndarray:
-        out = [np.zeros((0, len(self._generator.scale)), np.float32)]
-        while frames is None or self._emitted < frames:
-            low, rest = divmod(self._emitted * self._frames, FPS)  # the moment, exactly: low + rest / 25
-            low -= self._first
-            high, share = low + (rest > 0), np.float32(rest / FPS)
-            if high >= len(self._landmarks):
-                break
-            landmarks = self._landmarks[low] + share * (self._landmarks[high] - self._landmarks[low])
-            out.append(self._fit.coefficients(landmarks)[None])
-            self._landmarks, self._first = self._landmarks[low:], self._first + low
-            self._emitted += 1
-        return np.concatenate(out)

@@ -6,53 +6,20 @@ two BiLSTMs, fused by gated convolutions whose channels are time, and a KAN at t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
+from atldiff.methods.atl_published.coordinates import MOUTH, POINTS, TOKENS
 from atldiff.methods.atl_published.kan import KAN
 
 if TYPE_CHECKING:
-    from typing import TypeVar
-
     from atldiff.config import KFLMConfig
-
-    Points = TypeVar("Points", np.ndarray, torch.Tensor)
-
-TOKENS = 49
-"""Feature tokens of a second: wav2vec 2.0's stride is 320 samples and its field 400."""
-POINTS = 68
-MOUTH = (*range(49, 68), 48)
-"""The 20 mouth points, in the released order."""
-
-CANONICAL_SCALE, CANONICAL_CENTRE = 0.45, (0.5, 0.35)
-"""Canonical points times the scale plus the centre are about [0, 1]."""
-WINDOW_SIDE, WINDOW_SCALE = 128, 2 / 255
-"""The side of the released pipeline's picture, and its landmarks over their pixels there."""
 
 _FACE_HEADS, _MOUTH_HEADS, _CONTEXT_HEADS = 2, 2, 1
 _EMOTION_STD = 0.02
 _FREQUENCY_BASE = 10_000.0
-
-
-def normalise(points: Points, coordinates: Literal["canonical", "window"], side: int = WINDOW_SIDE) -> Points:
-    """Return points (..., 2) as the module takes them.
-
-    coordinates: `canonical` points have the outer eye corners as their unit and centre; `window` points are pixels of
-    the whole-face window of `side` pixels.
-    """
-    if coordinates == "window":
-        return points * (WINDOW_SCALE * WINDOW_SIDE / side)
-    return points * CANONICAL_SCALE + _like(points, CANONICAL_CENTRE)
-
-
-def denormalise(points: Points, coordinates: Literal["canonical", "window"], side: int = WINDOW_SIDE) -> Points:
-    """Return the points (..., 2) that `normalise` was given."""
-    if coordinates == "window":
-        return points / (WINDOW_SCALE * WINDOW_SIDE / side)
-    return (points - _like(points, CANONICAL_CENTRE)) / CANONICAL_SCALE
 
 
 def landmark_loss(
@@ -162,9 +129,3 @@ def _sinusoids(channels: int) -> torch.Tensor:
     rates = _FREQUENCY_BASE ** (-torch.arange(half, dtype=torch.float32) / half)
     angles = torch.arange(TOKENS, dtype=torch.float32)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _like(points: Points, values: tuple[float, ...]) -> Points:
-    if isinstance(points, torch.Tensor):
-        return points.new_tensor(values)
-    return np.asarray(values, points.dtype)

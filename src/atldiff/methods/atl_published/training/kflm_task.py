@@ -14,6 +14,7 @@ from atldiff.landmarks.scores import lip_scores
 from atldiff.methods.atl_published.kflm import landmark_loss
 from atldiff.methods.atl_published.training.kflm_data import SecondsSet
 from atldiff.methods.generators import speak
+from atldiff.methods.models import speaker_of
 from atldiff.training.landmarks_data import clip_weights
 from atldiff.training.landmarks_task import speaking_clips
 from atldiff.training.task import Probe, Task
@@ -52,21 +53,20 @@ def kflm_task(
     logger.info("%d clips; %d components hold %.1f %% of the motion", len(train), len(scale), 100 * share)
     labels = {entry.record.name: entry.record.emotion for entry in manifest.entries}
     source = SecondsSet(train, [labels[clip.name] for clip in train], generator.config, manifest, seed=config.seed)
+    speaker = speaker_of(generator)
     hears_samples = generator.config.features == "wav2vec2"
     unheard = [load_samples(manifest, clip).astype(np.float32) / 32767 if hears_samples else None for clip in held_out]
 
     def loss(module: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        samples = batch.get("samples")
-        if samples is None:  # the features of log-mel columns need none
-            samples = batch["mel"].new_zeros(len(batch["mel"]), 0)
-        predicted = generator(samples, batch["mel"], batch["initial"], batch["emotion"])
+        sound = batch["samples" if hears_samples else "mel"]
+        predicted = generator(sound, batch["initial"], batch["emotion"])
         square = landmark_loss(predicted, batch["target"], generator.config.mouth_weight, batch["valid"])
         return {"loss": LOSS_SCALE * square, "square": square}
 
     def probe(module: nn.Module) -> Probe:
         scores = []
         for clip, samples in zip(held_out, unheard, strict=True):
-            spoken = speak(generator, samples, clip.mel, clip.neutral)
+            spoken = speak(speaker, samples, clip.mel, clip.neutral)
             scores.append(lip_scores(spoken, carried(clip, basis, scale), clip.displacements))
         scores = [found for found in scores if found]
         names = ("opening_correlation", "amplitude", "lip_error") if scores else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ import torch
 from atldiff.data.completion import load_seen
 from atldiff.data.mouths import load_mouths
 from atldiff.data.posed import load_posed
-from atldiff.data.speech import open_hearing
 from atldiff.data.windows import MIN_APART_FRAMES, load_clip
 from atldiff.devices import choose_dtype
 from atldiff.errors import CheckpointError, DataError
@@ -22,6 +22,7 @@ from atldiff.methods.latent_inputs import with_gradient
 from atldiff.methods.lmdiff.inputs import DRAWN, NEEDED, build_inputs
 from atldiff.methods.lmdiff.training.joint_data import JointSet
 from atldiff.methods.lmdiff.training.sync_loss import sync_loss
+from atldiff.methods.models import listener_of, speaker_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet
 from atldiff.training.completion_task import complete, completion_loss, median_scores, seen_states
@@ -82,10 +83,9 @@ def joint_task(
     check_renderer(renderer)
     sync = sync_loss(model, config)
     judged = RendererLoss(renderer, config, network) if renderer.layered else None
-    hear = None
-    if generator.config.features == "whisper":
-        generator.hears_in = choose_dtype("auto", generator.basis.device)
-        hear = Remembered(open_hearing(generator))
+    speaker = speaker_of(generator, choose_dtype("auto", generator.basis.device))
+    if speaker.hear is not None:
+        speaker = replace(speaker, hear=Remembered(speaker.hear))
     train, held_out = speaking_clips(manifest, config)
     share = model.config.joint.true_share
     source = joint_set(model, manifest, train, frames=config.frames, seed=config.seed, true_share=share)
@@ -126,7 +126,7 @@ def joint_task(
             moved = on_device(batch, renderer.device)
             given.append(moved | rendered_from(model, moved, predict(model, moved)[1]))
         painted = paint(renderer, given, base="true_prior")  # a baseline that no run's landmarks change
-        return Probe(painted.scalars | median_scores(generator, held_out, seen, hear), painted.pictures)
+        return Probe(painted.scalars | median_scores(speaker, held_out, seen), painted.pictures)
 
     return Task(model, source, loss, probe, write)
 
@@ -162,8 +162,8 @@ def _completion_set(
     config = generator.config
     if config.features == "whisper":
         sounds = {clip.name: whole_sound(manifest, clip) for clip in clips}
-        # As they are alone: pictures have no other pace.
-        heard = heard_clips(manifest, sounds, config, open_hearing(generator), variants=1)
+        hear = listener_of(generator, choose_dtype("auto", generator.basis.device))
+        heard = heard_clips(manifest, sounds, config, hear, variants=1)  # as they are: pictures have no other pace
         covering = -(-(frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES) * BLOCK_FRAMES
         return seen_states(generator, manifest, clips, heard, frames=covering, seed=seed)
     return CompletionSet(
