@@ -97,8 +97,8 @@ def _transformers() -> None:
     try:
         import torch  # noqa: F401 - asked for once, so that what follows may rely on it
         import transformers  # noqa: F401
-    except ImportError as missing:
-        raise AtlDiffError(f"wav2vec 2.0 needs {missing.name}: pip install 'atldiff[wav2vec]'") from None
+    except ImportError:
+        raise AtlDiffError("wav2vec 2.0 needs PyTorch and transformers: pip install 'atldiff[wav2vec]'") from None
 
 
 def _fetch(hub_id: str) -> Path:
