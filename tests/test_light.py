@@ -184,3 +184,47 @@ def write_and_read_videos(folder: str) -> None:
 
 def test_videos(tmp_path: Path) -> None:
     light.run(write_and_read_videos, tmp_path)
+
+
+def speak() -> None:
+    """Tracks of networks that another runtime computes: here functions of what they are given."""
+    from atldiff.audio.load import load_audio
+    from atldiff.audio.whisper import Listener
+    from atldiff.config import CompletionConfig, GeneratorConfig, KFLMConfig
+    from atldiff.landmarks.shape import mean_shape
+    from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker, LandmarkBasis, ShapeBasis
+    from atldiff.methods.atl_published.speaker import PublishedSpeaker
+    from atldiff.methods.speech import TrackStream, join
+    from atldiff.types import Controls, Portrait
+
+    random = np.random.default_rng(0)
+    basis = LandmarkBasis(random.normal(0, 0.01, (20, 478, 3)).astype(np.float32), np.ones(20, np.float32))
+    shapes = ShapeBasis(mean_shape().astype(np.float32), random.normal(0, 0.1, (8, 478, 3)).astype(np.float32))
+
+    def hearing(columns: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
+        return [np.tile(columns.reshape(1, -1, 320), (1, 1, 4))[..., :1024] + positions[:, ::2, :1]]
+
+    def of_states(states: np.ndarray, *told: np.ndarray) -> list[np.ndarray]:
+        return [states[:, 16:24, :20] if len(told) == 1 else states[..., :20]]
+
+    def of_a_second(features: np.ndarray, initial: np.ndarray, emotion: np.ndarray) -> list[np.ndarray]:
+        return [initial[:, None] + features[:, :25, :2, None].reshape(1, 25, 1, 2) * np.float32(0.01)]
+
+    columns = KFLMConfig(features="log-mel", speech_model="", feature_width=16, frames=25, hop_frames=20)
+    hear = Listener(hearing)
+    speakers = (
+        GeneratorSpeaker(GeneratorConfig(features="whisper"), basis, shapes, of_states, hear),
+        CompletionSpeaker(CompletionConfig(features="whisper"), basis, shapes, of_states, hear),
+        PublishedSpeaker(columns, basis, lambda *sound: [sound[0][:, :98:2, :16]], of_a_second),
+    )
+    samples = load_audio(EXAMPLE.with_name("speech.wav")).samples[: 50 * 640]
+    face = Portrait(np.zeros((512, 512, 3), np.uint8), (100 * mean_shape() + 256).astype(np.float32))
+    for speaker in speakers:
+        stream = TrackStream(speaker, face, Controls())
+        track = join([stream.push(samples), stream.flush()])
+        assert track.displacements.shape == (50, 478, 3)
+        assert np.ptp(track.displacements, axis=0).max() > 1e-3
+
+
+def test_speech() -> None:
+    light.run(speak)
