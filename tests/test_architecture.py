@@ -65,8 +65,8 @@ HEAVY = ("torch", "cv2", "av", "onnxruntime", "scipy", "numpy", "PIL")
 
 def room_of(path: Path, source: Path) -> str:
     """Return a file's room: the folder below the package, but that a method's `training` is of the room training."""
-    parts = path.relative_to(source).with_suffix("").parts
-    return "training" if parts[:1] == ("methods",) and parts[2:3] == ("training",) and len(parts) > 3 else parts[0]
+    room, *within = path.relative_to(source).with_suffix("").parts
+    return "training" if room == "methods" and len(within) > 2 and within[1] == "training" else room
 
 
 def room_named(name: str) -> str:

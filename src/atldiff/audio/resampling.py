@@ -72,8 +72,10 @@ class MonoResampler:
 
     def _until(self, stop: int) -> NDArray[np.float32]:
         """Return outputs `_sent` to `stop` and drop the inputs that no later output needs."""
+        if stop <= self._sent:
+            return np.zeros(0, np.float32)
         phases = _phases(self._up, self._down, self._half)
-        inputs, parts = self._tail, [np.zeros(0, np.float32)]
+        inputs, parts = self._tail, []
         while self._sent < stop:
             last = min(stop, self._sent + _OUTPUTS_AT_ONCE)
             before = self._sent // self._up
