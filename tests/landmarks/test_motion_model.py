@@ -130,6 +130,24 @@ def test_blinks_come_as_often_as_asked(rate_hz: float) -> None:
     assert found == pytest.approx(rate_hz, rel=0.35)
 
 
+def test_people_who_speak_blink_as_often_as_real_ones() -> None:
+    """The middle half of real clips has 21 to 59 a minute."""
+    minutes = [len(find_blinks(0.3 * (1 - moved(750, seed).closure))) * 2 for seed in range(12)]
+    assert all(21 <= rate <= 59 for rate in minutes)
+    assert 33 < np.mean(minutes) < 42
+    stream = MotionStream(WEIGHTS, NATURAL, 0)
+    stream.end()
+    assert 24 < len(find_blinks(0.3 * (1 - stream.frames(np.arange(15_000)).closure))) / 10 < 42
+
+
+def test_the_first_blink_is_not_always_soon() -> None:
+    first = [np.flatnonzero(moved(400, seed, blink_hz=0.2).closure)[:1] for seed in range(24)]
+    first = np.array([frames[0] if len(frames) else 400 for frames in first])
+    assert first.min() >= 14
+    assert 60 < np.mean(first) < 130  # of a mean interval of 125 frames
+    assert (first < 50).any()
+
+
 def test_real_blinks_are_short() -> None:
     found = find_blinks(0.3 * (1 - TEN_MINUTES.closure))
     half_s = np.median([(blink.closing + blink.opening) / 25 for blink in found])

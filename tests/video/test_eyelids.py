@@ -144,6 +144,45 @@ class TestPaint:
         dark = np.flatnonzero(closed < 0.6 * SKIN.sum())
         assert np.ptp(dark) < 8  # one line, and none left where the lid was
 
+    def test_an_unfolded_lid_is_like_the_skin_about_the_eye(self) -> None:
+        """Stretched, the crease above an open lid was a dark eye that had stayed open, to people and trackers."""
+        image = drawing()
+        crease = np.round(eye()[[0, *EYE.upper, 1]] - [0, 7]).astype(np.int32)
+        cv2.polylines(image, [crease[:, None]], False, (90, 60, 50), 5)
+        closed = painted(image, eye(), eye(closure=1)).astype(int)
+        seam = int(eye(closure=1)[EYE.lower[3], 1])
+        lid = closed[84 : seam - 6, 80:121]
+        assert lid.shape[0] > 10
+        assert (np.abs(lid - SKIN).max(axis=-1) < 40).all()
+
+    def test_an_unfolded_lid_has_the_grain_of_skin(self) -> None:
+        image, grain = drawing(), np.random.default_rng(0).normal(0, 4, (200, 200, 1))
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+        closed = painted(image, eye(), eye(closure=1)).astype(float)
+        smooth = cv2.GaussianBlur(closed, (0, 0), 3)
+        lid = (closed - smooth)[86:102, 80:121]
+        assert 1.5 < lid.std() < 5
+
+    def test_glasses_leave_no_rim_on_the_lid(self) -> None:
+        image = drawing()
+        image[124:130] = (20, 20, 20)
+        closed = painted(image, eye(), eye(closure=1)).astype(int)
+        assert (closed[86:102, 80:121].sum(axis=-1) > 0.75 * SKIN.sum()).all()
+
+    @pytest.mark.parametrize("beside", [(5, 0), (-5, 0), (0, -3)])
+    def test_an_eyeball_beside_its_landmarks_is_covered(self, beside: tuple[int, int]) -> None:
+        image = np.roll(drawing(opening=OPENING + 4), beside, (1, 0))
+        whites = lambda picture: (picture.min(axis=-1) > 200).sum()  # noqa: E731
+        assert whites(image) > 500
+        assert whites(painted(image, eye(), eye(closure=1))) < 30
+
+    def test_the_seam_is_a_shade_and_no_line_of_ink(self) -> None:
+        image = drawing()
+        closed = painted(image, eye(), eye(closure=1)).astype(int).sum(axis=-1)
+        seam = closed[90:120, 80:121].min(axis=0)
+        assert (seam < 0.6 * SKIN.sum()).all()
+        assert (seam > 0.3 * SKIN.sum()).all()
+
     def test_closing_is_smooth(self) -> None:
         image = drawing()
         image = cv2.GaussianBlur(image, (0, 0), 1.5)

@@ -1,7 +1,8 @@
 """Eyelids that cover the eyeball. A smooth warp can only squeeze it between lids that meet.
 
 The warp's field gets lids as open as the portrait's, carried along by the corners of their eye. How far the wanted
-lids are from those is painted afterwards: the skin around the eye is stretched over an eyeball that stays.
+lids are from those is painted afterwards: the skin around the eye is stretched over an eyeball that stays. What a lid
+unfolds as it closes no picture of an open eye shows: it is painted in the colours of the skin around it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 SKIP_PX = 0.1
 """Lids that differ by less than this from the portrait's are not painted."""
 
-# Shares of the eye's width, looked at on 14 portraits, paintings and a statue among them.
+# Shares of the eye's width, looked at on 30 portraits, paintings, glasses and a statue among them.
 LASHES = 0.06
 """Height of the strip along a lid's edge that moves as it is, lashes and all; the skin behind it is stretched."""
 REACH = 0.35
@@ -23,13 +24,32 @@ SIDE = 0.15
 """How far beyond the corners the skin of the fold moves."""
 EDGE = 0.03
 """How far inside the visible edge the landmarks of the lids lie; the closed upper lid covers the lower by as much."""
-SOFT = 0.04
-"""Sigma of the blur of stretched skin: lashes that lie on it would become streaks."""
-SEAM = 0.03
+SEAM = 0.04
 """Height of the shade where the lids meet."""
+NEAR_FOLD = np.linspace(-0.06, 0.06, 7)
+"""Rows about the fold whose skin an unfolded lid is like."""
+NEAR_CHEEK = np.linspace(0.02, 0.16, 7)
+"""Rows below the lower lashes whose skin it is like as well, the further down the more."""
+ALONG = 0.12
+"""Sigma along the eye of these colours."""
+FADE, BEYOND, WITHIN = 0.12, 0.12, 0.08
+"""Unfolded skin begins so far above the fold and beyond the corners, and is whole so far within them: what a landmark
+misses of an eye, and the edge that the open lid had, are covered too."""
+GRAIN = 0.03
+"""Sigma that parts the grain of skin from its colour."""
 
-SEAM_SHADE = 0.35
-"""How much darker the seam of closed lids is."""
+DARKEST = 0.4
+"""Lashes of closed lids are no darker than this share of the skin's light."""
+SEAM_SHADE = 0.7
+"""How much nearer to that the seam of closed lids is: lashes meet there."""
+BRIGHT = 5
+"""Of the rows near the fold, in order of light, the one that counts: neither crease nor brow."""
+UNFOLDED = 0.85
+"""How much of the stretched skin's own pattern an unfolded lid covers."""
+TO_CHEEK = 0.4
+"""Share of the cheek's colour at the lid's edge."""
+MOST_GRAIN = 8.0
+"""Grain is no stronger than this: rims of glasses are none."""
 ROWS_PER_PX = 4
 """Resolution of the lids' curves along the eye."""
 
@@ -108,7 +128,7 @@ class LidCurves(NamedTuple):
 
     From top to bottom: where moving skin begins, the fold, the end of the stretched skin, the edge of the upper lid,
     that of the lower lid, and where the stretched skin below it begins and ends. by_*: how far these have moved down.
-    stretched: 0 for skin that keeps its height to 1 for skin of several times its height. closed: 0 to 1.
+    closed: 0 to 1.
     """
 
     top: np.ndarray
@@ -121,7 +141,6 @@ class LidCurves(NamedTuple):
     by_fold: np.ndarray
     by_upper: np.ndarray
     by_lower: np.ndarray
-    stretched: np.ndarray
     closed: np.ndarray
 
 
@@ -160,20 +179,64 @@ class LidMotion:
             # What has moved down is read further up.
             return read_through(image, lookup, x - down * vx, y - down * vy)
 
-        along_skin = _ramp(v, at.fold, at.skin)
-        down = at.by_fold * _ramp(v, at.top, at.fold) + (at.by_upper - at.by_fold) * along_skin
+        down = at.by_fold * _ramp(v, at.top, at.fold) + (at.by_upper - at.by_fold) * _ramp(v, at.fold, at.skin)
         over = read(down + np.maximum(v - at.upper, 0))  # beyond its edge a lid repeats it
         under = read(at.by_lower * (1 - _ramp(v, at.cheek, at.bottom)) + np.minimum(v - at.lower, 0))
-        soft = cv2.GaussianBlur(over, (0, 0), SOFT * self.frame.width)
-        softness = (at.stretched * np.clip(3 * np.minimum(along_skin, 1 - along_skin), 0, 1))[..., None]
-        over = over + softness * (soft.astype(np.float32) - over)
+        unfolded = self._unfolded(u, v, at)
+        if unfolded.any():
+            skin = self._skin(image, lookup, corner, row, _ramp(v, at.fold, at.upper))
+            # The cheek's grain, mirrored in the seam.
+            grain = read((v - at.upper) * 2 - (at.cheek - at.upper)).astype(np.float32)
+            grain -= cv2.GaussianBlur(grain, (0, 0), max(GRAIN * self.frame.width, 0.5))
+            skin += np.clip(grain, -MOST_GRAIN, MOST_GRAIN)
+            # Of the moving edge lashes are kept, and not an eyeball that lies beside the landmarks.
+            lashes = _ramp(v, at.skin - LASHES / 3 * self.frame.width, at.skin)[..., None]
+            skin += lashes * np.clip(over - skin, (DARKEST - 1) * skin, 0)
+            over = over + unfolded[..., None] * (skin - over)
         # Each by the part of a pixel's height that it covers: edges are smooth, and closed lids leave no eyeball.
         over_part = np.clip(at.upper - v + 0.5, 0, 1)[..., None]
         under_part = np.minimum(np.clip(v + 0.5 - at.lower, 0, 1)[..., None], 1 - over_part)
         below = canvas[part]
         mixed = over_part * over + under_part * under + (1 - over_part - under_part) * below
-        shade = SEAM_SHADE * at.closed**2 * np.exp(-(((v - at.upper) / (SEAM * self.frame.width)) ** 2))
-        below[:] = np.clip(np.rint(mixed * (1 - shade[..., None])), 0, 255).astype(np.uint8)
+        if unfolded.any():
+            shade = SEAM_SHADE * at.closed**2 * np.exp(-(((v - at.upper) / (SEAM * self.frame.width)) ** 2))
+            mixed -= shade[..., None] * np.maximum(mixed - DARKEST * skin, 0)
+        below[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+    def _unfolded(self, u: np.ndarray, v: np.ndarray, at: LidCurves) -> np.ndarray:
+        """Return how much of what is at u and v was folded away while the eye was open, (h, w)."""
+        width = self.frame.width
+        across = _ease(_ramp(np.minimum(u, width - u), -BEYOND * width, WITHIN * width))
+        down = _ease(_ramp(v, at.fold - FADE * width, at.fold + (at.skin - at.fold) / 3))
+        return UNFOLDED * _ease(2 * self.curves.closed.max()) * across * down
+
+    def _skin(
+        self,
+        image: np.ndarray,
+        lookup: tuple[np.ndarray, np.ndarray],
+        corner: tuple[int, int],
+        row: np.ndarray,
+        along: np.ndarray,
+    ) -> np.ndarray:
+        """Return the colours (h, w, 3) float32 of an unfolded lid; row, along: (h, w) place along u, 0 to 1 down it."""
+        import cv2
+
+        curves, width = self.curves, self.frame.width
+        u = self.low[0] + np.arange(len(curves.fold)) / ROWS_PER_PX
+
+        def band(line: np.ndarray, rows: np.ndarray, order: int) -> np.ndarray:
+            v = line + width * rows[:, None]
+            points = self.frame.leave(np.stack([np.broadcast_to(u, v.shape), v], -1)) - corner
+            x, y = np.ascontiguousarray(np.moveaxis(points, -1, 0), np.float32)
+            colours = np.sort(read_through(image, lookup, x, y), axis=0)[order : order + 1].astype(np.float32)
+            blurred = cv2.GaussianBlur(
+                colours, (0, 0), ALONG * width * ROWS_PER_PX, sigmaY=1e-3, borderType=cv2.BORDER_REPLICATE
+            )
+            return blurred[0].take(row, axis=0, mode="clip")
+
+        above = band(curves.fold - curves.by_fold, NEAR_FOLD, BRIGHT)
+        below = band(curves.cheek - curves.by_lower, NEAR_CHEEK, len(NEAR_CHEEK) // 2)
+        return above + TO_CHEEK * along[..., None] * (below - above)
 
 
 def part_lids(
@@ -254,11 +317,9 @@ def _motion(
     upper_v, by_upper, by_lower = upper_v + cover, by_upper + cover + within, by_lower - within
     skin = np.maximum(upper_v - lashes, (fold_v + upper_v) / 2)
     height = np.maximum(skin - fold_v, 1e-3)
-    open_height = np.maximum(height - by_upper + by_fold, 1e-3)
-    stretched = _ramp(height / open_height, 1.25, 2.75)
     curves = LidCurves(*(values.astype(np.float32) for values in (
         top, fold_v, fold_v + height, upper_v, lower_v, lower_v + lashes, bottom,
-        by_fold, by_upper, by_lower, stretched, closed * np.minimum(8 * gap / width, 1),
+        by_fold, by_upper, by_lower, closed * np.minimum(8 * gap / width, 1),
     )))  # fmt: skip
     return LidMotion(frame, np.array([-side, top.min()]), np.array([width + side, bottom.max()]), curves)
 
