@@ -93,26 +93,33 @@ class EyeFrame:
         """Return (u, v) (..., 2) as picture points."""
         return points @ self.axes + self.origin
 
+    def place(self, box: np.ndarray, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Return the rows and columns of a canvas that a box (N, 2) in (u, v) takes, None where it takes none.
+
+        corner: the canvas's top left pixel (x, y). shape: of the canvas.
+        """
+        ends = self.leave(box) - corner
+        x0, y0 = np.maximum(np.floor(ends.min(0)).astype(int), 0).tolist()
+        x1, y1 = np.minimum(np.ceil(ends.max(0)).astype(int) + 1, shape[1::-1]).tolist()
+        return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
+
     def grid(
         self, box: np.ndarray, corner: tuple[int, int], shape: tuple[int, ...]
     ) -> tuple[tuple[slice, slice], tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None:
-        """Return the pixels of a canvas that a box (N, 2) in (u, v) takes, None where it takes none.
-
-        corner: the canvas's top left pixel (x, y). shape: of the canvas.
+        """Return the pixels of a canvas that a box (N, 2) in (u, v) takes; arguments and None as of `place`.
 
         Returns:
             their rows and columns, x and y on the canvas, and u and v, float32.
         """
-        ends = self.leave(box) - corner
-        x0, y0 = np.maximum(np.floor(ends.min(0)).astype(int), 0)
-        x1, y1 = np.minimum(np.ceil(ends.max(0)).astype(int) + 1, shape[1::-1])
-        if x0 >= x1 or y0 >= y1:
+        place = self.place(box, corner, shape)
+        if place is None:
             return None
+        (y0, y1), (x0, x1) = ((axis.start, axis.stop) for axis in place)
         x, y = np.meshgrid(np.arange(x0, x1, dtype=np.float32), np.arange(y0, y1, dtype=np.float32))
         (ux, uy), (vx, vy) = self.axes.astype(np.float32)
         dx, dy = (np.asarray(corner) - self.origin).astype(np.float32)
         u, v = (x + dx) * ux + (y + dy) * uy, (x + dx) * vx + (y + dy) * vy
-        return (slice(y0, y1), slice(x0, x1)), (x, y), (u, v)
+        return place, (x, y), (u, v)
 
 
 def read_through(image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -156,6 +163,22 @@ class LidMotion:
     high: np.ndarray
     curves: LidCurves
 
+    def place(self, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Return the rows and columns of a canvas that `paint` draws on, None where it draws on none."""
+        return self.frame.place(_corners(*self.low, *self.high), corner, shape)
+
+    def reads(self, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Return those whose lookup `paint` needs, the same and some around them."""
+        at, width = self.curves, self.frame.width
+        (u0, v0), (u1, v1) = self.low, self.high
+        most = max(float(np.abs(by).max()) for by in (at.by_fold, at.by_upper, at.by_lower))
+        blur = 4 * GRAIN * width + 3
+        above = [v0, (at.fold - at.by_fold).min() + NEAR_FOLD[0] * width]
+        grain = (at.upper + at.cheek - at.fold).max() + FADE * width  # mirrored in the seam
+        below = [v1, grain, (at.cheek - at.by_lower).max() + NEAR_CHEEK[-1] * width]
+        box = _corners(u0 - blur, min(above) - most - blur, u1 + blur, max(below) + most + blur)
+        return self.frame.place(box, corner, shape)
+
     def paint(
         self, canvas: np.ndarray, image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
     ) -> None:
@@ -166,13 +189,12 @@ class LidMotion:
         """
         import cv2
 
-        (u0, v0), (u1, v1) = self.low, self.high
-        found = self.frame.grid(np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)]), corner, canvas.shape)
+        found = self.frame.grid(_corners(*self.low, *self.high), corner, canvas.shape)
         if found is None:
             return
         part, (x, y), (u, v) = found
         vx, vy = self.frame.axes.astype(np.float32)[1]
-        row = np.rint((u - np.float32(u0)) * ROWS_PER_PX).astype(np.intp)
+        row = np.rint((u - np.float32(self.low[0])) * ROWS_PER_PX).astype(np.intp)
         at = LidCurves(*(curve.take(row, mode="clip") for curve in self.curves))
 
         def read(down: np.ndarray) -> np.ndarray:
@@ -237,6 +259,10 @@ class LidMotion:
         above = band(curves.fold - curves.by_fold, NEAR_FOLD, BRIGHT)
         below = band(curves.cheek - curves.by_lower, NEAR_CHEEK, len(NEAR_CHEEK) // 2)
         return above + TO_CHEEK * along[..., None] * (below - above)
+
+
+def _corners(u0: float, v0: float, u1: float, v1: float) -> np.ndarray:
+    return np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)])
 
 
 def part_lids(

@@ -42,13 +42,26 @@ class IrisMotion:
     upper: np.ndarray
     lower: np.ndarray
 
+    @property
+    def _ends(self) -> np.ndarray:
+        heights = (self.upper.min() - 1, self.lower.max() + 1)
+        return np.array([(u, v) for u in (0.0, self.frame.width) for v in heights])
+
+    def place(self, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Return the rows and columns of a canvas that `paint` draws on, None where it draws on none."""
+        return self.frame.place(self._ends, corner, shape)
+
+    def reads(self, corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+        """Return those whose lookup `paint` needs, the same and some around them."""
+        margin = abs(self.along) + 2
+        return self.frame.place(self._ends + margin * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]]), corner, shape)
+
     def paint(
         self, canvas: np.ndarray, image: np.ndarray, lookup: tuple[np.ndarray, np.ndarray], corner: tuple[int, int]
     ) -> None:
         """Draw the iris in place over a warped picture; as `LidMotion.paint`."""
         width = self.frame.width
-        ends = [(u, v) for u in (0.0, width) for v in (self.upper.min() - 1, self.lower.max() + 1)]
-        found = self.frame.grid(np.array(ends), corner, canvas.shape)
+        found = self.frame.grid(self._ends, corner, canvas.shape)
         if found is None:
             return
         place, (x, y), (u, v) = found

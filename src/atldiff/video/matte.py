@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from atldiff.video.background import bled
+from atldiff.video.field import CELL, by_cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,15 +48,20 @@ class Matte:
     plate: NDArray[np.uint8]
 
     @cached_property
-    def _box(self) -> tuple[int, int, int, int]:
-        x, y, width, height = cv2.boundingRect(self.alpha)
-        return x, y, x + width, y + height
+    def _cells(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return by_cell(np.maximum, self.alpha), by_cell(np.minimum, self.alpha)
 
-    def within(self, reach: float) -> tuple[int, int, int, int]:
-        """Return the rectangle (x0, y0, x1, y1), inside the part, that a person moved by up to `reach` pixels fills."""
-        (x0, y0, x1, y1), margin = self._box, int(np.ceil(reach)) + 1
-        height, width = self.alpha.shape
-        return max(0, x0 - margin), max(0, y0 - margin), min(width, x1 + margin), min(height, y1 + margin)
+    def cells(self, reach: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which squares of `CELL` pixels a person moved by up to `reach` pixels may touch, and surely fills."""
+        side = 2 * int(np.ceil((reach + 1) / CELL)) + 1
+        most, least = self._cells
+        around = np.ones((side, side), np.uint8)
+        return cv2.dilate(most, around) > 0, cv2.erode(least, around) == 255
+
+    def laid(self) -> NDArray[np.uint8]:
+        """Return the person before the background, where nothing has moved: the picture again, but for rounding."""
+        share = self.alpha.astype(np.float32) / 255
+        return np.asarray(cv2.blendLinear(self.figure, self.plate, share, 1 - share), np.uint8)
 
     @classmethod
     def cut_out(cls, image: NDArray[np.uint8], mask: NDArray[np.floating], face: NDArray[np.floating]) -> Matte:

@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from atldiff.video.field import BAND, Detail, Expanded, Field, overlap, runs, within
+from atldiff.video.patch import Patch
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atldiff.video.eyelids import LidMotion
+    from atldiff.video.field import Place
     from atldiff.video.gaze import IrisMotion
     from atldiff.video.head import Head
     from atldiff.video.matte import Matte
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 SOFTENING_PX2 = 1.0
 """Added to squared distances, in squared template pixels. Smaller values show each control point as a bead, larger
 ones keep lips that should meet apart (looked at from 0.25 to 25 on 12 people)."""
+
+_EDGE, _WHOLE = 1, 2  # parts of a picture that move: those that the background shows through, and all others
 
 BORDER_ANCHORS = 8
 """Fixed points on each side of a field's border."""
@@ -143,9 +149,10 @@ class PortraitWarp:
 
     image: (H, W, 3) uint8, alpha: (H, W) uint8 or None. source: (K, 2) float32 control points in pixels. box: (x0, y0,
     x1, y1) pixels, inside the image. field_low, field_high: (2,) the rectangle whose border never moves; it may reach
-    beyond the image. unit_px: pixels of one template pixel (the field's softening scales with it). head: which control
-    points are the skull's; without it the field is interpolated from them all. matte: (h, w) person and background of
-    the box; without it the background bends with the person. share: (H, W) float32, its alpha in the picture.
+    beyond the image. unit_px: pixels of one template pixel (the field's softening scales with it). still: (h, w, C) the
+    box where nothing has moved, with its alpha. head: which control points are the skull's; without it the field is
+    interpolated from them all. matte: (h, w) person and background of the box; without it the background bends with the
+    person. share: (H, W) float32, its alpha in the picture.
     """
 
     image: np.ndarray
@@ -154,6 +161,7 @@ class PortraitWarp:
     field_low: np.ndarray
     field_high: np.ndarray
     unit_px: float
+    still: np.ndarray
     alpha: np.ndarray | None = None
     head: Head | None = None
     matte: Matte | None = None
@@ -180,7 +188,10 @@ class PortraitWarp:
             int(min(width, np.ceil(field_high[0]))),
             int(min(height, np.ceil(field_high[1]))),
         )
-        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, alpha, head)
+        x0, y0, x1, y1 = box
+        still = image if alpha is None else np.dstack([image, alpha])
+        still = still[y0:y1, x0:x1].copy()
+        return cls(image, source.astype(np.float32), box, field_low, field_high, unit_px, still, alpha, head)
 
     def parted(self, matte: Matte) -> PortraitWarp:
         """Return the same portrait, which has no transparent parts, with a background that stays. matte: of the box."""
@@ -190,7 +201,9 @@ class PortraitWarp:
         image, (height, width) = self.image.copy(), self.image.shape[:2]
         image[y0:y1, x0:x1] = matte.figure
         share = cv2.copyMakeBorder(matte.alpha, y0, height - y1, x0, width - x1, cv2.BORDER_REPLICATE)
-        return replace(self, image=image, share=share.astype(np.float32) / 255, matte=matte)
+        still = self.still.copy()
+        still[..., :3] = matte.laid()
+        return replace(self, image=image, still=still, share=share.astype(np.float32) / 255, matte=matte)
 
     def field(self, target: np.ndarray, low: np.ndarray, high: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
         """Evaluate the displacement on cell centres of a rectangle.
@@ -223,66 +236,134 @@ class PortraitWarp:
     def warp(
         self, target: np.ndarray, detail: np.ndarray | None = None, lids: Sequence[LidMotion | IrisMotion] = ()
     ) -> np.ndarray:
-        """Return the part of the portrait inside `box` (h, w, 3) uint8, moved so that the source meets `target`.
+        """Return the part of the portrait inside `box` (h, w, C) uint8, moved so that the source meets `target`.
 
-        With its alpha, (h, w, 4), where the portrait has one; laid on its background where that stays.
+        Arguments as of `patch`.
+        """
+        return self.patch(target, detail, lids, keep=[self.box]).pixels
+
+    def patch(
+        self,
+        target: np.ndarray,
+        detail: np.ndarray | None = None,
+        lids: Sequence[LidMotion | IrisMotion] = (),
+        keep: Sequence[np.ndarray | tuple[float, ...]] = (),
+    ) -> Patch:
+        """Return what of the box has moved so that the source meets `target`; the rest of the box is `still`.
+
+        Laid on its background where that stays; with its alpha where the portrait has one.
 
         target: (K, 2) pixels. detail: (4,) x0, y0, x1, y1 pixels of a part (the mouth) whose field is evaluated on
         cells of two template pixels; elsewhere cells are coarser. lids: closed over the eyes of the moved portrait.
+        keep: rectangles (4,) x0, y0, x1, y1 pixels that the patch is to cover, as far as they are in the box.
         """
         import cv2
 
-        x0, y0, x1, y1 = self.box
-        width, height = x1 - x0, y1 - y0
-        coarse = 8 * self.unit_px
-        cells = (max(4, round(height / coarse)), max(4, round(width / coarse)))
-        field = self.field(target, np.array([x0, y0]), np.array([x1, y1]), cells)
-        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
-        if detail is not None:
-            dx0, dy0 = int(max(x0, detail[0])), int(max(y0, detail[1]))
-            dx1, dy1 = int(min(x1, detail[2])), int(min(y1, detail[3]))
-            if dx1 - dx0 > 8 and dy1 - dy0 > 8:
-                self._refine(field, target, (dx0, dy0, dx1, dy1))
-        if self.matte is None or self.share is None:
-            moved, lookup = self._moved(self.box, field, lids)
+        field = self._field(target, detail)
+        painted = _Painted.of(lids, self.image, field, self.still.shape[:2])
+        kinds = self._kinds(field, painted.places)
+        place = self._bounds(kinds, keep)
+        canvas = self.still[place].copy()
+        for part, kind in runs(kinds, self.still.shape[:2]):
+            lookup = field.lookup(*part)
+            moved = cv2.remap(self.image, *lookup, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+            painted.onto(moved, part)
+            if kind == _EDGE and self.matte is not None and self.share is not None:
+                share = cv2.remap(self.share, *lookup, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                moved = cv2.blendLinear(moved, self.matte.plate[part], share, 1 - share)
+            under = canvas[within(part, place)]
             if self.alpha is None:
-                return moved
-            return np.dstack([moved, cv2.remap(self.alpha, *lookup, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)])
-        canvas = self.matte.plate.copy()
-        u0, v0, u1, v1 = self.matte.within(float(np.abs(field).max()))
-        if u0 < u1 and v0 < v1:
-            moved, lookup = self._moved((x0 + u0, y0 + v0, x0 + u1, y0 + v1), field[v0:v1, u0:u1], lids)
-            share = cv2.remap(self.share, *lookup, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            canvas[v0:v1, u0:u1] = cv2.blendLinear(moved, canvas[v0:v1, u0:u1], share, 1 - share)
-        return canvas if self.alpha is None else np.dstack([canvas, self.alpha[y0:y1, x0:x1]])
+                under[:] = moved
+                continue
+            under[..., :3] = moved
+            if self.matte is None:
+                under[..., 3] = cv2.remap(self.alpha, *lookup, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return Patch(canvas, (self.box[0] + place[1].start, self.box[1] + place[0].start))
 
-    def _moved(
-        self, box: tuple[int, int, int, int], field: np.ndarray, lids: Sequence[LidMotion | IrisMotion]
-    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Return a part of the picture moved by its field (h, w, 2), and where it was read, x and y (h, w)."""
-        import cv2
+    def _field(self, target: np.ndarray, detail: np.ndarray | None) -> Field:
+        """Return the displacement of the box, with a finer evaluation of `detail`, feathered at its border."""
+        x0, y0, x1, y1 = self.box
+        coarse = self._expanded(target, self.box, 8 * self.unit_px)
+        if detail is None:
+            return Field(coarse, (x0, y0))
+        left, top = int(max(x0, detail[0])), int(max(y0, detail[1]))
+        right, bottom = int(min(x1, detail[2])), int(min(y1, detail[3]))
+        width, height = right - left, bottom - top
+        if width <= 8 or height <= 8:
+            return Field(coarse, (x0, y0))
+        fine = self._expanded(target, (left, top, right, bottom), 2 * self.unit_px)
+        ramp = max(4.0, 6 * self.unit_px)
+        across, down = (
+            np.minimum(np.arange(side), np.arange(side)[::-1]).astype(np.float32) / ramp for side in (width, height)
+        )
+        place = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
+        return Field(coarse, (x0, y0), Detail(fine, place, (down[:, None], across[None])))
 
-        x0, y0, x1, y1 = box
-        columns = np.arange(x0, x1, dtype=np.float32) + field[..., 0]
-        rows = np.arange(y0, y1, dtype=np.float32)[:, None] + field[..., 1]
-        moved = cv2.remap(self.image, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        for motion in lids:
-            motion.paint(moved, self.image, (columns, rows), (x0, y0))
-        return moved, (columns, rows)
-
-    def _refine(self, field: np.ndarray, target: np.ndarray, part: tuple[int, int, int, int]) -> None:
-        """Replace a part of a full-resolution field by a finer evaluation, feathered at its border, in place."""
-        import cv2
-
+    def _expanded(self, target: np.ndarray, part: tuple[int, int, int, int], cell_px: float) -> Expanded:
         x0, y0, x1, y1 = part
         width, height = x1 - x0, y1 - y0
-        fine_px = 2 * self.unit_px
-        cells = (max(4, round(height / fine_px)), max(4, round(width / fine_px)))
-        fine = self.field(target, np.array([x0, y0]), np.array([x1, y1]), cells)
-        fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
-        ramp = max(4.0, 6 * self.unit_px)
-        across = np.minimum(np.arange(width), np.arange(width)[::-1]).astype(np.float32) / ramp
-        down = np.minimum(np.arange(height), np.arange(height)[::-1]).astype(np.float32) / ramp
-        weight = np.clip(np.minimum(across[None], down[:, None]), 0, 1)[..., None]
-        view = field[y0 - self.box[1] : y1 - self.box[1], x0 - self.box[0] : x1 - self.box[0]]
-        view += weight * (fine - view)
+        cells = (max(4, round(height / cell_px)), max(4, round(width / cell_px)))
+        return Expanded.of(self.field(target, np.array([x0, y0]), np.array([x1, y1]), cells), (height, width))
+
+    def _kinds(self, field: Field, painted: Sequence[Place]) -> np.ndarray:
+        """Return what the squares of the box are, band by band: 0, which stays, `_EDGE` or `_WHOLE`."""
+        moving = field.cells(painted)
+        whole = np.ones_like(moving)
+        if self.matte is not None:
+            near, whole = self.matte.cells(field.reach)
+            moving &= near
+        bands = np.arange(0, len(moving), BAND)
+        moving, whole = np.logical_or.reduceat(moving, bands), np.logical_and.reduceat(whole, bands)
+        return np.where(moving, np.where(whole, _WHOLE, _EDGE), 0)
+
+    def _bounds(self, kinds: np.ndarray, keep: Sequence[np.ndarray | tuple[float, ...]]) -> Place:
+        """Return the rectangle of the box that holds all that moves, and what of `keep` is in the box."""
+        height, width = self.still.shape[:2]
+        corner = np.array(self.box[:2] * 2)
+        rectangles = [
+            (part[1].start, part[0].start, part[1].stop, part[0].stop) for part, _ in runs(kinds, (height, width))
+        ]
+        for each in keep:
+            low, high = np.floor(each[:2]), np.ceil(each[2:])
+            rectangles.append(np.clip(np.r_[low, high] - corner, 0, [width, height, width, height]))
+        if not rectangles:
+            return slice(0, 1), slice(0, 1)
+        ends = np.array(rectangles).astype(int)
+        (left, top), (right, bottom) = ends[:, :2].min(0).tolist(), ends[:, 2:].max(0).tolist()
+        return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Painted:
+    """What is painted on the eyes. places: of the box. pixels: (h, w, C) of the box, made in these places alone."""
+
+    places: list[Place]
+    pixels: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls, lids: Sequence[LidMotion | IrisMotion], image: np.ndarray, field: Field, size: tuple[int, int]
+    ) -> _Painted:
+        import cv2
+
+        found = [(motion, place) for motion in lids if (place := motion.place(field.corner, size)) is not None]
+        if not found:
+            return cls([])
+        # As large as the box, but memory is taken only by what is written.
+        moved, columns, rows = np.empty((*size, image.shape[2]), np.uint8), *np.zeros((2, *size), np.float32)
+        for motion, place in found:
+            read = motion.reads(field.corner, size) or place
+            columns[read], rows[read] = field.lookup(*read)
+            moved[place] = cv2.remap(
+                image, columns[place], rows[place], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+            )  # fmt: skip
+        for motion, _ in found:
+            motion.paint(moved, image, (columns, rows), field.corner)
+        return cls([place for _, place in found], moved)
+
+    def onto(self, moved: np.ndarray, part: Place) -> None:
+        """Lay it over a part of the box, in place."""
+        for place in self.places:
+            shared = overlap(place, part)
+            if shared is not None and self.pixels is not None:
+                moved[within(shared, part)] = self.pixels[shared]
