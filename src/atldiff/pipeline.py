@@ -45,6 +45,7 @@ from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_la
 from atldiff.video.background import WHITE, draw_background, is_transparent, open_background, say_if_hidden, say_white
 from atldiff.video.formats import check_output, keeps_alpha
 from atldiff.video.gif import capped_side
+from atldiff.video.patch import unpatched
 from atldiff.video.sound import SoundFile
 from atldiff.video.write import VideoWriter, Written
 from atldiff.workers import Workers
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from atldiff.methods.models import Model
     from atldiff.methods.portrait import PortraitSource, Size
     from atldiff.video.background import Background, BackgroundSource
+    from atldiff.video.patch import Frame
 
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
 
@@ -383,10 +385,10 @@ class TalkingHead:
         for samples in as_arrays(chunks):
             for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk
                 part = resampler.feed(samples[start : start + sample_rate])
-                yield from frames.push(alone(tracks.push, part).points())
-        yield from frames.push(alone(tracks.push, resampler.flush()).points())
-        yield from frames.push(alone(tracks.flush).points())
-        yield from frames.flush()
+                yield from map(unpatched, frames.push(alone(tracks.push, part).points()))
+        yield from map(unpatched, frames.push(alone(tracks.push, resampler.flush()).points()))
+        yield from map(unpatched, frames.push(alone(tracks.flush).points()))
+        yield from map(unpatched, frames.flush())
 
     def _check_emotion(self, emotion: str | None) -> None:
         if emotion is not None and not isinstance(self.model.renderer, PublishedRenderer):
@@ -460,6 +462,9 @@ class Video:
         return len(self.track)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        return map(unpatched, self._rendered())
+
+    def _rendered(self) -> Iterator[Frame]:
         if self._own is not None:
             say_if_smaller(self._own, self.size)
         renderer = self._head.model.renderer
@@ -543,7 +548,7 @@ class Video:
             alpha=shown.transparent,
         ) as writer:
             before = time.perf_counter()
-            for index, frame in enumerate(shown, 1):
+            for index, frame in enumerate(shown._rendered(), 1):
                 rendering += time.perf_counter() - before
                 with stage("encode"):
                     writer.write(frame)

@@ -129,7 +129,7 @@ def test_the_output_has_the_track_that_was_heard(tmp_path: Path, codec: str, tra
     class Black(Video):
         def __init__(self) -> None:
             self.size, self.fps = (64, 64), Fraction(25)
-            self._audio, self._sized = audio, True
+            self._audio, self._own = audio, None
             self._portrait = Portrait(np.zeros((64, 64, 3), np.uint8), np.zeros((478, 3), np.float32))
             self._background = None
 
@@ -139,7 +139,7 @@ def test_the_output_has_the_track_that_was_heard(tmp_path: Path, codec: str, tra
         def _shown_in(self, path: object) -> Video:
             return self
 
-        def __iter__(self) -> Iterator[np.ndarray]:
+        def _rendered(self) -> Iterator[np.ndarray]:
             return iter([np.zeros((64, 64, 3), np.uint8)] * 25)
 
     Black().save(out)

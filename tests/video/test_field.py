@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from atldiff.video.field import BAND, CELL, Detail, Expanded, Field, by_cell, overlap, runs, within
+from atldiff.video.field import BAND, CELL, Detail, Expanded, Field, by_cell, overlap, remains, runs, within
 
 
 def coarse(rows: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -82,4 +82,12 @@ def test_places() -> None:
     one, other = (slice(2, 10), slice(5, 9)), (slice(6, 20), slice(0, 7))
     assert overlap(one, other) == (slice(6, 10), slice(5, 7))
     assert overlap(one, (slice(10, 12), slice(5, 9))) is None
+    for kept in (one, other, (slice(4, 5), slice(6, 7)), (slice(10, 12), slice(5, 9)), (slice(0, 30), slice(0, 30))):
+        seen = np.zeros((30, 30), int)
+        for part in remains(one, kept):
+            seen[part] += 1
+        wanted = np.zeros((30, 30), int)
+        wanted[one] = 1
+        wanted[kept] = 0
+        assert np.array_equal(seen, wanted)
     assert within((slice(6, 10), slice(5, 7)), one) == (slice(4, 8), slice(0, 2))

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
     from atldiff.methods.models import FaceRenderer
     from atldiff.networks import Networks
     from atldiff.types import Portrait
+    from atldiff.video.patch import Frame
     from atldiff.workers import Workers
 
 
 class Frames(Protocol):
     """Frames of one portrait, from landmarks pushed in any portions."""
 
-    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames that are complete.
 
         more: the next landmarks are at hand, so windows may stay in work meanwhile; their frames come with those.
         """
         ...
 
-    def flush(self) -> Iterator[np.ndarray]:
+    def flush(self) -> Iterator[Frame]:
         """End the stream: yield the frames still missing."""
         ...
 

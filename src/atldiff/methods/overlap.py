@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from atldiff.config import SampleConfig
+    from atldiff.video.patch import Frame
     from atldiff.workers import Workers
 
-    Finish = Callable[[int, np.ndarray], np.ndarray]
-    """Frame of a window (its number in it, its sampled picture (S, S, 3)) to the output frame (H, W, 3 or 4) uint8."""
+    Finish = Callable[[int, np.ndarray], Frame]
+    """Frame of a window (its number in it, its sampled picture (S, S, 3)) to the output frame."""
 
 
 class OverlapStream:
@@ -42,8 +43,8 @@ class OverlapStream:
         self._first = 0  # the video's frame that the next window starts with
         self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
 
-    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames that are complete.
 
         more: the next landmarks are at hand, so windows may stay in work meanwhile; their frames come with those.
         """
@@ -57,7 +58,7 @@ class OverlapStream:
         while len(self._running) > (most if more else 0):
             yield from self._frames()
 
-    def flush(self) -> Iterator[np.ndarray]:
+    def flush(self) -> Iterator[Frame]:
         """End the stream: yield the frames still missing."""
         left = len(self._waiting)
         if left:
@@ -78,7 +79,7 @@ class OverlapStream:
         self._running.append((window, emit))
         self._first += self._hop
 
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _frames(self) -> Iterator[Frame]:
         """Yield the frames of the oldest window."""
         window, emit = self._running.popleft()
         sampled, finish = window.result()

@@ -26,6 +26,7 @@ from atldiff.video.cavity import MouthLayers
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.eyelids import EyeLandmarks, part_lids
 from atldiff.video.gaze import moved_irises
+from atldiff.video.patch import Patch, PatchedFrame
 from atldiff.video.tone import tone_of
 from atldiff.video.warp import PortraitWarp
 from atldiff.video.window import STORED_MOUTH, WindowGeometry, apply, chain, extract, fit_window, outline
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from atldiff.config import SampleConfig
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
+    from atldiff.video.patch import Frame
     from atldiff.workers import Workers
 
 CAVITY_BLUR_PX = 1.0
@@ -101,7 +103,7 @@ class FrameStream:
         self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
         self._geometry = renderer.geometry
         points = portrait.landmarks[None]
-        self._portrait, self._background, self._landmarks = portrait.pixels, background, portrait.landmarks[:, :2]
+        self._background, self._landmarks = background, portrait.landmarks[:, :2]
         self._tone = tone_of(portrait.image, self._landmarks)
         matrix = fit_window(points, self._geometry)[0]
         self._source = apply(matrix, points[:, :, :2])
@@ -123,16 +125,20 @@ class FrameStream:
             head=HEAD,
         )
         self._warp = stand_out(warp, self._landmarks[OVAL])
+        still, (x0, y0, x1, y1) = portrait.pixels.copy(), warp.box
+        still[y0:y1, x0:x1] = self._warp.still
+        self._still = lay(still, background)
+        self._still.setflags(write=False)
         self._windows = OverlapStream(sampling, self._sample, workers)
 
-    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames that are complete.
 
         more: as in `OverlapStream.push`.
         """
         return self._windows.push(points, more=more)
 
-    def flush(self) -> Iterator[np.ndarray]:
+    def flush(self) -> Iterator[Frame]:
         """End the stream: yield the frames still missing."""
         return self._windows.flush()
 
@@ -152,7 +158,7 @@ class FrameStream:
         if self._tone is not None:
             sampled, priors = self._tone.of(sampled), self._tone.of(priors)
 
-        def finish(index: int, picture: np.ndarray) -> np.ndarray:
+        def finish(index: int, picture: np.ndarray) -> Frame:
             return self._frame(points[index], WindowResult(picture, priors[index], cavities[index], matrices[index]))
 
         return sampled, finish
@@ -184,27 +190,26 @@ class FrameStream:
         cavities = polygons(target[:, LIPS_INNER], self._geometry.size).astype(np.float32) / 255
         return np.stack([cv2.GaussianBlur(cavity, (0, 0), CAVITY_BLUR_PX) for cavity in cavities])
 
-    def _frame(self, points: np.ndarray, window: WindowResult) -> np.ndarray:
+    def _frame(self, points: np.ndarray, window: WindowResult) -> PatchedFrame:
         with stage("warp"):
             detail = np.concatenate(outline(window.matrix, self._geometry.size))
             smooth, lids = part_lids(self._landmarks, points[:, :2], EYES)
             irises = moved_irises(self._landmarks, smooth, EYES, IRISES)
-            moved = self._warp.warp(FACE_CONTROL.of(smooth), detail, [*irises, *lids])
+            patch = self._warp.patch(FACE_CONTROL.of(smooth), detail, [*irises, *lids], keep=[detail])
         with stage("composite"):
-            x0, y0, x1, y1 = self._warp.box
             if self._layered:
-                self._lay_cavity(moved, (x0, y0), points, window.matrix)
-            composite(moved[..., :3], (x0, y0), window)
+                self._lay_cavity(patch, points, window.matrix)
+            composite(patch.pixels[..., :3], patch.corner, window)
             if not self._layered:
-                self._lay_cavity(moved, (x0, y0), points, window.matrix)
-            frame = self._portrait.copy()
-            frame[y0:y1, x0:x1] = moved
-            return lay(frame, self._background)
+                self._lay_cavity(patch, points, window.matrix)
+            behind = None if self._background is None else self._background[patch.place]
+            return PatchedFrame(self._still, Patch(lay(patch.pixels, behind), patch.corner))
 
-    def _lay_cavity(self, canvas: np.ndarray, corner: tuple[int, int], points: np.ndarray, matrix: np.ndarray) -> None:
+    def _lay_cavity(self, patch: Patch, points: np.ndarray, matrix: np.ndarray) -> None:
         lips, chin = points[LIPS_INNER, :2].astype(np.float64), points[CHIN, :2].mean(0)
         template = chain(to_template(self._geometry), matrix)
-        self._layers.paint(canvas, corner, lips, chin, template, unseen=1.0 if self._layered else DIMMED)
+        unseen = 1.0 if self._layered else DIMMED
+        self._layers.paint(patch.pixels, patch.corner, lips, chin, template, unseen=unseen)
 
 
 def between(pictures: np.ndarray, known: np.ndarray, count: int) -> np.ndarray:

@@ -135,6 +135,20 @@ def within(place: Place, whole: Place) -> Place:
     return rows, columns
 
 
+def remains(place: Place, other: Place) -> list[Place]:
+    """Return up to four places: what of one is not in another."""
+    rows, columns = place
+    shared = overlap(place, other)
+    inner = shared or (slice(rows.stop, rows.stop), columns)
+    parts = [
+        (slice(rows.start, inner[0].start), columns),
+        (slice(inner[0].stop, rows.stop), columns),
+        (inner[0], slice(columns.start, inner[1].start)),
+        (inner[0], slice(inner[1].stop, columns.stop)),
+    ]
+    return [part for part in parts if all(axis.start < axis.stop for axis in part)]
+
+
 def by_cell(reduce: np.ufunc, picture: np.ndarray) -> np.ndarray:
     """Return what a ufunc makes of the pixels (H, W) of each square of `CELL`, (H / CELL, W / CELL) rounded up."""
     rows = reduce.reduceat(picture, np.arange(0, picture.shape[0], CELL), axis=0)

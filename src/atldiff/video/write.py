@@ -21,6 +21,8 @@ from atldiff.files import Workplace
 from atldiff.interrupt import held
 from atldiff.video.formats import Format, check_output, check_quality, format_of, is_folder, is_own, keeps_alpha
 from atldiff.video.gif import MOST_FPS, GifStream
+from atldiff.video.patch import PatchedFrame, unpatched
+from atldiff.video.planes import Planes
 from atldiff.video.sound import LiveSound, SoundFile, add_sound, check_sound, write_wav
 from atldiff.video.still import reason
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from atldiff.video.patch import Frame
     from atldiff.video.sound import Sound
 
 _log = logging.getLogger(__name__)
@@ -161,8 +164,10 @@ class VideoWriter:
         else:
             self.abort()
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
+    def write(self, frame: Frame) -> None:
         """Encode the next frame, (height, width, 3) uint8 RGB or (height, width, 4), and the sound that belongs to it.
+
+        Of a `PatchedFrame` only the part that changed is converted, where the format has three planes.
 
         Raises:
             ValueError: a frame of another size or type, or the writer is closed.
@@ -171,13 +176,17 @@ class VideoWriter:
         if not self._open:
             raise ValueError(f"output {self.path}: got a frame after close, expected none")
         expected = (*self._size, self._channels)
-        if frame.shape != expected or frame.dtype != np.uint8:
-            raise ValueError(f"frame: got {frame.shape} {frame.dtype}, expected {expected} uint8")
+        picture = frame.still if isinstance(frame, PatchedFrame) else frame
+        if picture.shape != expected or picture.dtype != np.uint8:
+            raise ValueError(f"frame: got {picture.shape} {picture.dtype}, expected {expected} uint8")
         try:
             with held():  # a packet that is lost on the way would spoil the part that is kept
                 if not self.frames:
                     self._place.make()
-                self._sink.write(np.ascontiguousarray(frame), self.frames)
+                if isinstance(self._sink, _Stream):
+                    self._sink.write(frame, self.frames)
+                else:
+                    self._sink.write(np.ascontiguousarray(unpatched(frame)), self.frames)
                 self.frames += 1
         except (FFmpegError, OSError) as error:
             raise self._failure(error) from None
@@ -258,7 +267,8 @@ class _Stream:
         self._container = av.open(
             os.path.abspath(path), "w", format=form.muxer, container_options=_FRAGMENTS if form.fragmented else {}
         )
-        self._pixels, self._padding = form.pixels, (size[0] % form.even, size[1] % form.even)
+        self._pixels = form.pixels
+        self._planes = Planes((*size, 4 if "a" in form.pixels else 3), form.even, self._converted)
         options = dict(_ENCODER_OPTIONS[form.video])
         if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
             options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
@@ -267,7 +277,7 @@ class _Stream:
         if form.crf is not None:
             options["crf"] = str(form.crf if quality is None else quality)
         video = cast("av.VideoStream", self._container.add_stream(form.video, rate=fps, options=options))
-        video.height, video.width = size[0] + self._padding[0], size[1] + self._padding[1]
+        video.height, video.width = size[0] + size[0] % form.even, size[1] + size[1] % form.even
         video.pix_fmt = form.pixels
         context = video.codec_context
         context.time_base = 1 / fps
@@ -283,8 +293,11 @@ class _Stream:
         self._next_packet: av.Packet | None = None
         self._sound_over = self._stopped = False
 
-    def write(self, frame: NDArray[np.uint8], index: int) -> None:
-        self._container.mux(self._video.encode(self._picture(frame, index)))
+    def write(self, frame: Frame, index: int) -> None:
+        picture = self._picture(frame)
+        picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
+        picture.pts, picture.time_base, picture.duration = index, 1 / self._fps, 1
+        self._container.mux(self._video.encode(picture))
         self._mux_sound(Fraction(index + 1) / self._fps)
 
     def finish(self) -> None:
@@ -303,11 +316,14 @@ class _Stream:
         finally:
             self._container.close()
 
-    def _picture(self, frame: NDArray[np.uint8], index: int) -> av.VideoFrame:
-        if any(self._padding):
-            frame = np.pad(frame, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
-        picture = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24" if frame.shape[2] == 3 else "rgba"),
+    def _picture(self, frame: Frame) -> av.VideoFrame:
+        if isinstance(frame, PatchedFrame) and self._pixels == "yuv420p":
+            return self._planes.patched(frame)
+        return self._planes.whole(unpatched(frame))
+
+    def _converted(self, pixels: NDArray[np.uint8]) -> av.VideoFrame:
+        return self._reformatter.reformat(
+            av.VideoFrame.from_numpy_buffer(pixels, format="rgb24" if pixels.shape[2] == 3 else "rgba"),
             format=self._pixels,
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
@@ -315,9 +331,6 @@ class _Stream:
             interpolation=Interpolation.BICUBIC | _EXACT,
             threads=1,
         )
-        picture.color_primaries = picture.color_trc = picture.colorspace = _BT709
-        picture.pts, picture.time_base, picture.duration = index, 1 / self._fps, 1
-        return picture
 
     def _mux_sound(self, until_s: Fraction | None) -> None:
         """Write the sound that starts before `until_s` seconds, so that neither stream waits for the other."""

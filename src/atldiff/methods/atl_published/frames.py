@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from atldiff.methods.atl_published.network import PublishedRenderer
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
+    from atldiff.video.patch import Frame
     from atldiff.workers import Workers
 
 
@@ -62,14 +63,14 @@ class PublishedFrameStream:
         self._emotion = torch.tensor([emotion_label(emotion, renderer.config.emotions)], device=device)
         self._windows = OverlapStream(sampling, self._sample, workers)
 
-    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[np.ndarray]:
-        """Take landmarks (F, 478, 3) in pixels; yield the frames (H, W, 3 or 4) uint8 that are complete.
+    def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
+        """Take landmarks (F, 478, 3) in pixels; yield the frames that are complete.
 
         more: as in `OverlapStream.push`.
         """
         return self._windows.push(points, more=more)
 
-    def flush(self) -> Iterator[np.ndarray]:
+    def flush(self) -> Iterator[Frame]:
         """End the stream: yield the frames still missing."""
         return self._windows.flush()
 
