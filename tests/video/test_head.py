@@ -152,11 +152,11 @@ class TestPatch:
             warp = self.parted(warp)
         x0, y0, x1, y1 = warp.box
         points, random = POINTS + (100, 60), np.random.default_rng(1)
-        for turn in (-6.0, 0.0, 9.0):
+        for turn, shut in ((-6.0, 3), (0.0, 0.5), (9.0, 12), (25.0, 12)):
             target = turned(POINTS, turn, (turn, 2)) + (100, 60)
             target[LIPS_INNER[11:]] += (0, 5)
-            target[LID_PAIRS_LEFT[:, 0]] += (0, 3)
-            target[LID_PAIRS_RIGHT[:, 0]] += (0, 3)
+            target[LID_PAIRS_LEFT[:, 0]] += (0, shut)
+            target[LID_PAIRS_RIGHT[:, 0]] += (0, shut)
             target[[IRISES[0], IRISES[1]]] += (2, 0)
             smooth, lids = part_lids(points, target, EYES)
             lids = [*moved_irises(points, smooth, EYES, IRISES), *lids]
