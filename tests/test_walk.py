@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import torch
 
 from atldiff.audio.features import log_mel
 from atldiff.audio.load import load_audio
 from atldiff.config import ATLConfig, SampleConfig
 from atldiff.diffusion.noise import guided_noise, window_noise
-from atldiff.diffusion.sampler import sample
+from atldiff.diffusion.sampler import sample, time_features
 from atldiff.landmarks.control import CHIN, FACE_CONTROL
 from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.stream import whole
 from atldiff.landmarks.topology import LIPS, LIPS_INNER, OVAL
-from atldiff.methods.atl.inputs import NEEDED, build_inputs
+from atldiff.methods.atl.inputs import NEEDED, build_inputs, changed
 from atldiff.methods.atl.network import ATLModel
-from atldiff.methods.models import speaker_of
+from atldiff.methods.models import painter_of, speaker_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.methods.speech import TrackStream
 from atldiff.methods.window_frames import portrait_layers
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLES_PER_FRAME, frame_count
+from atldiff.torch_networks import torch_networks
 from atldiff.types import Controls, Portrait
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.still import read_image
@@ -112,7 +113,7 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     assert moved.shape == (y1 - y0, x1 - x0, 3)
     matrices = fit_window(target, geometry)
     window_points = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, target, strict=True)])
-    still = torch.from_numpy(identity.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+    still = identity.transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
     inputs = build_inputs(still, source[None], window_points[None][:, :, NEEDED], config.renderer, [layers])
     assert inputs.prior.shape == (1, 3, WINDOW, height, width)
     assert inputs.conditions.shape == (1, 17, WINDOW, height, width)
@@ -123,32 +124,36 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     # 10 the guided noise: the prior, disturbed where the landmarks say
     noise = window_noise(0, 3, size)
     start = guided_noise(inputs.prior, inputs.mask, noise[None, :, None], 0.05, 0.6)
-    disturbed = (start - inputs.prior).abs().mean(dim=1, keepdim=True)
+    disturbed = np.abs(start - inputs.prior).mean(1, keepdims=True)
     assert start.shape == inputs.prior.shape
     assert float(disturbed[inputs.mask > 0.9].mean()) > 5 * float(disturbed[inputs.mask == 0].mean())
 
     # 11 the sampler: frames, equal to the prior outside the mask
-    renderer = random_model.renderer
-    with torch.inference_mode():
-        sampled = sample(
-            lambda x, t: renderer.denoise(x, t, inputs.prior, inputs.conditions, inputs.mask), start, steps=2
-        )
+    denoiser, embedded = torch_networks(random_model.renderer)["denoiser"], 2 * config.renderer.widths[0]
+
+    def denoise(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        (residual,) = denoiser(np.concatenate([x, inputs.conditions], 1), time_features(t, embedded))
+        return changed(inputs.prior, inputs.mask, residual, config.renderer)
+
+    sampled = sample(denoise, start, steps=2)
     assert sampled.shape == inputs.prior.shape
-    outside = (inputs.mask == 0).expand_as(sampled)
-    assert torch.equal(sampled[outside], inputs.prior[outside])
+    outside = np.broadcast_to(inputs.mask == 0, sampled.shape)
+    assert np.array_equal(sampled[outside], inputs.prior[outside])
+    painted = painter_of(random_model.renderer).render_batch(asdict(inputs), noise[None, :, None], 2)[0]  # pyright: ignore
+    assert np.array_equal(painted, np.clip(sampled, -1, 1))
 
     # 12 the composite at native resolution touches the window's part only
-    levels_of = lambda x: ((x[0, :, 0].permute(1, 2, 0).numpy() + 1) * 127.5).astype(np.float32)  # noqa: E731
+    levels_of = lambda x: np.ascontiguousarray((x[0, :, 0].transpose(1, 2, 0) + 1) * 127.5)  # noqa: E731
     canvas = moved.copy()
     result = WindowResult(
         levels_of(sampled), levels_of(inputs.prior), np.zeros((height, width), np.float32), matrices[0]
     )
     composite(canvas, (x0, y0), result)
-    changed = np.argwhere((canvas != moved).any(axis=2))
+    touched = np.argwhere((canvas != moved).any(axis=2))
     corners = apply(invert(matrices[0]), np.array([[0, 0], [width, 0], [width, height], [0, height]], float))
-    assert len(changed)
-    assert (changed[:, ::-1] + [x0, y0] >= corners.min(0) - 2).all()
-    assert (changed[:, ::-1] + [x0, y0] <= corners.max(0) + 2).all()
+    assert len(touched)
+    assert (touched[:, ::-1] + [x0, y0] >= corners.min(0) - 2).all()
+    assert (touched[:, ::-1] + [x0, y0] <= corners.max(0) + 2).all()
 
     # 13 written as it is made
     path = tmp_path / "walk.mp4"

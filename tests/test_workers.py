@@ -13,6 +13,7 @@ import torch
 from atldiff.config import SampleConfig
 from atldiff.methods.overlap import OverlapStream
 from atldiff.pipeline import TalkingHead
+from atldiff.torch_networks import torch_workers
 from atldiff.workers import MOST, Workers
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def portrait(random_any_model: Model) -> Portrait:
 
 
 def test_each_computes_with_one_thread_and_others_as_before(three_threads: None) -> None:
-    workers = Workers(CPU)
+    workers = torch_workers(CPU)
     assert workers.count == 3
     together = threading.Barrier(3)
 
@@ -59,12 +60,15 @@ def test_each_computes_with_one_thread_and_others_as_before(three_threads: None)
 
 
 def test_there_are_never_too_many() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(MOST + 5)
-    try:
-        assert Workers(CPU).count == MOST
-    finally:
-        torch.set_num_threads(before)
+    assert [Workers(count).count for count in (0, 1, MOST, MOST + 5)] == [1, 1, MOST, MOST]
+
+
+def test_each_is_prepared_once_before_it_works() -> None:
+    prepared: list[int] = []
+    workers = Workers(3, lambda: prepared.append(threading.get_ident()))
+    assert len(set(prepared)) == len(prepared) == 3
+    assert workers.submit(threading.get_ident).result() in prepared
+    assert len(prepared) == 3
 
 
 def test_several_give_the_frames_of_one_bit_for_bit(
@@ -83,7 +87,7 @@ def test_several_give_the_frames_of_one_bit_for_bit(
 @pytest.mark.parametrize("cores", [1, 2, 3, 6, 64])
 def test_frames_finished_side_by_side_keep_their_order(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    workers = Workers(CPU)
+    workers = Workers(1)
     running, most, taken, lock = 0, 0, 0, threading.Lock()
 
     def make(item: int) -> int:
@@ -128,8 +132,8 @@ class Slow:
         return np.tile(points[:, :1, :1, None], (1, 1, 1, 3)), lambda index, picture: np.array(frames[index])
 
 
-def test_frames_keep_their_order_and_windows_their_number(three_threads: None) -> None:
-    slow, workers = Slow(), Workers(CPU)
+def test_frames_keep_their_order_and_windows_their_number() -> None:
+    slow, workers = Slow(), Workers(3)
     windows = OverlapStream(SampleConfig(window_frames=8, shared_frames=2), slow, workers)
     points = np.broadcast_to(np.arange(200, dtype=np.float32)[:, None, None], (200, 478, 3))
     out: list[int] = []
@@ -142,16 +146,16 @@ def test_frames_keep_their_order_and_windows_their_number(three_threads: None) -
     assert 2 <= slow.most <= 3
 
 
-def test_without_more_at_hand_nothing_is_held_back(three_threads: None) -> None:
-    windows = OverlapStream(SampleConfig(window_frames=8, shared_frames=2), Slow(), Workers(CPU))
+def test_without_more_at_hand_nothing_is_held_back() -> None:
+    windows = OverlapStream(SampleConfig(window_frames=8, shared_frames=2), Slow(), Workers(3))
     points = np.zeros((50, 478, 3), np.float32)
     assert len(list(windows.push(points))) == 8 * 6  # eight windows: the last ends at frame 50
 
 
-def test_an_error_in_a_window_reaches_the_caller(three_threads: None) -> None:
+def test_an_error_in_a_window_reaches_the_caller() -> None:
     def fails(points: np.ndarray, first: int):
         raise RuntimeError(f"window at {first}")
 
-    windows = OverlapStream(SampleConfig(window_frames=8, shared_frames=2), fails, Workers(CPU))
+    windows = OverlapStream(SampleConfig(window_frames=8, shared_frames=2), fails, Workers(3))
     with pytest.raises(RuntimeError, match="window at 0"):
         list(windows.push(np.zeros((30, 478, 3), np.float32)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -26,6 +27,29 @@ def cpu_flags() -> str:
 def processor() -> str:
     """Return the processor's name, or as much as is known of it."""
     return cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def computing_threads() -> int:
+    """Return how many threads may compute at once: OMP_NUM_THREADS, or the cores that this process may run on.
+
+    Two threads of one core share what computes, so cores count where the system tells them.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    mine = os.sched_getaffinity(0)
+    return len({_siblings(processor) for processor in mine}) or 1
+
+
+def _siblings(processor: int) -> str:
+    """Return which processors are threads of the same core as this one; itself where the system does not tell."""
+    path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(processor)
 
 
 def resident_peak_mb(status: Path = Path("/proc/self/status")) -> float | None:

@@ -31,16 +31,16 @@ from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
 from atldiff.methods.atl_published.network import PublishedRenderer
-from atldiff.methods.build import open_frames
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
-from atldiff.methods.models import speaker_of
+from atldiff.methods.models import painter_of, speaker_of
 from atldiff.methods.pair import Pair
 from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
 from atldiff.methods.speech import TrackStream, join
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
+from atldiff.torch_networks import torch_workers
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
 from atldiff.video.background import WHITE, draw_background, is_transparent, open_background, say_if_hidden, say_white
 from atldiff.video.formats import check_output, keeps_alpha
@@ -48,7 +48,6 @@ from atldiff.video.gif import capped_side
 from atldiff.video.patch import unpatched
 from atldiff.video.sound import SoundFile
 from atldiff.video.write import VideoWriter, Written
-from atldiff.workers import Workers
 
 if TYPE_CHECKING:
     import os
@@ -99,7 +98,7 @@ class TalkingHead:
         self.export, self.motion = export, motion
         self.model = model.eval().requires_grad_(False)
         self.model.to(self.device)
-        self.workers = Workers(self.device)
+        self.workers = torch_workers(self.device)
         if export is not None and not isinstance(model, Pair):
             attach(model, export, dtype=self.dtype, streams=self.workers.count)
         # The generator stays in float32: it is tiny, and its landmarks are a product. What it hears by need not.
@@ -107,6 +106,7 @@ class TalkingHead:
         renderer = self.model.renderer.to(self.dtype)
         if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
             renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.painter = painter_of(self.model.renderer)
 
     @classmethod
     def from_pretrained(
@@ -372,14 +372,8 @@ class TalkingHead:
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.speaker, opened, controls, driver, self.motion)
-        frames = open_frames(
-            self.model.renderer,
-            opened,
-            self.sampling(sampling),
-            controls.seed,
-            controls.emotion,
-            self.workers,
-            _drawn(behind, opened),
+        frames = self.painter.open(
+            opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers, _drawn(behind, opened)
         )
         alone = self.workers.alone
         for samples in as_arrays(chunks):
@@ -467,10 +461,9 @@ class Video:
     def _rendered(self) -> Iterator[Frame]:
         if self._own is not None:
             say_if_smaller(self._own, self.size)
-        renderer = self._head.model.renderer
         behind = _drawn(self._background, self._portrait)
-        stream = open_frames(
-            renderer, self._portrait, self._sampling, self._seed, self._emotion, self._head.workers, behind
+        stream = self._head.painter.open(
+            self._portrait, self._sampling, self._seed, self._emotion, self._head.workers, behind
         )
         for start in range(0, len(self.track), SLICE_FRAMES):
             part = self.track.slice(start, min(start + SLICE_FRAMES, len(self.track)))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import nn
+
+from atldiff.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-    from torch import nn
 
 
 class Called(Protocol):
@@ -19,6 +21,19 @@ class Called(Protocol):
     def networks(self) -> Mapping[str, nn.Module]:
         """Return its networks by name: modules that take tensors in order and return one, or a list of them."""
         ...
+
+
+class Call(nn.Module):
+    """A module of which one method is called, as a network of its own."""
+
+    def __init__(self, part: nn.Module, method: str) -> None:
+        super().__init__()
+        self.part, self.method = part, method
+        self.training = part.training  # an exporter puts back what it finds
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Return what the method returns."""
+        return getattr(self.part, self.method)(*inputs)
 
 
 class TorchNetwork:
@@ -49,3 +64,21 @@ def torch_networks(
     return {
         name: TorchNetwork(module, device or torch.device("cpu"), dtype) for name, module in part.networks().items()
     }
+
+
+def torch_workers(device: torch.device) -> Workers:
+    """Return threads for networks on a device: on the CPU one for each that PyTorch would use, else a single one.
+
+    PyTorch computes with one thread in each of them, and with as many as before in every other.
+    """
+    if device.type != "cpu":
+        return Workers(1)
+    threads = torch.get_num_threads()
+    workers = Workers(threads, _compute_alone)
+    torch.set_num_threads(threads)  # what the last call said holds for threads that start later, too
+    return workers
+
+
+def _compute_alone() -> None:
+    torch.get_num_threads()  # the first question gives a thread the number that was set last, anywhere; so ask first
+    torch.set_num_threads(1)

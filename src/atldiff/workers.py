@@ -13,8 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, TypeVar
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -26,22 +24,20 @@ MOST = 8
 
 
 class Workers:
-    """Threads for networks on a device, and for the frames made of what they say.
+    """Threads for networks, and for the frames made of what they say.
 
-    count: how many windows are in work at once: on the CPU one for each of the threads PyTorch would use, up to
-    `MOST`, and PyTorch computes with one thread in each; on a GPU one.
+    count: how many windows are in work at once, up to `MOST`. prepare: what each of their threads does before all else,
+    such as having its computations use one core.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        threads = torch.get_num_threads()
-        self.count = min(MOST, threads) if device.type == "cpu" else 1
+    def __init__(self, count: int, prepare: Callable[[], None] | None = None) -> None:
+        self.count = max(1, min(MOST, count))
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="atldiff")
         self.submit = self._pool.submit
-        if device.type == "cpu":
+        if prepare is not None:
             together = Barrier(self.count)  # each of them takes one of these, none takes two
-            for done in [self.submit(_compute_alone, together) for _ in range(self.count)]:
+            for done in [self.submit(_prepared, prepare, together) for _ in range(self.count)]:
                 done.result()
-            torch.set_num_threads(threads)  # what the last call said holds for threads that start later, too
         # On two cores the caller finishes frames itself: threads for it made no video faster there.
         self._finishing = min(MOST, (os.cpu_count() or 1) - 2)
         self._finishers = ThreadPoolExecutor(max(1, self._finishing), thread_name_prefix="atldiff-frame")
@@ -64,7 +60,6 @@ class Workers:
             yield running.popleft().result()
 
 
-def _compute_alone(together: Barrier) -> None:
-    torch.get_num_threads()  # the first question gives a thread the number that was set last, anywhere; so ask first
-    torch.set_num_threads(1)
+def _prepared(prepare: Callable[[], None], together: Barrier) -> None:
+    prepare()
     together.wait()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from atldiff.config import RendererConfig
 from atldiff.diffusion.sampler import interpolate
 from atldiff.methods.atl.network import Renderer
+from atldiff.methods.atl.painter import ATLPainter
+from atldiff.torch_networks import torch_networks
 
 torch.set_num_threads(1)
 
@@ -69,17 +72,19 @@ def test_a_state_ends_at_the_real_frame_or_at_the_first_prediction(
 def test_a_guessed_state_is_what_the_second_step_of_a_sampler_sees(renderer: Renderer) -> None:
     data = batch(renderer)
     noise = data["noise"][:1]
-    seen = []
-    denoise = renderer.denoise
+    networks, seen = torch_networks(renderer), []
     given = [data[name][:1] for name in ("prior", "conditions", "mask")]
-    renderer.denoise = lambda x, t, *rest: seen.append((x, t)) or denoise(x, t, *rest)  # pyright: ignore
-    try:
-        renderer.render(*given, noise, steps=2)
-        guess = denoise(*seen[0], *given)
-    finally:
-        del renderer.denoise
-    assert torch.allclose(seen[1][0], interpolate(guess, seen[0][0], seen[1][1]), atol=1e-6)
-    assert seen[1][1].tolist() == [0.5]
+
+    def noted(x: np.ndarray, embedding: np.ndarray) -> list[np.ndarray]:
+        seen.append(x[:, :3].copy())
+        return networks["denoiser"](x, embedding)
+
+    painter = ATLPainter(renderer.config, {"denoiser": noted})
+    painter.render(*(x.numpy() for x in given), noise.numpy(), steps=2)
+    first, second = (torch.from_numpy(x) for x in seen)
+    with torch.no_grad():
+        guess = renderer.denoise(first, torch.ones(1), *given)
+    assert torch.allclose(second, interpolate(guess, first, torch.tensor([0.5])), atol=1e-5)
 
 
 def test_the_loss_is_still_against_the_real_frame(renderer: Renderer) -> None:

@@ -24,8 +24,7 @@ from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.methods.atl.network import ATLModel, Renderer
-from atldiff.methods.atl_published.frames import PublishedFrameStream
-from atldiff.methods.atl_published.inputs import NEEDED, build_start
+from atldiff.methods.atl_published.inputs import NEEDED, build_start, guided_image
 from atldiff.methods.atl_published.network import (
     FROM_START,
     IdentityUNet,
@@ -33,10 +32,10 @@ from atldiff.methods.atl_published.network import (
     PublishedRenderer,
     training_level,
 )
-from atldiff.methods.build import open_frames
+from atldiff.methods.atl_published.painter import PublishedPainter
 from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
-from atldiff.methods.models import build
+from atldiff.methods.models import build, painter_of
 from atldiff.types import EMOTIONS, Portrait
 from atldiff.video.window import outline
 
@@ -92,15 +91,21 @@ def clips(count: int = 2, frames: int = FRAMES) -> dict[str, torch.Tensor]:
 
 
 def start_of(renderer: PublishedRenderer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return renderer.guided_image(batch["prior"], batch["mask"], batch["noise"])
+    return guided_image(batch["prior"], batch["mask"], batch["noise"], renderer.config)
+
+
+def left_at(config: IdentityDiffusionConfig, level: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(ddim.alphas(config.schedule))[level]
 
 
 def rendered(
     renderer: PublishedRenderer, batch: dict[str, torch.Tensor], steps: int = 2, **changes: Any
 ) -> torch.Tensor:
     told = {name: batch[name] for name in ("prior", "mask", "identity", "emotion", "noise")} | changes
-    with torch.inference_mode():
-        return renderer.render(tokens=renderer.describe(told.pop("identity")), **told, steps=steps)
+    painter, told = painter_of(renderer), {name: value.numpy() for name, value in told.items()}
+    frames = painter.render(tokens=painter.describe(told.pop("identity")), **told, steps=steps)
+    assert frames.dtype == np.float32
+    return torch.from_numpy(frames)
 
 
 class TestGuidedImage:
@@ -123,7 +128,7 @@ class TestGuidedImage:
         ones = torch.ones_like(batch["noise"])
         zero = torch.zeros_like(ones)
         guided, uniform = (
-            make(replace(SMALL, noise=noise)).guided_image(zero, batch["mask"], ones) for noise in ("guided", "uniform")
+            guided_image(zero, batch["mask"], ones, replace(SMALL, noise=noise)) for noise in ("guided", "uniform")
         )  # with a prior of zero and noise of one, the scale itself
         for clip in range(2):
             assert uniform[clip].std() < 1e-6
@@ -133,7 +138,7 @@ class TestGuidedImage:
     def test_one_noise_for_all_frames(self) -> None:
         batch = clips()
         shared = batch["noise"][:, :, :1]
-        image = make().guided_image(batch["prior"], batch["mask"], shared)
+        image = guided_image(batch["prior"], batch["mask"], shared, SMALL)
         assert image.shape == batch["prior"].shape
         noise = (image - batch["prior"]) / (batch["mask"] + 0.1)
         assert torch.allclose(noise, shared.expand_as(noise), atol=1e-4)
@@ -159,7 +164,7 @@ class TestNetwork:
         renderer, batch = make(moved=False), clips()
         start = start_of(renderer, batch)
         level = torch.full((2,), 999)
-        alpha = ddim.alphas(SMALL.schedule)[level]
+        alpha = left_at(SMALL, level)
         with torch.inference_mode():
             said = renderer.predict(
                 ddim.at_level(batch["target"], start, alpha), level, renderer.describe(batch["identity"]),
@@ -174,7 +179,7 @@ class TestNetwork:
         """Which is the frame wherever a clip stands still; of motion it keeps what its gate lets through."""
         renderer, batch = make(moved=False), clips()
         level = torch.zeros(2, dtype=torch.int64)
-        alpha = ddim.alphas(SMALL.schedule)[level]
+        alpha = left_at(SMALL, level)
         said = {}
         for name, frames in (("still", batch["prior"]), ("moving", batch["target"])):
             x = ddim.at_level(frames, start_of(renderer, batch), alpha)
@@ -192,7 +197,7 @@ class TestNetwork:
         config = of_prediction(prediction)
         renderer, batch = make(config, moved=False), clips()
         levels = torch.full((2,), level)
-        alpha = ddim.alphas(config.schedule)[levels]
+        alpha = left_at(config, levels)
         x = ddim.at_level(batch["prior"], batch["prior"], alpha)
         with torch.inference_mode():
             said = renderer.predict(x, levels, renderer.describe(batch["identity"]), batch["emotion"])
@@ -272,21 +277,19 @@ class TestRender:
 
     @PREDICTIONS
     @pytest.mark.parametrize("steps", [1, 2, 5])
-    def test_a_network_that_knows_finds_the_frames(
-        self, prediction: str, steps: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_network_that_knows_finds_the_frames(self, prediction: str, steps: int) -> None:
         """From the guided image alone, which the process only ever comes near."""
         config = of_prediction(prediction)
-        renderer, batch = make(config), clips()
-        left = ddim.alphas(config.schedule)
+        batch = {name: value.numpy() for name, value in clips().items()}
+        left, frames = ddim.alphas(config.schedule), batch["target"]
 
-        def knows(x: torch.Tensor, level: torch.Tensor, tokens: torch.Tensor, emotion: torch.Tensor) -> torch.Tensor:
-            kept, lost = (value[:, None, None, None, None] for value in (left[level].sqrt(), (1 - left[level]).sqrt()))
-            guided = (x - kept * batch["target"]) / lost
-            return ddim.target(batch["target"], guided, left[level], prediction)
+        def knows(x: np.ndarray, level: np.ndarray, tokens: np.ndarray, emotion: np.ndarray) -> list[np.ndarray]:
+            kept, lost = (value[:, None, None, None, None] for value in (left[level] ** 0.5, (1 - left[level]) ** 0.5))
+            return [ddim.target(frames, (x - kept * frames) / lost, left[level], prediction)]
 
-        monkeypatch.setattr(renderer, "predict", knows)
-        assert torch.allclose(rendered(renderer, batch, steps), batch["target"], atol=2e-2)
+        painter = PublishedPainter(config, {"describe": lambda identity: [identity], "denoiser": knows})
+        told = [batch[name] for name in ("prior", "mask", "identity", "emotion", "noise")]
+        assert np.allclose(painter.render(*told, steps), frames, atol=2e-2)
 
     def test_more_steps_than_levels_are_refused(self) -> None:
         with pytest.raises(ValueError, match="steps: got 9, expected 1 to 8"):
@@ -329,7 +332,7 @@ class TestLoss:
     def test_is_zero_for_the_target(self, prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
         config = of_prediction(prediction)
         renderer, batch = make(config), clips()
-        alpha = ddim.alphas(config.schedule)[batch["level"]]
+        alpha = left_at(config, batch["level"])
         answer = ddim.target(batch["target"], start_of(renderer, batch), alpha, prediction)
         seen = []
 
@@ -421,16 +424,16 @@ def points_of(count: int, side: int = SIDE) -> np.ndarray:
 
 class TestStart:
     def test_the_identity_is_repeated_and_the_mask_is_that_of_68_points(self) -> None:
-        identity = clips()["identity"]
+        identity = clips()["identity"].numpy()
         target = np.stack([points_of(5), points_of(5)[::-1]])
         prior, mask = build_start(identity, points_of(2), target, SMALL)
-        assert torch.equal(prior, identity[:, :, None].expand(-1, -1, 5, -1, -1))
-        assert prior.is_contiguous()
-        sixty_eight = torch.from_numpy(target[:, :, np.searchsorted(NEEDED, SIXTY_EIGHT)].copy())
-        assert torch.equal(mask, guide_mask(sixty_eight, SIDE, SMALL.blur_kernel))
+        assert np.array_equal(prior, identity[:, :, None].repeat(5, 2))
+        assert prior.flags.c_contiguous
+        sixty_eight = target[:, :, np.searchsorted(NEEDED, SIXTY_EIGHT)]
+        assert np.array_equal(mask, guide_mask(sixty_eight, SIDE, SMALL.blur_kernel))
         assert mask.shape == (2, 1, 5, SIDE, SIDE)
-        assert mask.amin() == 0
-        assert mask.amax() == 1
+        assert mask.min() == 0
+        assert mask.max() == 1
 
     def test_needed_points_are_all_that_matters(self) -> None:
         assert set(SIXTY_EIGHT) <= set(NEEDED.tolist())
@@ -439,16 +442,16 @@ class TestStart:
     @pytest.mark.parametrize("scale", ["frame", "clip"])
     def test_by_frame_masks_do_not_depend_on_other_frames(self, scale: Any) -> None:
         config = replace(SMALL, mask_scale=scale)
-        identity, target = clips(1)["identity"], points_of(6)[None]
+        identity, target = clips(1)["identity"].numpy(), points_of(6)[None]
         crowded = target.copy()
         number = np.arange(len(SIXTY_EIGHT))
         dots = np.stack([10 + number % 9, 10 + number // 9], axis=-1)  # side by side
         crowded[:, 5, np.searchsorted(NEEDED, SIXTY_EIGHT)] = dots
         first, second = (build_start(identity, target[:, 0], t, config)[1][:, :, :5] for t in (target, crowded))
-        assert torch.equal(first, second) is (scale == "frame")
+        assert np.array_equal(first, second) is (scale == "frame")
 
     def test_clips_of_a_batch_are_apart(self) -> None:
-        identity, target = clips()["identity"], np.stack([points_of(4), points_of(4) + 3])
+        identity, target = clips()["identity"].numpy(), np.stack([points_of(4), points_of(4) + 3])
         for change in ({}, {"mask_scale": "clip"}, {"prior": "warped"}):
             config = replace(SMALL, **change)
             both = build_start(identity, target[:, 0], target, config)
@@ -456,21 +459,21 @@ class TestStart:
                 part = slice(clip, clip + 1)
                 alone = build_start(identity[part], target[part, 0], target[part], config)
                 for one, whole in zip(alone, both, strict=True):
-                    assert torch.allclose(one, whole[part], atol=1e-5)
+                    assert np.allclose(one, whole[part], atol=1e-5)
 
     def test_a_warped_prior_follows_the_landmarks(self) -> None:
         side = 64
         config = replace(SMALL, side=side, prior="warped")
-        y = torch.arange(side, dtype=torch.float32)[:, None].expand(side, side) / side
-        identity = torch.stack([y, y.T, y * 0 + 0.5])[None]  # red grows downwards
+        y = np.arange(side, dtype=np.float32)[:, None].repeat(side, 1) / side
+        identity = np.stack([y, y.T, y * 0 + 0.5])[None]  # red grows downwards
         source = points_of(1, side)
         target = np.stack([source[0], source[0] + np.array([0, 4], np.float32)])[None]
         prior, mask = build_start(identity, source, target, config)
         assert prior.shape == (1, 3, 2, side, side)
-        assert (prior[0, :, 0] - identity[0]).abs().max() < 0.03  # nothing has moved
+        assert np.abs(prior[0, :, 0] - identity[0]).max() < 0.03  # nothing has moved
         at = (32, 28)  # inside the face: what was 4 px above is here now
         assert float(prior[0, 0, 1, at[1], at[0]]) == pytest.approx(float(y[at[1] - 4, at[0]]), abs=0.02)
-        assert torch.equal(mask, build_start(identity, source, target, replace(config, prior="identity"))[1])
+        assert np.array_equal(mask, build_start(identity, source, target, replace(config, prior="identity"))[1])
 
 
 # --- frames of a portrait -------------------------------------------------------------------------------------------
@@ -496,7 +499,7 @@ def frames_of(
     emotion: str | None = None,
 ) -> np.ndarray:  # fmt: skip
     sampling = SampleConfig(steps=1, window_frames=8, shared_frames=2)
-    stream = PublishedFrameStream(renderer, portrait, sampling, seed, emotion)
+    stream = painter_of(renderer).open(portrait, sampling, seed, emotion)
     pushed = [frame for at in range(0, len(points), sizes) for frame in stream.push(points[at : at + sizes])]
     return np.stack([*pushed, *stream.flush()])
 
@@ -514,7 +517,7 @@ class TestFrames:
     def test_beyond_the_window_the_portrait_is_untouched(self, portrait: Portrait) -> None:
         renderer = make()
         before = portrait.image.copy()
-        stream = PublishedFrameStream(renderer, portrait, SampleConfig(window_frames=8, shared_frames=2), 0, None)
+        stream = painter_of(renderer).open(portrait, SampleConfig(window_frames=8, shared_frames=2), 0)
         low, high = outline(stream._matrix, SIDE)
         outside = np.ones(portrait.image.shape[:2], bool)
         (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int) + 1
@@ -552,14 +555,14 @@ class TestFrames:
             renderer, seen = make(replace(SMALL, noise_over_time=over_time)), []
 
             def keep(prior: Any, mask: Any, identity: Any, emotion: Any, noise: Any, steps: int, seen=seen) -> Any:  # noqa: ANN001
-                seen.append(noise.expand_as(prior))
+                seen.append(np.broadcast_to(noise, prior.shape))
                 return prior
 
-            monkeypatch.setattr(renderer, "render", keep)
+            monkeypatch.setattr(PublishedPainter, "render", staticmethod(keep))
             frames_of(renderer, portrait, track(portrait, 20))
             first, second = seen[:2]
-            assert torch.equal(first[:, :, 6:], second[:, :, :2])  # the frames that both windows sample
-            assert torch.equal(first[:, :, 0], first[:, :, 1]) is (over_time == "shared")
+            assert np.array_equal(first[:, :, 6:], second[:, :, :2])  # the frames that both windows sample
+            assert np.array_equal(first[:, :, 0], first[:, :, 1]) is (over_time == "shared")
 
 
 class TestModel:
@@ -573,5 +576,5 @@ class TestModel:
         assert isinstance(again, ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel)
         assert isinstance(again.renderer, Renderer | PublishedRenderer | LatentRenderer | TalkRenderer)
         assert again.state_dict().keys() == random_any_model.state_dict().keys()
-        frames = open_frames(random_any_model.renderer, portrait, SampleConfig(steps=1), 0)
+        frames = painter_of(random_any_model.renderer).open(portrait, SampleConfig(steps=1), 0)
         assert len([*frames.push(track(portrait, 3)), *frames.flush()]) == 3

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.data.faces import load_faces
 from atldiff.evaluation.metrics import image, landmarks
@@ -16,6 +15,7 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import OUTER_EYE_CORNERS, SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
 from atldiff.methods.atl_published.inputs import NEEDED, build_start
 from atldiff.methods.atl_published.training.renderer_data import clip_windows, mouth_map
+from atldiff.methods.models import painter_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +98,6 @@ def load_subject(manifest: Manifest, entry: ManifestEntry, side: int) -> Subject
     )
 
 
-@torch.inference_mode()
 def render_warped(subject: Subject, renderer: PublishedRenderer) -> NDArray[np.uint8]:
     """Return the landmark-warped portrait, (T, S, S, 3) uint8: the warped prior itself, no network."""
     config = replace(renderer.config, prior="warped")
@@ -106,19 +105,17 @@ def render_warped(subject: Subject, renderer: PublishedRenderer) -> NDArray[np.u
     return _pictures(prior)
 
 
-@torch.inference_mode()
 def render(subject: Subject, renderer: PublishedRenderer, steps: Sequence[int], seed: int) -> list[NDArray[np.uint8]]:
     """Return the frames (T, S, S, 3) uint8 that a renderer makes of a clip's landmarks, for each number of steps.
 
     Every number of steps, like every renderer, starts from the same noise: a function of the seed and the frame.
     """
-    config = renderer.config
-    device = renderer.device
-    identity = _identity(subject).to(device)
+    config, painter = renderer.config, painter_of(renderer)
+    identity = _identity(subject)
     prior, mask = build_start(identity, subject.source[None], subject.targets[None], config)
-    tokens, noise = renderer.describe(identity), renderer.frame_noise(seed, 0, len(subject.real))
-    emotion = torch.tensor([min(subject.emotion, config.emotions)], device=device)
-    return [_pictures(renderer.render(prior, mask, tokens, emotion, noise, count)) for count in steps]
+    tokens, noise = painter.describe(identity), painter.frame_noise(seed, 0, len(subject.real))
+    emotion = np.array([min(subject.emotion, config.emotions)], np.int64)
+    return [_pictures(painter.render(prior, mask, tokens, emotion, noise, count)) for count in steps]
 
 
 def track(frames: NDArray[np.uint8], tracker: FaceTracker) -> list[NDArray[np.float32] | None]:
@@ -161,14 +158,14 @@ def telling_frame(subject: Subject) -> int:
     return int(_mouth_errors(subject.still(), subject).argmax())
 
 
-def _identity(subject: Subject) -> torch.Tensor:
-    return torch.from_numpy(subject.portrait.astype(np.float32) / 255).permute(2, 0, 1)[None]
+def _identity(subject: Subject) -> NDArray[np.float32]:
+    return np.ascontiguousarray(subject.portrait.transpose(2, 0, 1)).astype(np.float32)[None] / np.float32(255)  # pyright: ignore[reportReturnType]
 
 
-def _pictures(frames: torch.Tensor) -> NDArray[np.uint8]:
+def _pictures(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return frames (1, 3, T, S, S) in [0, 1] as (T, S, S, 3) uint8."""
-    levels = (frames[0].permute(1, 2, 3, 0).float() * 255).round().clamp(0, 255)
-    return np.ascontiguousarray(levels.to(torch.uint8).cpu().numpy())
+    levels = np.clip(np.rint(frames[0].transpose(1, 2, 3, 0) * 255), 0, 255)
+    return np.ascontiguousarray(levels.astype(np.uint8))
 
 
 def _mouth_errors(frames: NDArray[np.uint8], subject: Subject) -> NDArray[np.float64]:

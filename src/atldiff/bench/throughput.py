@@ -12,6 +12,7 @@ from atldiff.methods.atl.inputs import condition_channels
 from atldiff.methods.atl_published.network import PublishedRenderer
 from atldiff.methods.difftalker.inputs import hint_channels
 from atldiff.methods.difftalker.network import LatentRenderer
+from atldiff.methods.latent_inputs import latent_size
 from atldiff.methods.lmdiff.inputs import TOKENS, shown_channels
 from atldiff.methods.lmdiff.network import TalkRenderer
 
@@ -57,7 +58,7 @@ def network_call(renderer: FaceRenderer, sampling: SampleConfig) -> Callable[[],
 def _latent_call(renderer: LatentRenderer | TalkRenderer, frames: int) -> Callable[[], torch.Tensor]:
     """Return one evaluation of the denoiser on latents; what steers it and the codec run once a window, not a step."""
     config, device, (width, height) = renderer.config, renderer.device, renderer.geometry.size
-    x = renderer.window_noise(0, 0, frames).expand(-1, -1, frames, -1, -1)
+    x = torch.randn(1, config.codec.channels, frames, *latent_size(config)[::-1], device=device)
     level = torch.tensor([config.schedule.train_steps - 1], device=device)
     with torch.inference_mode():
         if isinstance(renderer, TalkRenderer):

@@ -129,12 +129,12 @@ class StableDiffusionDenoiser(Borrowing):
         """The number format of its weights."""
         return self.text.dtype
 
-    def control(self, hint: torch.Tensor) -> torch.Tensor:
+    def control(self, hint: torch.Tensor) -> list[torch.Tensor]:
         """Return a hint (B, C, T, S, S) as pictures (B * T, C, S, S): a ControlNet sees the noise and its level too."""
-        return fold_time(hint).to(self.dtype)
+        return [fold_time(hint).to(self.dtype)]
 
     def forward(
-        self, x: torch.Tensor, level: torch.Tensor, control: torch.Tensor, prior: torch.Tensor | None = None
+        self, x: torch.Tensor, level: torch.Tensor, control: list[torch.Tensor], prior: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the prediction, (B, C, T, s, s) float32, by the schedule's type.
 
@@ -144,7 +144,8 @@ class StableDiffusionDenoiser(Borrowing):
         noisy = fold_time(x).to(self.dtype)
         levels = level.repeat_interleave(x.shape[2])
         text = self.text.expand(len(noisy), -1, -1)
-        skips, middle = self.controlnet(noisy, levels, text, control, return_dict=False)
+        (hint,) = control
+        skips, middle = self.controlnet(noisy, levels, text, hint.to(self.dtype), return_dict=False)
         said = self.borrowed(
             noisy,
             levels,
@@ -154,3 +155,9 @@ class StableDiffusionDenoiser(Borrowing):
             return_dict=False,
         )[0]
         return unfold_time(said.float(), len(x))
+
+    def steered(
+        self, x: torch.Tensor, level: torch.Tensor, prior: torch.Tensor, *control: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the prediction as inference asks for it: as `forward`, what steers it at the end."""
+        return self(x, level, list(control), prior)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
-import torch
 
 from atldiff.config import PRESETS, RendererConfig, sampling_presets
 from atldiff.data.completion import DRIVES, completion_scores, completions, load_seen
@@ -23,7 +22,7 @@ from atldiff.methods.atl.network import Renderer
 from atldiff.methods.difftalker.network import LatentRenderer
 from atldiff.methods.generators import speak
 from atldiff.methods.lmdiff.network import TalkRenderer
-from atldiff.methods.models import speaker_of
+from atldiff.methods.models import painter_of, speaker_of
 from atldiff.methods.mouth_layers import window_layers
 from atldiff.video.window import WindowGeometry
 
@@ -61,7 +60,8 @@ def renderer_errors(
         side=geometry.side, origin=geometry.origin, scale=geometry.scale, height=geometry.height or 0
     )  # fmt: skip
     random = np.random.default_rng((SEED, *entry.record.name.encode()))
-    noise = renderer.window_noise(SEED, 0, WINDOW_FRAMES)
+    painter = painter_of(renderer)
+    noise = painter.window_noise(SEED, 0, WINDOW_FRAMES)
     count = min(WINDOWS_A_CLIP, len(clip) // WINDOW_FRAMES)
     sums: dict[str, float] = dict.fromkeys(("prior", *PRESETS), 0.0)
     for start in np.linspace(0, len(clip) - WINDOW_FRAMES, count).astype(int):
@@ -73,12 +73,12 @@ def renderer_errors(
             source, target = points[0], points[1:]
         else:
             images, source, target = crop(clip, chosen, geometry, jitter, flip=False)
-        video = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
-        identity, real = video[:, :, 0].contiguous(), video[:, :, 1:]
+        video = (images.astype(np.float32) / 127.5 - 1).transpose(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
+        identity, real = np.ascontiguousarray(video[:, :, 0]), video[:, :, 1:]
         inputs = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], ruler)
 
-        def error(frames: torch.Tensor, real: torch.Tensor = real, mouth: torch.Tensor = inputs.mouth) -> float:
-            return float((mouth * (frames - real).square()).sum())
+        def error(frames: np.ndarray, real: np.ndarray = real, mouth: np.ndarray = inputs.mouth) -> float:
+            return float((mouth * np.square(frames - real)).sum())
 
         sums["prior"] += error(inputs.prior)
         layers, start_from = [], inputs.prior
@@ -87,7 +87,7 @@ def renderer_errors(
             shown = replace(ruler, layered=True)
             start_from = build_inputs(identity, source[None, NEEDED], target[None, :, NEEDED], shown, layers).prior
         for name, sampling in sampling_presets(config).items():
-            painted, base = renderer.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
+            painted, base = painter.render_window(identity, source[None], target[None], noise, sampling.steps, layers)
             sums[name] += error(painted + (start_from - base))  # the change, laid over the prior as the composite does
     return sums if sums["prior"] > STILL * count else None
 

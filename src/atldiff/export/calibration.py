@@ -17,7 +17,7 @@ from atldiff.landmarks.detect import detect
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.mouth import meet_lips
 from atldiff.landmarks.shape import mean_shape
-from atldiff.methods.build import open_frames
+from atldiff.methods.models import painter_of
 from atldiff.timebase import FPS
 from atldiff.types import LandmarkTrack, Portrait
 from atldiff.video.still import read_image
@@ -57,7 +57,7 @@ def seen_by_denoiser(model: Model, window_frames: int, seed: int = 0) -> list[tu
             portrait = replace(opened, image=(opened.image * tone).astype(np.uint8))
             track = speaking_track(model, portrait, window_frames, seed * 1000 + number)
             whole = replace(sampling, window_frames=window_frames, shared_frames=0)
-            for _ in open_frames(model.renderer, portrait, whole, seed).push(track.points()):
+            for _ in painter_of(model.renderer).open(portrait, whole, seed).push(track.points()):
                 pass
     finally:
         hook.remove()

@@ -1,16 +1,25 @@
-"""The methods side by side: a generator's speaker, and a renderer's frames. One arm a method."""
+"""The methods side by side, whatever computes their networks: speakers and painters. One arm a method."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, TypeAlias, overload
 
 from atldiff.audio.whisper import Listener
-from atldiff.config import CompletionConfig, GeneratorConfig, KFLMConfig
+from atldiff.config import (
+    CompletionConfig,
+    GeneratorConfig,
+    IdentityDiffusionConfig,
+    KFLMConfig,
+    LatentRendererConfig,
+    RendererConfig,
+    TalkRendererConfig,
+)
 from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker, LandmarkBasis, ShapeBasis
-from atldiff.methods.atl_published.frames import PublishedFrameStream
-from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.methods.atl.painter import ATLPainter
+from atldiff.methods.atl_published.painter import PublishedPainter
 from atldiff.methods.atl_published.speaker import PublishedSpeaker
-from atldiff.methods.window_frames import FrameStream
+from atldiff.methods.difftalker.painter import DiffTalkerPainter
+from atldiff.methods.lmdiff.painter import LMDiffPainter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,11 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from atldiff.config import SampleConfig
-    from atldiff.methods.models import FaceRenderer
     from atldiff.networks import Networks
     from atldiff.types import Portrait
     from atldiff.video.patch import Frame
     from atldiff.workers import Workers
+
+
+AnyRendererConfig: TypeAlias = RendererConfig | IdentityDiffusionConfig | LatentRendererConfig | TalkRendererConfig
 
 
 class Frames(Protocol):
@@ -37,6 +48,30 @@ class Frames(Protocol):
 
     def flush(self) -> Iterator[Frame]:
         """End the stream: yield the frames still missing."""
+        ...
+
+
+class Painter(Protocol):
+    """Landmarks to frames: a renderer's networks, and everything around them."""
+
+    @property
+    def config(self) -> AnyRendererConfig:
+        """The renderer's configuration."""
+        ...
+
+    def open(
+        self,
+        portrait: Portrait,
+        sampling: SampleConfig,
+        seed: int,
+        emotion: str | None = None,
+        workers: Workers | None = None,
+        background: np.ndarray | None = None,
+    ) -> Frames:
+        """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions.
+
+        background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
+        """
         ...
 
 
@@ -75,19 +110,31 @@ def open_speaker(
     return speaker(config, basis, ShapeBasis.of(buffers), networks["generator"], hear)  # pyright: ignore[reportArgumentType]
 
 
-def open_frames(
-    renderer: FaceRenderer,
-    portrait: Portrait,
-    sampling: SampleConfig,
-    seed: int,
-    emotion: str | None = None,
-    workers: Workers | None = None,
-    background: np.ndarray | None = None,
-) -> Frames:
-    """Start rendering a portrait; `emotion` reaches renderers that were trained with emotions.
+@overload
+def open_painter(config: RendererConfig, networks: Networks) -> ATLPainter: ...
+@overload
+def open_painter(config: IdentityDiffusionConfig, networks: Networks) -> PublishedPainter: ...
+@overload
+def open_painter(config: LatentRendererConfig, networks: Networks) -> DiffTalkerPainter: ...
+@overload
+def open_painter(config: TalkRendererConfig, networks: Networks) -> LMDiffPainter: ...
+def open_painter(
+    config: AnyRendererConfig, networks: Networks
+) -> ATLPainter | PublishedPainter | DiffTalkerPainter | LMDiffPainter:
+    """Return the painter of a renderer's configuration.
 
-    background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
+    networks: of atl-diff `denoiser`; of the latent renderers `encode`, `decode`, `steer` and `denoiser`; of the
+    published one `describe` and `denoiser`.
+
+    Raises:
+        KeyError: a network that is wanted is not there.
     """
-    if isinstance(renderer, PublishedRenderer):
-        return PublishedFrameStream(renderer, portrait, sampling, seed, emotion, workers, background)
-    return FrameStream(renderer, portrait, sampling, seed, workers, background)
+    match config:
+        case RendererConfig():
+            return ATLPainter(config, networks)
+        case IdentityDiffusionConfig():
+            return PublishedPainter(config, networks)
+        case LatentRendererConfig():
+            return DiffTalkerPainter(config, networks)
+        case TalkRendererConfig():
+            return LMDiffPainter(config, networks)

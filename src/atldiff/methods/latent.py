@@ -1,4 +1,4 @@
-"""Latent diffusion of the window around the lower face, whatever steers it: its window, sampling and loss."""
+"""Latent diffusion of the window around the lower face, whatever steers it: its networks and its loss."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 from atldiff.diffusion import ddim
 from atldiff.diffusion.codec import Codec
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.noise import video_noise
-from atldiff.methods.latent_inputs import latent_size, latent_window
+from atldiff.methods.latent_inputs import latent_window
+from atldiff.torch_networks import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +43,7 @@ def open_codec(config: CodecConfig) -> AnyCodec:
 
 
 class LatentDiffusion(nn.Module):
-    """What the latent renderers have in common.
-
-    Where the picture may not change, latents are those of the warped portrait, so that neither skin nor background
-    flickers; what comes out is a change of the portrait as the codec has it, so that the codec's blur never shows.
+    """What the latent renderers have in common; `latent_painter` says how they render.
 
     denoiser: (noisy latents, level (B,) int64, told, latents of the warped portrait) to the prediction, (B, C, T, s, s)
     float32, by the schedule's type; `told` is whatever steers it, made once a window.
@@ -76,33 +73,9 @@ class LatentDiffusion(nn.Module):
         """Whether it is shown the two layers of a mouth."""
         return self.config.layered
 
-    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
-        """Return the noise of a video's frames from `first` on, (1, C, T, h, w), or (1, C, 1, h, w) where all share it.
-
-        On the renderer's device.
-        """
-        config = self.config
-        return video_noise(
-            config.noise_over_time, seed, first, frames, config.codec.channels, latent_size(config)
-        ).to(self.device)  # fmt: skip
-
-    def sample(
-        self, still: torch.Tensor, told: Any, mask: torch.Tensor, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample frames in `steps` network evaluations.
-
-        still: latents (B, C, T, s, s) of the warped portrait. told: what steers the denoiser. mask: (B, 1, T, S, S).
-        noise: (B, C, T or 1, s, s).
-
-        Returns:
-            frames and the warped portrait as the codec has it, each (B, 3, T, S, S) float32; outside the mask they are
-            equal.
-        """
-        start = noise.expand_as(still)
-        latents = ddim.sample(lambda x, level: self.denoiser(x, level, told, still), start, self.config.schedule, steps)
-        base = self.codec.decode(still)
-        frames = self.codec.decode(still + self.latent_mask(mask) * (latents - still))
-        return base + mask * (frames.clamp(-1, 1) - base), base
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what inference calls of every one: `encode` and `decode`; a subclass adds `steer` and `denoiser`."""
+        return {"encode": Call(self.codec, "encode"), "decode": Call(self.codec, "decode")}
 
     def latent_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Return a mask (B, 1, T, S, S) at the side of the latents: each of them counts as its widest pixel."""
@@ -121,7 +94,7 @@ class LatentDiffusion(nn.Module):
         """
         target, mask, mouth, noise = (batch[name].float() for name in ("target", "mask", "mouth", "noise"))
         schedule, level, guessed = self.config.schedule, batch["level"], batch["guessed"]
-        alpha = ddim.alphas(schedule).to(level.device)
+        alpha = torch.from_numpy(ddim.alphas(schedule)).to(level.device)
         end = noise.expand_as(truth)
         state, far = truth, end
         if guessed.any():
@@ -163,7 +136,7 @@ class LatentDiffusion(nn.Module):
         """
         prior, mask, noise = (batch[name].float() for name in ("prior", "mask", "noise"))
         schedule, level = self.config.schedule, batch["level"]
-        alpha = ddim.alphas(schedule).to(level.device)
+        alpha = torch.from_numpy(ddim.alphas(schedule)).to(level.device)
         start = noisy = noise.expand_as(still)
         later = level < schedule.train_steps - 1
         if later.any():

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.control import CHIN, MOUTH_CONTROL
 from atldiff.landmarks.raster import dilated, polygons
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER, NOSE
-from atldiff.methods.mouth_layers import BORDER_PX, fading, held_corners, layered_prior
+from atldiff.methods.mouth_layers import BORDER_PX, fading, layered_prior, over_time
 from atldiff.methods.mouth_maps import mask_and_mouth
-from atldiff.video.warp import SOFTENING_PX2, warp_windows, warp_windows_from
+from atldiff.video.warp import warp_windows
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ OUTER, INNER, JAW_LINE, NOSE_LINE, CHIN_POINTS, _TIP = (
     np.searchsorted(NEEDED, i) for i in (LIPS_OUTER, LIPS_INNER, JAW, NOSE, CHIN, np.array([NOSE_TIP]))
 )
 """Where in `NEEDED` the contours are."""
-_CONTROL = MOUTH_CONTROL.within(NEEDED)
+CONTROL = MOUTH_CONTROL.within(NEEDED)
+"""The control points of the warp, of `NEEDED`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class PortraitMaps:
     behind the lips and where it was seen; None of others.
     """
 
-    prior: torch.Tensor
-    mask: torch.Tensor
-    hidden: torch.Tensor
-    mouth: torch.Tensor
-    behind: torch.Tensor | None = None
+    prior: np.ndarray
+    mask: np.ndarray
+    hidden: np.ndarray
+    mouth: np.ndarray
+    behind: np.ndarray | None = None
 
 
 def latent_window(config: LatentDiffusionConfig) -> WindowGeometry:
@@ -81,36 +81,8 @@ def face_maps(points: np.ndarray, config: LatentDiffusionConfig) -> tuple[np.nda
     return mask, hidden.astype(np.float32), mouth
 
 
-def with_gradient(
-    prior: torch.Tensor,
-    identity: torch.Tensor,
-    source: torch.Tensor,
-    target: torch.Tensor,
-    config: LatentDiffusionConfig,
-) -> torch.Tensor:
-    """Return the warped portrait of `portrait_maps` as it is, with a gradient on the wanted points.
-
-    prior: (B, 3, T, H, W). identity: (B, 3, H, W), what is warped. source: (B, len(NEEDED), 2), target: (B, T,
-    len(NEEDED), 2) window pixels, which may have a gradient: that of a field twice as coarse, for a quarter of the
-    work. What is behind the lips of a layered renderer has none.
-    """
-    batch, frames = target.shape[:2]
-    first, second = (torch.as_tensor(x, device=target.device) for x in (_CONTROL.first, _CONTROL.second))
-    part = torch.as_tensor(_CONTROL.part, device=target.device)[:, None]
-    still, wanted = (p[..., first, :] * (1 - part) + p[..., second, :] * part for p in (source, target))
-    geometry = latent_window(config)
-    scale = geometry.scale if config.layered else 1.0
-    warped, _ = warp_windows_from(
-        identity.repeat_interleave(frames, 0), wanted.flatten(0, 1), still.repeat_interleave(frames, 0),
-        cell_px=round(4 * scale), held=held_corners(geometry) if config.layered else None,
-        softening=SOFTENING_PX2 * scale**2,
-    )  # fmt: skip
-    moving = warped.unflatten(0, (batch, frames)).transpose(1, 2)
-    return prior + (moving - moving.detach())
-
-
 def portrait_maps(
-    identity: torch.Tensor,
+    identity: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
     config: LatentDiffusionConfig,
@@ -123,19 +95,15 @@ def portrait_maps(
     """
     batch, frames = target.shape[:2]
     geometry = latent_window(config)
-    width, height = geometry.size
     flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
-    moved, still = _CONTROL.of(flat), np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
+    moved, still = CONTROL.of(flat), np.repeat(CONTROL.of(source.astype(np.float32)), frames, 0)
     given = None
     if config.layered:
         given = layered_prior(layers, moved, still, flat[:, INNER], flat[:, CHIN_POINTS], geometry)
         warped = given.prior
     else:
-        warped, _ = warp_windows(identity.repeat_interleave(frames, 0), moved, still)
+        warped, _ = warp_windows(identity, moved, still)
 
-    def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
-        maps = torch.as_tensor(maps, device=identity.device).reshape(batch, frames, -1, height, width)
-        return maps.transpose(1, 2)  # (B, C, T, H, W)
-
-    mask, hidden, mouth = (over_time(maps) for maps in face_maps(flat, config))
-    return PortraitMaps(over_time(warped), mask, hidden, mouth, None if given is None else over_time(given.behind))
+    mask, hidden, mouth = (over_time(maps, frames) for maps in face_maps(flat, config))
+    behind = None if given is None else over_time(given.behind, frames)
+    return PortraitMaps(over_time(warped, frames), mask, hidden, mouth, behind)

@@ -14,17 +14,21 @@ from atldiff.landmarks.generator import Generator
 from atldiff.methods.atl.network import ATLModel, Renderer
 from atldiff.methods.atl_published.generator import Features, PublishedGenerator
 from atldiff.methods.atl_published.network import PublishedModel, PublishedRenderer
-from atldiff.methods.build import open_speaker
+from atldiff.methods.build import open_painter, open_speaker
 from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
-from atldiff.torch_networks import TorchNetwork
+from atldiff.torch_networks import TorchNetwork, torch_networks
 
 if TYPE_CHECKING:
     from torch import nn
 
     from atldiff.config import MethodConfig
     from atldiff.landmarks.speaker import CompletionSpeaker, GeneratorSpeaker
+    from atldiff.methods.atl.painter import ATLPainter
+    from atldiff.methods.atl_published.painter import PublishedPainter
     from atldiff.methods.atl_published.speaker import PublishedSpeaker
+    from atldiff.methods.difftalker.painter import DiffTalkerPainter
+    from atldiff.methods.lmdiff.painter import LMDiffPainter
 
 Model: TypeAlias = ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel
 SpeechGenerator: TypeAlias = Generator | PublishedGenerator | CompletionGenerator
@@ -83,3 +87,16 @@ def speaker_of(
     buffers = {name: buffer.float().cpu().numpy().copy() for name, buffer in generator.named_buffers(recurse=False)}
     networks = speech_networks(generator, dtype)
     return open_speaker(generator.config, buffers, {name: TorchNetwork(net, device) for name, net in networks.items()})
+
+
+@overload
+def painter_of(renderer: Renderer) -> ATLPainter: ...
+@overload
+def painter_of(renderer: PublishedRenderer) -> PublishedPainter: ...
+@overload
+def painter_of(renderer: LatentRenderer) -> DiffTalkerPainter: ...
+@overload
+def painter_of(renderer: TalkRenderer) -> LMDiffPainter: ...
+def painter_of(renderer: FaceRenderer) -> ATLPainter | PublishedPainter | DiffTalkerPainter | LMDiffPainter:
+    """Return the painter of a renderer, on its device; it computes with the weights as they are when it paints."""
+    return open_painter(renderer.config, torch_networks(renderer, renderer.device))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.video.cavity import MouthLayers
 from atldiff.video.warp import SOFTENING_PX2, warp_windows
@@ -36,10 +35,10 @@ class LayeredPrior:
     it, in [0, 1]. seen: (N, H, W), how much of that the lips leave to be seen, in [0, 1].
     """
 
-    prior: torch.Tensor
-    field: torch.Tensor
-    behind: torch.Tensor
-    seen: torch.Tensor
+    prior: np.ndarray
+    field: np.ndarray
+    behind: np.ndarray
+    seen: np.ndarray
 
 
 def to_template(geometry: WindowGeometry) -> np.ndarray:
@@ -78,8 +77,7 @@ def layered_prior(
     frames and of their portraits, inner (N, 20, 2) and chin (N, C, 2) of the frames, in window pixels.
     """
     frames = len(moved) // len(layers)
-    closed = torch.from_numpy(np.stack([layer.lips for layer in layers])).permute(0, 3, 1, 2)
-    closed = (closed.float() / 127.5 - 1).repeat_interleave(frames, 0)
+    closed = np.stack([layer.lips for layer in layers]).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
     lips, field = warp_windows(
         closed, moved, still, max(2, round(2 * geometry.scale)), held=held_corners(geometry),
         softening=SOFTENING_PX2 * geometry.scale**2,
@@ -88,15 +86,24 @@ def layered_prior(
         layers[index // frames].window(contour, below.mean(0), to_template(geometry), geometry.size)
         for index, (contour, below) in enumerate(zip(inner.astype(np.float64), chin.astype(np.float64), strict=True))
     ]  # (H, W, 5) each
-    told = torch.from_numpy(np.stack(told)).permute(0, 3, 1, 2)
-    picture, seen, weight = told[:, :3] / 127.5 - 1, told[:, 3:4], told[:, 4:]
-    return LayeredPrior(lips + weight * (picture - lips), field, torch.cat([picture, seen], 1), (weight * seen)[:, 0])
+    told = np.ascontiguousarray(np.stack(told).transpose(0, 3, 1, 2))
+    behind, weight = told[:, :4], told[:, 4:]
+    behind[:, :3] /= 127.5
+    behind[:, :3] -= 1
+    return LayeredPrior(
+        lips + weight * (behind[:, :3] - lips), field, behind, weight[:, 0] * behind[:, 3]
+    )  # fmt: skip
 
 
 def held_corners(geometry: WindowGeometry) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners (2,) each of the rectangle whose border the warp holds, in a window's pixels."""
     low, high = ((np.array(corner) - geometry.origin) * geometry.scale for corner in HELD)
     return low, high
+
+
+def over_time(maps: np.ndarray, frames: int) -> np.ndarray:
+    """Return (B, C, T, H, W) of maps (N, H, W) or (N, C, H, W) of successive windows of so many frames."""
+    return maps.reshape(-1, frames, *(maps.shape[1:] if maps.ndim == 4 else (1, *maps.shape[1:]))).swapaxes(1, 2)
 
 
 def fading(size: tuple[int, int], ramp_px: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Landmarks in, frames out, by renderers of the window around the lower face.
+"""Landmarks in, frames out, by painters of the window around the lower face.
 
 The portrait is warped, each window sampled, and what it changes composited into the portrait.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.control import CHIN, FACE_CONTROL
@@ -53,8 +52,8 @@ EYES = (
 IRISES = (int(IRIS_RIGHT[0]), int(IRIS_LEFT[0]))
 
 
-class WindowRenderer(Protocol):
-    """A renderer of the window around the lower face, whose frames change the warped portrait."""
+class WindowPainter(Protocol):
+    """A painter of the window around the lower face, whose frames change the warped portrait."""
 
     @property
     def geometry(self) -> WindowGeometry:
@@ -66,42 +65,39 @@ class WindowRenderer(Protocol):
         """Whether it is shown the two layers of a mouth."""
         ...
 
-    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
-        """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where all share it.
-
-        On the renderer's device.
-        """
+    def window_noise(self, seed: int, first: int, frames: int) -> np.ndarray:
+        """Return the noise of a video's frames from `first` on, (1, C, T, s, s), or (1, C, 1, s, s) where shared."""
         ...
 
     def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
+        self, identity: np.ndarray, source: np.ndarray, target: np.ndarray, noise: np.ndarray, steps: int,
         layers: Sequence[MouthLayers] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
 
-        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
+        identity: (B, 3, H, W) float32 in [-1, 1]. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
         of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
         """
         ...
 
 
 class FrameStream:
-    """Frames of one portrait, from landmarks pushed in any portions, by a renderer of the mouth's window.
+    """Frames of one portrait, from landmarks pushed in any portions, by a painter of the mouth's window.
 
     background: (H, W, 3) uint8 behind a portrait with alpha; without one its frames are (H, W, 4).
     """
 
     def __init__(
         self,
-        renderer: WindowRenderer,
+        painter: WindowPainter,
         portrait: Portrait,
         sampling: SampleConfig,
         seed: int,
         workers: Workers | None = None,
         background: np.ndarray | None = None,
     ) -> None:
-        self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
-        self._geometry = renderer.geometry
+        self._painter, self._steps, self._seed = painter, sampling.steps, seed
+        self._geometry = painter.geometry
         points = portrait.landmarks[None]
         self._background, self._landmarks = background, portrait.landmarks[:, :2]
         self._tone = tone_of(portrait.image, self._landmarks)
@@ -109,13 +105,13 @@ class FrameStream:
         self._source = apply(matrix, points[:, :, :2])
         self._lent = sampling.lent_teeth
         self._layers = self._lend(portrait_layers(portrait), portrait)
-        # A renderer that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
-        self._layered = renderer.layered
+        # One that knows nothing of layers sees lips as they close, and the teeth are laid over what it paints.
+        self._layered = painter.layered
         self._every = sampling.every if self._layered else 1
         seen = portrait.image if self._layered else self._layers.lips
         picture = extract(seen, matrix, self._geometry.size, sharp=self._layered)
         self._window_layers = self._in_window(portrait, picture) if self._layered else ()
-        self._identity = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        self._identity = np.ascontiguousarray(picture.transpose(2, 0, 1)).astype(np.float32)[None] / 127.5 - 1
         warp = PortraitWarp.prepare(
             self._layers.lips,
             face=portrait.landmarks[OVAL, :2],
@@ -147,12 +143,12 @@ class FrameStream:
         target = np.stack([apply(m, p[:, :2]) for m, p in zip(matrices, points, strict=True)])  # (T, 478, 2)
         cavities = self._cavities(target)
         painted = np.unique([*range(0, len(points), self._every), len(points) - 1])
-        noise = self._renderer.window_noise(self._seed, first, len(painted))
-        frames, base = self._renderer.render_window(
+        noise = self._painter.window_noise(self._seed, first, len(painted))
+        frames, base = self._painter.render_window(
             self._identity, self._source, target[None, painted], noise, self._steps, self._window_layers
         )
         sampled, priors = (
-            between((x[0].permute(1, 2, 3, 0).float().cpu().numpy() + 1) * 127.5, painted, len(points))
+            between((np.ascontiguousarray(x[0].transpose(1, 2, 3, 0)) + 1) * 127.5, painted, len(points))
             for x in (frames, base)
         )
         if self._tone is not None:

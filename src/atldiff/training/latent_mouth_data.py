@@ -40,7 +40,7 @@ def latent_mouth_set(
 def _described(
     config: LatentRendererConfig | TalkRendererConfig, taken: TakenMouths, random: np.random.Generator
 ) -> dict[str, torch.Tensor]:
-    seen = taken.video[:, :, 1:] if random.random() < FILMED else None
+    seen = taken.video[:, :, 1:].numpy() if random.random() < FILMED else None
     talks = isinstance(config, TalkRendererConfig)
     made = _talk_inputs(taken, config, seen) if talks else _control_inputs(taken, config, seen)
     return made | draw_start(config, len(taken.frames), random)
@@ -58,19 +58,20 @@ def draw_start(config: LatentDiffusionConfig, frames: int, random: np.random.Gen
 
 
 def _control_inputs(
-    taken: TakenMouths, config: LatentRendererConfig, seen: torch.Tensor | None
+    taken: TakenMouths, config: LatentRendererConfig, seen: np.ndarray | None
 ) -> dict[str, torch.Tensor]:
-    identity = taken.video[:, :, 0].contiguous()
+    identity = taken.video[:, :, 0].numpy()
     inputs = difftalker_inputs.build_inputs(identity, taken.source, taken.target, config, seen, [taken.layers])
-    return {name: getattr(inputs, name).half() for name in ("prior", "hint", "mask", "mouth")}
+    return {name: torch.from_numpy(getattr(inputs, name)).half() for name in ("prior", "hint", "mask", "mouth")}
 
 
-def _talk_inputs(taken: TakenMouths, config: TalkRendererConfig, seen: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    identity = taken.video[:, :, 0].contiguous()
+def _talk_inputs(taken: TakenMouths, config: TalkRendererConfig, seen: np.ndarray | None) -> dict[str, torch.Tensor]:
+    identity = taken.video[:, :, 0].numpy()
     inputs = lmdiff_inputs.build_inputs(
         identity, taken.source, taken.target, config, seen, layers=[taken.layers]
     )  # fmt: skip
     tokens = lmdiff_inputs.mirrored_tokens() if taken.flip else lmdiff_inputs.TOKENS
-    made = {name: getattr(inputs, name).half() for name in ("prior", "shown", "mask", "mouth")}
+    made = {name: torch.from_numpy(getattr(inputs, name)).half() for name in ("prior", "shown", "mask", "mouth")}
     points = {"source": taken.source[:, tokens], "points": taken.target[:, :, tokens]}
-    return made | {"reference": identity.half()} | {name: torch.from_numpy(value) for name, value in points.items()}
+    made["reference"] = taken.video[:, :, 0].half()
+    return made | {name: torch.from_numpy(value) for name, value in points.items()}

@@ -15,8 +15,10 @@ from atldiff.errors import CheckpointError, DataError
 from atldiff.methods.difftalker.training.renderer_data import LatentSet
 from atldiff.methods.lmdiff.network import TalkRenderer
 from atldiff.methods.lmdiff.training.renderer_data import TalkSet
+from atldiff.methods.models import painter_of
 from atldiff.training.checks import check_mouth_window, check_window
 from atldiff.training.latent_renderer_data import needed_points
+from atldiff.training.painted import on_device, paint_batch
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -104,12 +106,6 @@ def freeze_codec(
     return write_exact
 
 
-def on_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """Return a batch where the renderer computes, its pictures and points in single precision."""
-    moved = {name: tensor.to(device) for name, tensor in batch.items()}
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in moved.items()}
-
-
 def paint(
     renderer: LatentRenderer | TalkRenderer, batches: list[dict[str, torch.Tensor]], base: str = "prior"
 ) -> Probe:
@@ -118,13 +114,14 @@ def paint(
     batches: of the renderer's set, as `on_device` returns them. base: name of the pictures that are the baseline.
     """
     before, after, strips = 0.0, dict.fromkeys(sampling_presets(renderer.config), 0.0), []
-    noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
+    painter = painter_of(renderer)
+    noise = painter.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
     for batch in batches:
         prior, target, mouth = batch["prior"], batch["target"], batch["mouth"]
         before += float((mouth * (batch[base] - target).square()).sum())
         frames = {}
         for name, sampling in sampling_presets(renderer.config).items():
-            made, still = renderer.render_batch(batch, noise, sampling.steps)
+            made, still = paint_batch(painter, batch, noise, sampling.steps)
             frames[name] = prior + made - still  # as the composite has it
             after[name] += float((mouth * (frames[name] - target).square()).sum())
         # The drawing of the landmarks, or what is seen of the target.

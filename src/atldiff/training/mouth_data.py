@@ -177,15 +177,15 @@ def mouth_set(
 
 
 def _described(config: RendererConfig, taken: TakenMouths, random: np.random.Generator) -> dict[str, torch.Tensor]:
-    identity = taken.video[:, :, 0].contiguous()
+    identity = taken.video[:, :, 0].numpy()
     inputs = build_inputs(identity, taken.source, taken.target, config, [taken.layers])
     noise = random.standard_normal((1, 3, 1, *identity.shape[-2:]), np.float32)
     time = 1.0 if random.random() < START_SHARE else float(random.random() ** 0.5)
     return {
-        "prior": inputs.prior.half(),
-        "conditions": inputs.conditions.half(),
-        "mask": inputs.mask.half(),
-        "mouth": inputs.mouth.half(),
+        "prior": torch.from_numpy(inputs.prior).half(),
+        "conditions": torch.from_numpy(inputs.conditions).half(),
+        "mask": torch.from_numpy(inputs.mask).half(),
+        "mouth": torch.from_numpy(inputs.mouth).half(),
         "time": torch.tensor([time], dtype=torch.float32),
         "noise": torch.from_numpy(noise).half(),
     }

@@ -15,12 +15,14 @@ from atldiff.diffusion.edges import edge_errors
 from atldiff.errors import DataError
 from atldiff.methods.atl.inputs import NEEDED
 from atldiff.methods.atl.network import Renderer
+from atldiff.methods.models import painter_of
 from atldiff.training.checks import check_mouth_window
 from atldiff.training.latent_mouth_data import latent_mouth_set
 from atldiff.training.latent_renderer_data import needed_points
-from atldiff.training.latent_renderer_task import check_renderer, freeze_codec, on_device
+from atldiff.training.latent_renderer_task import check_renderer, freeze_codec
 from atldiff.training.mouth_data import mouth_set
 from atldiff.training.mouth_judges import MouthAdversary, mouth_crops, perceptual, weighted
+from atldiff.training.painted import on_device, paint_batch
 from atldiff.training.task import Probe, Rival, Task, strips_picture
 
 if TYPE_CHECKING:
@@ -169,7 +171,8 @@ def mouth_task(
 
     def probe(module: nn.Module) -> Probe:
         device = renderer.device
-        noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
+        painter = painter_of(renderer)
+        noise = painter.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
         sums: dict[str, list[float]] = {}
         before, strips = 0.0, []
         for batch in held_out:
@@ -179,7 +182,7 @@ def mouth_task(
             real = prior + mask * (target - prior)
             frames = {"prior": prior}
             for name, sampling in presets.items():
-                made, base = renderer.render_batch(batch, noise, sampling.steps)
+                made, base = paint_batch(painter, batch, noise, sampling.steps)
                 frames[name] = prior + (made - base)
             for name, made in frames.items():
                 sums.setdefault(f"mouth_ratio_{name}", []).append(float((mouth * (made - target).square()).sum()))

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from atldiff.video.field import BAND, Detail, Expanded, Field, overlap, runs, within
 from atldiff.video.patch import Patch
@@ -70,77 +68,73 @@ def displacement_field(
 
 
 def warp_windows(
-    images: torch.Tensor,
+    images: np.ndarray,
     target: np.ndarray,
     source: np.ndarray,
     cell_px: int = 2,
     *,
     held: tuple[np.ndarray, np.ndarray] | None = None,
     softening: float = SOFTENING_PX2,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Warp each window so that its control points move from `source` to `target`; what is far around it stays.
 
-    images: (B, C, H, W). target, source: (B, K, 2) float32 in window pixels. cell_px: spacing of the evaluated grid.
-    held: corners (2,) of the rectangle whose border stays, in window pixels; a quarter of a square window around it
-    unless given. softening: in squared window pixels.
+    images: (B, C, H, W) float32, each of as many successive windows as the others. target, source: (N, K, 2) float32 in
+    window pixels. cell_px: spacing of the evaluated grid. held: corners (2,) of the rectangle whose border stays, in
+    window pixels; a quarter of a square window around it unless given. softening: in squared window pixels.
 
     Returns:
-        warped images (B, C, H, W) and the displacement (B, 2, H, W) in pixels, backward.
+        warped images (N, C, H, W) and the displacement (N, 2, H, W) in pixels, backward; float32.
     """
-    height, width = images.shape[-2:]
-    columns, anchors = _grid(width, cell_px)
-    rows, _ = _grid(height, cell_px)
-    if held is not None:
-        anchors = border_anchors(*(np.asarray(corner, np.float32) for corner in held))
-    fields = [
-        displacement_field(np.concatenate([there, anchors]), np.concatenate([here, anchors]), columns, rows, softening)
-        for there, here in zip(target.astype(np.float32), source.astype(np.float32), strict=True)
-    ]
-    return _resampled(images, torch.from_numpy(np.stack(fields)).to(images.device))
+    import cv2
+
+    count, (channels, height, width) = len(target), images.shape[1:]
+    columns, rows, anchors = evaluated_grid((width, height), cell_px, held)
+    warped = np.empty((count, channels, height, width), np.float32)
+    moved = np.empty((count, 2, height, width), np.float32)
+    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(len(images), height * width, channels)
+    for index, (there, here) in enumerate(zip(target.astype(np.float32), source.astype(np.float32), strict=True)):
+        there, here = (np.concatenate([points, anchors]) for points in (there, here))  # noqa: PLW2901 - and the border
+        field = displacement_field(there, here, columns, rows, softening)
+        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
+        moved[index] = field.transpose(2, 0, 1)
+        warped[index] = _read(pixels[index * len(images) // count], moved[index]).transpose(2, 0, 1)
+    return warped, moved
 
 
-def warp_windows_from(
-    images: torch.Tensor, target: torch.Tensor, source: torch.Tensor, cell_px: int = 2, *,
-    held: tuple[np.ndarray, np.ndarray] | None = None, softening: float = SOFTENING_PX2,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Do as `warp_windows` does, differentiably in the control points; returns the same.
+def evaluated_grid(
+    size: tuple[int, int], cell_px: int, held: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where a window's field is evaluated, columns (w,) and rows (h,), and what holds its border, (A, 2).
 
-    images: (B, C, H, W). target, source: (B, K, 2) float32 in window pixels, on the images' device.
+    size: width and height of the window. cell_px, held: as for `warp_windows`. All in its pixels, float32.
     """
-    columns, anchors = _grid(images.shape[-1], cell_px)
-    rows, _ = _grid(images.shape[-2], cell_px)
-    if held is not None:
-        anchors = border_anchors(*(np.asarray(corner, np.float32) for corner in held))
-    columns, rows, anchors = (torch.as_tensor(x, device=images.device) for x in (columns, rows, anchors))
-    there, here = (torch.cat([points, anchors.expand(len(points), -1, -1)], 1) for points in (target, source))
-    across = (columns[:, None] - there[:, None, :, 0]).square() + softening  # (B, W, K)
-    down = (rows[:, None] - there[:, None, :, 1]).square()  # (B, H, K)
-    weights = (down[:, :, None] + across[:, None]).square().reciprocal()  # (B, H, W, K)
-    moves = (here - there)[:, None]  # (B, 1, K, 2)
-    return _resampled(images, weights @ moves / weights.sum(-1, keepdim=True))
-
-
-def _grid(side: int, cell_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a window's field is evaluated, (side / cell_px,) along either axis, and what holds its border."""
-    centres = np.arange(side // cell_px, dtype=np.float32) * cell_px + np.float32((cell_px - 1) / 2)
-    reach = np.float32(side / 4)
-    return centres, border_anchors(np.full(2, -reach), np.full(2, side + reach))
-
-
-def _resampled(images: torch.Tensor, fields: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (B, C, H, W) read through coarse fields (B, h, w, 2), and the fields at their size (B, 2, H, W)."""
-    height, width = images.shape[-2:]
-    field = functional.interpolate(
-        fields.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", align_corners=False
+    columns, rows = (
+        np.arange(side // cell_px, dtype=np.float32) * cell_px + np.float32((cell_px - 1) / 2) for side in size
     )
-    columns, rows = (torch.arange(n, dtype=torch.float32, device=images.device) for n in (width, height))
-    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))  # (2, H, W)
-    each = torch.tensor([width, height], dtype=torch.float32, device=images.device)[:, None, None]
-    lookup = (here + field) * (2 / each) + (1 / each - 1)  # align_corners=False coordinates
-    warped = functional.grid_sample(
-        images, lookup.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False
+    if held is None:
+        reach = np.float32(size[0] / 4)
+        held = np.full(2, -reach), np.full(2, size[0] + reach)
+    return columns, rows, border_anchors(*(np.asarray(corner, np.float32) for corner in held))
+
+
+def _read(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Return a picture, its pixels (H * W, C) row by row, read through a field (2, H, W): (H, W, C) float32.
+
+    Bilinear to the last digit, its border repeated: OpenCV's own is rounded to 1/32 pixel, which a network may see.
+    """
+    height, width = field.shape[1:]
+    across = np.clip(field[0] + np.arange(width, dtype=np.float32), 0, width - 1)
+    down = np.clip(field[1] + np.arange(height, dtype=np.float32)[:, None], 0, height - 1)
+    # The last column is read as the end of the stretch before it, so that there is always a pixel to the right.
+    left, top = (np.minimum(at.astype(np.int32), side - 2) for at, side in ((across, width), (down, height)))
+    across -= left
+    down -= top
+    first = top * np.int32(width) + left
+    across, down = across[..., None], down[..., None]
+    upper, lower = (
+        (1 - across) * pixels.take(first + row, 0) + across * pixels.take(first + (row + 1), 0) for row in (0, width)
     )
-    return warped, field
+    return (1 - down) * upper + down * lower
 
 
 @dataclass(frozen=True, slots=True)

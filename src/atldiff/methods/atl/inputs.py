@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.control import CHIN, MOUTH_CONTROL
 from atldiff.landmarks.raster import polygons
 from atldiff.landmarks.topology import JAW, LIPS_INNER, LIPS_OUTER
-from atldiff.methods.mouth_layers import BEHIND_CHANNELS, BORDER_PX, fading, layered_prior
+from atldiff.methods.mouth_layers import BEHIND_CHANNELS, BORDER_PX, fading, layered_prior, over_time
 from atldiff.methods.mouth_maps import mask_and_mouth
 from atldiff.video.warp import warp_windows
 from atldiff.video.window import WindowGeometry
@@ -19,8 +18,12 @@ from atldiff.video.window import WindowGeometry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from atldiff.config import RendererConfig
     from atldiff.video.cavity import MouthLayers
+
+    Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 FIELD_SCALE_PX = 8.0
 """Template pixels of a displacement that the network sees as one."""
@@ -46,10 +49,10 @@ class RendererInputs:
     grown by 5 template px: where the error is measured and weighs most.
     """
 
-    prior: torch.Tensor
-    conditions: torch.Tensor
-    mask: torch.Tensor
-    mouth: torch.Tensor
+    prior: np.ndarray
+    conditions: np.ndarray
+    mask: np.ndarray
+    mouth: np.ndarray
 
 
 def _subset(indices: np.ndarray) -> np.ndarray:
@@ -86,7 +89,7 @@ def lip_maps(points: np.ndarray, config: RendererConfig) -> tuple[np.ndarray, np
 
 
 def build_inputs(
-    identity: np.ndarray | torch.Tensor,
+    identity: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
     config: RendererConfig,
@@ -97,14 +100,12 @@ def build_inputs(
     identity: (B, 3, H, W) float32 in [-1, 1], the portrait's window. source: (B, len(NEEDED), 2) its points in window
     pixels. target: (B, T, len(NEEDED), 2) the wanted points. layers: of each window, for a layered renderer.
     """
-    identity = torch.as_tensor(identity)
     batch, frames = target.shape[:2]
     geometry = window_of(config)
     width, height = geometry.size
     flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
     lips, inner, mask, mouth = lip_maps(flat, config)
     source_lips, source_inner, _, _ = lip_maps(source.astype(np.float32), config)
-    repeated = identity.repeat_interleave(frames, 0)  # (B * T, 3, H, W)
     moved = _CONTROL.of(flat)
     still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
     behind = []
@@ -112,17 +113,27 @@ def build_inputs(
         given = layered_prior(layers, moved, still, flat[:, _INNER], flat[:, _CHIN], geometry)
         prior, field, behind = given.prior, given.field, [given.behind]
         if config.keep_seen:
-            mask = mask * (1 - np.float32(config.keep_seen) * given.seen.numpy())
+            mask = mask * (1 - np.float32(config.keep_seen) * given.seen)
     else:
-        prior, field = warp_windows(repeated, moved, still)
+        prior, field = warp_windows(identity, moved, still)
+    field /= FIELD_SCALE_PX * config.scale
+    unmoved, source_maps = (
+        np.broadcast_to(maps[:, :, None], (batch, maps.shape[1], frames, height, width))
+        for maps in (identity, np.stack([source_lips, source_inner], 1))
+    )
+    prior, lips, inner, mask, mouth, field, *behind = (
+        over_time(maps, frames) for maps in (prior, lips, inner, mask, mouth, field, *behind)
+    )
+    conditions = np.concatenate([prior, unmoved, lips, inner, source_maps, mask, field, *behind], axis=1)
+    return RendererInputs(prior, conditions, mask, mouth)
 
-    def over_time(maps: np.ndarray | torch.Tensor) -> torch.Tensor:
-        maps = torch.as_tensor(maps).reshape(batch, frames, -1, height, width)
-        return maps.transpose(1, 2)  # (B, C, T, H, W)
 
-    source_maps = torch.as_tensor(np.stack([source_lips, source_inner], 1)).repeat_interleave(frames, 0)
-    conditions = torch.cat([
-        over_time(prior), over_time(repeated), over_time(lips), over_time(inner), over_time(source_maps),
-        over_time(mask), over_time(field / (FIELD_SCALE_PX * config.scale)), *(over_time(maps) for maps in behind),
-    ], dim=1)  # fmt: skip
-    return RendererInputs(over_time(prior), conditions, over_time(mask), over_time(mouth))
+def changed(prior: Values, mask: Values, residual: Values, config: RendererConfig) -> Values:
+    """Return frames (B, 3, T, S, S): the prior with what the network adds to it, its colour as configured.
+
+    Outside the mask they are the prior: nothing is invented there, so nothing can flicker.
+    """
+    if config.chroma < 1:
+        grey = residual.mean(1)[:, None]
+        residual = grey + config.chroma * (residual - grey)  # pyright: ignore[reportAssignmentType]
+    return prior + mask * residual

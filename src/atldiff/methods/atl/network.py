@@ -1,6 +1,6 @@
 """ATL-Diff, compact (arXiv 2507.12804): Landmark Generation Module, Landmarks-Guide Noise, 3D Identity Diffusion.
 
-Start with `ATLModel`; `atl_inputs` says what the renderer sees.
+Start with `ATLModel`; `inputs` says what the renderer sees, `painter` how it renders.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ from torch import nn
 
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.noise import guided_noise, window_noise
-from atldiff.diffusion.sampler import interpolate, sample
+from atldiff.diffusion.noise import guided_noise
+from atldiff.diffusion.sampler import interpolate
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.generator import Generator
-from atldiff.methods.atl.inputs import NEEDED, build_inputs, condition_channels, window_of
-from atldiff.stages import stage
+from atldiff.methods.atl.inputs import changed, condition_channels, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
     from atldiff.config import ATLConfig, RendererConfig
-    from atldiff.video.cavity import MouthLayers
     from atldiff.video.window import WindowGeometry
 
 MOUTH_WEIGHT = 2.0
@@ -42,6 +38,20 @@ EDGE_WEIGHT = 0.1
 def training_time(random: np.random.Generator) -> float:
     """Draw a bridge time in [0, 1] to train at: 1 as often as FROM_START says, otherwise more of the noisy end."""
     return 1.0 if random.random() < FROM_START else float(random.random() ** 0.5)
+
+
+class Denoiser(nn.Module):
+    """The U-Net as inference calls it, whatever its number format."""
+
+    def __init__(self, unet: UNet3D) -> None:
+        super().__init__()
+        self.unet = unet
+        self.training = unet.training  # an exporter puts back what it finds
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the prior, (B, 3, T, H, W); x: state and conditions (B, C, T, H, W)."""
+        dtype = self.unet.dtype
+        return self.unet(x.to(dtype), embedding.to(dtype)).float()
 
 
 class Renderer(nn.Module):
@@ -62,24 +72,14 @@ class Renderer(nn.Module):
         """The window, in template pixels."""
         return window_of(self.config)
 
-    def window_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
-        """Return the noise (1, 3, 1, S, S) of a video's frames, which all share it."""
-        return window_noise(seed, 3, self.geometry.size)[None, :, None].to(self.device)
+    @property
+    def layered(self) -> bool:
+        """Whether it is shown the two layers of a mouth."""
+        return self.config.layered
 
-    def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
-        layers: Sequence[MouthLayers] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
-
-        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
-        """
-        with stage("inputs"):
-            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config, layers)
-        with stage("denoise"), torch.inference_mode():
-            prior, conditions, mask = (x.to(self.device) for x in (inputs.prior, inputs.conditions, inputs.mask))
-            return self.render(prior, conditions, mask, noise, steps), inputs.prior
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what inference calls: `denoiser`."""
+        return {"denoiser": Denoiser(self.unet)}
 
     def denoise(
         self, x: torch.Tensor, t: torch.Tensor, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor
@@ -90,34 +90,12 @@ class Renderer(nn.Module):
         """
         dtype = self.unet.dtype
         embedding = time_embedding(t, self.unet.embedding_width).to(dtype)
-        residual = self.unet(torch.cat([x, conditions], dim=1).to(dtype), embedding)
-        residual = residual.float()
-        if self.config.chroma < 1:
-            grey = residual.mean(dim=1, keepdim=True)
-            residual = grey + self.config.chroma * (residual - grey)
-        return prior + mask * residual
+        residual = self.unet(torch.cat([x, conditions], dim=1).to(dtype), embedding).float()
+        return changed(prior, mask, residual, self.config)
 
     def initial_noise(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the start of denoising (B, 3, T, S, S): the prior with landmark-guided noise."""
         return guided_noise(prior, mask, noise, self.config.noise_floor, self.config.noise_gain)
-
-    def render(
-        self, prior: torch.Tensor, conditions: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, steps: int
-    ) -> torch.Tensor:
-        """Sample frames (B, 3, T, S, S) in [-1, 1] in `steps` network evaluations. noise: (1, 3, 1, S, S)."""
-        start = self.initial_noise(prior, mask, noise)
-        return sample(lambda x, t: self.denoise(x, t, prior, conditions, mask), start, steps).clamp(-1, 1)
-
-    @property
-    def layered(self) -> bool:
-        """Whether it is shown the two layers of a mouth."""
-        return self.config.layered
-
-    def render_batch(
-        self, batch: dict[str, torch.Tensor], noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample a batch of `mouth_set`, float32; return its frames and the prior that they change."""
-        return self.render(batch["prior"], batch["conditions"], batch["mask"], noise, steps), batch["prior"]
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return what it paints of a batch of `mouth_set` where its states are, (B, 3, T, H, W); differentiable.

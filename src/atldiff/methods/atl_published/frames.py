@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.topology import OVAL
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from atldiff.config import SampleConfig
-    from atldiff.methods.atl_published.network import PublishedRenderer
+    from atldiff.methods.atl_published.painter import PublishedPainter
     from atldiff.methods.overlap import Finish
     from atldiff.types import Portrait
     from atldiff.video.patch import Frame
@@ -40,7 +39,7 @@ class PublishedFrameStream:
 
     def __init__(
         self,
-        renderer: PublishedRenderer,
+        painter: PublishedPainter,
         portrait: Portrait,
         sampling: SampleConfig,
         seed: int,
@@ -48,19 +47,17 @@ class PublishedFrameStream:
         workers: Workers | None = None,
         background: np.ndarray | None = None,
     ) -> None:
-        self._renderer, self._steps, self._seed = renderer, sampling.steps, seed
-        self._side = renderer.config.side
-        device = renderer.device
+        self._painter, self._steps, self._seed = painter, sampling.steps, seed
+        self._side = painter.config.side
         self._portrait, self._background = portrait.pixels, background
         self._tone = tone_of(portrait.image, portrait.landmarks[:, :2])
         self._matrix = fit_still_window(portrait.landmarks[None], face_window(self._side))
         identity = extract(portrait.image, self._matrix, self._side).astype(np.float32) / 255
-        self._identity = torch.from_numpy(identity).permute(2, 0, 1)[None].to(device)
-        with torch.inference_mode():
-            self._tokens = renderer.describe(self._identity)  # of the portrait, so once for all windows
+        self._identity = np.ascontiguousarray(identity.transpose(2, 0, 1))[None]
+        self._tokens = painter.describe(self._identity)  # of the portrait, so once for all windows
         self._source = apply(self._matrix, portrait.landmarks[NEEDED, :2])[None]
         self._alpha_warp = None if portrait.alpha is None else self._open_alpha_warp(portrait, portrait.alpha)
-        self._emotion = torch.tensor([emotion_label(emotion, renderer.config.emotions)], device=device)
+        self._emotion = np.array([emotion_label(emotion, painter.config.emotions)], np.int64)
         self._windows = OverlapStream(sampling, self._sample, workers)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
@@ -76,13 +73,12 @@ class PublishedFrameStream:
 
     def _sample(self, points: np.ndarray, first: int) -> tuple[np.ndarray, Finish]:
         target = apply(self._matrix, points[:, NEEDED, :2])[None]  # (1, T, K, 2)
-        with torch.inference_mode():
-            with stage("inputs"):
-                prior, mask = build_start(self._identity, self._source, target, self._renderer.config)
-                noise = self._renderer.frame_noise(self._seed, first, len(points))
-            with stage("denoise"):
-                frames = self._renderer.render(prior, mask, self._tokens, self._emotion, noise, self._steps)
-                pictures = frames[0].permute(1, 2, 3, 0).float().cpu().numpy() * 255  # (T, S, S, 3)
+        with stage("inputs"):
+            prior, mask = build_start(self._identity, self._source, target, self._painter.config)
+            noise = self._painter.frame_noise(self._seed, first, len(points))
+        with stage("denoise"):
+            frames = self._painter.render(prior, mask, self._tokens, self._emotion, noise, self._steps)
+            pictures = np.ascontiguousarray(frames[0].transpose(1, 2, 3, 0)) * 255  # (T, S, S, 3)
         if self._tone is not None:
             pictures = self._tone.of(pictures)
         return pictures, lambda index, picture: self._frame(points[index], picture)

@@ -31,5 +31,23 @@ class IdentityEncoder(nn.Module):
     def forward(self, identity: torch.Tensor) -> torch.Tensor:
         """Return tokens (B, N, W) of identity pictures (B, 3, S, S) in [0, 1]."""
         h = self.layers(2 * identity - 1)
-        h = nn.functional.adaptive_avg_pool2d(self.out(h), self.grid)
-        return h.flatten(2).transpose(1, 2) + self.positions
+        return pooled(self.out(h), self.grid).flatten(2).transpose(1, 2) + self.positions
+
+
+def pooled(features: torch.Tensor, side: int) -> torch.Tensor:
+    """Return what `adaptive_avg_pool2d` makes of features (B, C, h, w), (B, C, side, side).
+
+    Where the sides are no multiples that is two products: ONNX has no such pooling.
+    """
+    height, width = features.shape[-2:]
+    if height % side == 0 and width % side == 0:
+        return nn.functional.adaptive_avg_pool2d(features, side)
+    down, across = (_means(count, side).to(features) for count in (height, width))
+    return down @ features @ across.T
+
+
+def _means(count: int, parts: int) -> torch.Tensor:
+    """Return the weights (parts, count) of means over `count` places in so many equal parts, overlapping at the ends."""
+    place, part = torch.arange(count), torch.arange(parts)[:, None]
+    inside = (place >= part * count // parts) & (place * parts < (part + 1) * count)
+    return inside / inside.sum(1, keepdim=True)

@@ -14,10 +14,10 @@ from torch import nn
 from atldiff.diffusion import ddim
 from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.edges import edge_errors
-from atldiff.diffusion.noise import video_noise
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.methods.atl_published.generator import PublishedGenerator
 from atldiff.methods.atl_published.identity import IdentityEncoder
+from atldiff.methods.atl_published.inputs import guided_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +71,7 @@ class IdentityUNet(nn.Module):
 
     def _brightness(self, level: torch.Tensor) -> torch.Tensor:
         """Return how bright the prediction is where x_t shows the same picture at both ends, (B, 1, 1, 1, 1)."""
-        alpha = ddim.alphas(self.schedule).to(level.device)[level]
+        alpha = torch.from_numpy(ddim.alphas(self.schedule)).to(level.device)[level]
         one = alpha.new_ones(len(alpha), 1, 1, 1, 1)
         return ddim.target(one, one, alpha, self.schedule.prediction) / ddim.at_level(one, one, alpha)
 
@@ -97,6 +97,19 @@ class ResNetIdentity(nn.Module):
         return tokens(self.network(identity), self.count, self.width)
 
 
+class Describe(nn.Module):
+    """What describes the identity as inference calls it, whatever its number format."""
+
+    def __init__(self, identity: nn.Module) -> None:
+        super().__init__()
+        self.identity = identity
+        self.training = identity.training  # an exporter puts back what it finds
+
+    def forward(self, identity: torch.Tensor) -> torch.Tensor:
+        """Return tokens (B, N, W) of pictures (B, 3, S, S) in [0, 1]."""
+        return self.identity(identity.to(next(self.identity.parameters()).dtype)).float()
+
+
 class PublishedRenderer(nn.Module):
     """3D Identity Diffusion: frames of whole faces from the identity picture with landmark-guided noise."""
 
@@ -117,23 +130,9 @@ class PublishedRenderer(nn.Module):
         """Where it computes."""
         return next(self.parameters()).device
 
-    def frame_noise(self, seed: int, first: int, frames: int) -> torch.Tensor:
-        """Return the noise of a video's frames from `first` on, (1, 3, T, S, S), or (1, 3, 1, S, S) where all share it.
-
-        On the renderer's device.
-        """
-        return video_noise(self.config.noise_over_time, seed, first, frames, 3, self.config.side).to(self.device)
-
-    def guided_image(self, prior: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return the process's end n = prior + scale * noise, (B, 3, T, S, S).
-
-        prior: (B, 3, T, S, S), the repeated identity. mask: (B, 1, T, S, S) in [0, 1]. The published scale is
-        mask + 0.1; the `uniform` ablation has its root mean square everywhere.
-        """
-        scale = mask + self.config.noise_floor
-        if self.config.noise == "uniform":
-            scale = scale.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
-        return prior + scale * noise
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what inference calls: `describe` and `denoiser`."""
+        return {"describe": Describe(self.identity), "denoiser": self.unet}
 
     def predict(
         self, x: torch.Tensor, level: torch.Tensor, tokens: torch.Tensor, emotion: torch.Tensor
@@ -145,34 +144,14 @@ class PublishedRenderer(nn.Module):
         """Return identity tokens (B, N, W) of pictures (B, 3, S, S) in [0, 1]."""
         return self.identity(identity.to(next(self.identity.parameters()).dtype))
 
-    def render(
-        self,
-        prior: torch.Tensor,
-        mask: torch.Tensor,
-        tokens: torch.Tensor,
-        emotion: torch.Tensor,
-        noise: torch.Tensor,
-        steps: int,
-    ) -> torch.Tensor:
-        """Sample frames (B, 3, T, S, S) in [0, 1] in `steps` network evaluations.
-
-        prior: (B, 3, T, S, S). mask: (B, 1, T, S, S). tokens: (B, N, W) of `describe`. emotion: (B,) int64. noise: as
-        prior.
-        """
-        start = self.guided_image(prior, mask, noise)
-        frames = ddim.sample(
-            lambda x, level: self.predict(x, level, tokens, emotion), start, self.config.schedule, steps
-        )
-        return frames.clamp(0, 1)
-
     def loss(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the losses of a batch of `FacesSet`, each the mean over its clips. Open in the paper."""
         frames, prior, mask, mouth, noise, identity = (
             batch[name].float() for name in ("target", "prior", "mask", "mouth", "noise", "identity")
         )
         schedule, level = self.config.schedule, batch["level"]
-        end = self.guided_image(prior, mask, noise)
-        alpha = ddim.alphas(schedule).to(frames.device)[level]
+        end = guided_image(prior, mask, noise, self.config)
+        alpha = torch.from_numpy(ddim.alphas(schedule)).to(frames.device)[level]
         said = self.predict(ddim.at_level(frames, end, alpha), level, self.describe(identity), batch["emotion"])
         difference = said - ddim.target(frames, end, alpha, schedule.prediction)
         weight = 1 + LANDMARK_WEIGHT * mask + MOUTH_WEIGHT * mouth

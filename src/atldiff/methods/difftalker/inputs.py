@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.raster import polygons, polylines
 from atldiff.methods.latent_inputs import INNER, JAW_LINE, NOSE_LINE, OUTER, latent_window, portrait_maps
-from atldiff.methods.mouth_layers import BEHIND_CHANNELS
+from atldiff.methods.mouth_layers import BEHIND_CHANNELS, over_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +25,10 @@ class LatentInputs:
     prior, mask, mouth: as `PortraitMaps` has them. hint: (B, `hint_channels`, T, H, W), what the control branch sees.
     """
 
-    prior: torch.Tensor
-    hint: torch.Tensor
-    mask: torch.Tensor
-    mouth: torch.Tensor
+    prior: np.ndarray
+    hint: np.ndarray
+    mask: np.ndarray
+    mouth: np.ndarray
 
 
 def hint_channels(config: LatentRendererConfig) -> int:
@@ -53,11 +52,11 @@ def drawing(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def build_inputs(
-    identity: torch.Tensor,
+    identity: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
     config: LatentRendererConfig,
-    seen: torch.Tensor | None = None,
+    seen: np.ndarray | None = None,
     layers: Sequence[MouthLayers] = (),
 ) -> LatentInputs:
     """Build the renderer's inputs.
@@ -66,13 +65,11 @@ def build_inputs(
     None shows the warped portrait, which is all that there is when nothing was filmed.
     """
     batch, frames = target.shape[:2]
-    width, height = latent_window(config).size
     maps = portrait_maps(identity, source, target, config, layers)
-    lines = drawing(target.reshape(batch * frames, -1, 2).astype(np.float32), (width, height))
-    lines = torch.as_tensor(lines, device=identity.device).reshape(batch, frames, 3, height, width).transpose(1, 2)
+    lines = drawing(target.reshape(batch * frames, -1, 2).astype(np.float32), latent_window(config).size)
     shown = (maps.prior if seen is None else seen) * (1 - maps.hidden)
-    unmoved = identity[:, :, None].expand(-1, -1, frames, -1, -1)
+    unmoved = np.broadcast_to(identity[:, :, None], maps.prior.shape)
     references = {"warped": [maps.prior], "still": [unmoved], "both": [maps.prior, unmoved]}
     behind = [] if maps.behind is None else [maps.behind]
-    hint = torch.cat([lines, shown, *references[config.reference], *behind], dim=1)
+    hint = np.concatenate([over_time(lines, frames), shown, *references[config.reference], *behind], axis=1)
     return LatentInputs(maps.prior, hint, maps.mask, maps.mouth)

@@ -1,7 +1,7 @@
 """DiffTalker (arXiv 2309.07509): a landmark completion transformer, and a latent diffusion steered by landmarks.
 
 No code was published; `docs/difftalker.md` says what the authors state and what is reconstructed. Start with
-`DiffTalkerModel`; `difftalker_inputs` says what the renderer sees.
+`DiffTalkerModel`; `inputs` says what the renderer sees, `painter` how it renders.
 """
 
 from __future__ import annotations
@@ -15,19 +15,13 @@ from atldiff.diffusion.blocks import time_embedding
 from atldiff.diffusion.control import ControlBranch
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
-from atldiff.methods.difftalker.inputs import build_inputs, hint_channels
+from atldiff.methods.difftalker.inputs import hint_channels
 from atldiff.methods.latent import LatentDiffusion
-from atldiff.methods.latent_inputs import NEEDED
-from atldiff.stages import stage
+from atldiff.torch_networks import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
     from atldiff.config import DiffTalkerConfig, LatentRendererConfig
     from atldiff.diffusion.pretrained import StableDiffusionDenoiser
-    from atldiff.video.cavity import MouthLayers
 
 
 class LatentDenoiser(nn.Module):
@@ -66,8 +60,15 @@ class LatentDenoiser(nn.Module):
         """
         embedding = time_embedding(level.float() / self.schedule.train_steps, self.unet.embedding_width)
         seen = torch.cat([x, prior], dim=1) if self.sees_prior else x
+        control = [added.to(self.dtype) for added in control]
         said = self.unet(seen.to(self.dtype), embedding.to(self.dtype), injections=control).float()
         return said + prior if self.sees_prior and self.schedule.prediction == "sample" else said
+
+    def steered(
+        self, x: torch.Tensor, level: torch.Tensor, prior: torch.Tensor, *control: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the prediction as inference asks for it: as `forward`, what steers it one by one at the end."""
+        return self(x, level, list(control), prior)
 
 
 class LatentRenderer(LatentDiffusion):
@@ -85,38 +86,10 @@ class LatentRenderer(LatentDiffusion):
 
             self.denoiser = StableDiffusionDenoiser(config.base, hint_channels(config))
 
-    def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
-        layers: Sequence[MouthLayers] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
-
-        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
-        """
-        with stage("inputs"):
-            inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config, layers=layers)
-        with stage("denoise"), torch.inference_mode():
-            prior, hint, mask = (x.to(self.device) for x in (inputs.prior, inputs.hint, inputs.mask))
-            return self.render(prior, hint, mask, noise, steps)
-
-    def render(
-        self, prior: torch.Tensor, hint: torch.Tensor, mask: torch.Tensor, noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample frames in `steps` network evaluations.
-
-        prior: (B, 3, T, S, S) in [-1, 1]. hint, mask: as `LatentInputs` has them. noise: (B, C, T or 1, s, s).
-
-        Returns:
-            frames and the prior as the codec has it, each (B, 3, T, S, S) float32; outside the mask they are equal.
-        """
-        return self.sample(self.codec.encode(prior), self.denoiser.control(hint), mask, noise, steps)
-
-    def render_batch(
-        self, batch: dict[str, torch.Tensor], noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Render a batch of `LatentSet`, float32, as `render` does."""
-        return self.render(batch["prior"], batch["hint"], batch["mask"], noise, steps)
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what inference calls: `encode`, `decode`, `steer` and `denoiser`."""
+        denoiser = self.denoiser
+        return {**super().networks(), "steer": Call(denoiser, "control"), "denoiser": Call(denoiser, "steered")}
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return what it paints of a batch of `latent_mouth_set` where its states are, (B, 3, T, H, W)."""

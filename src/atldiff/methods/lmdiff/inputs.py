@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import IP_LAP
@@ -17,8 +16,12 @@ from atldiff.methods.mouth_layers import BEHIND_CHANNELS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from atldiff.config import TalkRendererConfig
     from atldiff.video.cavity import MouthLayers
+
+    Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 NEEDED = np.union1d(latent_inputs.NEEDED, IP_LAP)
 """Dense indices that the inputs are made of."""
@@ -46,10 +49,10 @@ class TalkInputs:
     has them.
     """
 
-    prior: torch.Tensor
-    shown: torch.Tensor
-    mask: torch.Tensor
-    mouth: torch.Tensor
+    prior: np.ndarray
+    shown: np.ndarray
+    mask: np.ndarray
+    mouth: np.ndarray
 
 
 def shown_channels(config: TalkRendererConfig) -> int:
@@ -58,12 +61,12 @@ def shown_channels(config: TalkRendererConfig) -> int:
 
 
 def build_inputs(
-    identity: torch.Tensor,
+    identity: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
     config: TalkRendererConfig,
-    seen: torch.Tensor | None = None,
-    filmed: torch.Tensor | None = None,
+    seen: np.ndarray | None = None,
+    filmed: np.ndarray | None = None,
     layers: Sequence[MouthLayers] = (),
 ) -> TalkInputs:
     """Build the renderer's inputs but for the landmarks, which it takes as they are.
@@ -76,13 +79,13 @@ def build_inputs(
     maps = portrait_maps(identity, source[:, DRAWN], target[:, :, DRAWN], config, layers)
     whole = maps.prior if seen is None else seen
     if filmed is not None:
-        whole = torch.where(filmed[:, None, None, None, None], whole, maps.prior)
+        whole = np.where(filmed[:, None, None, None, None], whole, maps.prior)
     shown = whole * (1 - maps.hidden)
     if maps.behind is not None:
-        shown = torch.cat([shown, maps.behind], dim=1)
+        shown = np.concatenate([shown, maps.behind], axis=1)
     return TalkInputs(maps.prior, shown, maps.mask, maps.mouth)
 
 
-def in_window_widths(points: torch.Tensor, config: TalkRendererConfig) -> torch.Tensor:
+def in_window_widths(points: Values, config: TalkRendererConfig) -> Values:
     """Return points (..., 2) in widths of the window from its corner, of window pixels, whose middles are whole."""
     return (points + 0.5) / config.resolution

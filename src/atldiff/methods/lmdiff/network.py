@@ -1,7 +1,7 @@
 """LMDiff (arXiv 2408.05416): landmark completion, and a latent diffusion whose loss reaches the landmarks.
 
 No code was published; `docs/lmdiff.md` says what the authors state and what is reconstructed. Start with `LMDiffModel`;
-`lmdiff_inputs` says what the renderer sees, `diffusion.talkformer` how the landmarks steer it.
+`inputs` says what the renderer sees, `talkformer` how the landmarks steer it, `painter` how it renders.
 """
 
 from __future__ import annotations
@@ -14,23 +14,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from atldiff.diffusion.blocks import time_embedding
+from atldiff.diffusion.blocks import fold_time, time_embedding, unfold_time
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.landmarks.completion import CompletionGenerator
 from atldiff.methods.latent import LatentDiffusion
-from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS, build_inputs, in_window_widths, shown_channels
+from atldiff.methods.lmdiff.inputs import TOKENS, in_window_widths, shown_channels
 from atldiff.methods.lmdiff.sync_expert import SyncExpert
 from atldiff.methods.lmdiff.talkformer import Attended, LandmarkTokens, ReferenceEncoder, TalkFormer
-from atldiff.stages import stage
+from atldiff.torch_networks import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
     from atldiff.config import LMDiffConfig, TalkRendererConfig
-    from atldiff.methods.latent import Judge
-    from atldiff.video.cavity import MouthLayers
+    from atldiff.methods.latent import AnyCodec, Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,10 @@ class Told:
 
     shown: torch.Tensor
     attended: dict[int, Attended]
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Return all of it in order."""
+        return [self.shown, *(tensor for level in self.attended.values() for tensor in level.tensors())]
 
 
 class TalkDenoiser(nn.Module):
@@ -91,7 +90,7 @@ class TalkDenoiser(nn.Module):
             )  # pyright: ignore[reportCallIssue]
             for level, talkformer in zip(self.levels, self.talkformers, strict=True)
         }
-        patches = functional.pixel_unshuffle(shown.transpose(1, 2), self.factor).transpose(1, 2)
+        patches = unfold_time(functional.pixel_unshuffle(fold_time(shown), self.factor), len(shown))
         return Told(torch.cat([patches, mask], dim=1), attended)
 
     def forward(self, x: torch.Tensor, level: torch.Tensor, told: Told, prior: torch.Tensor) -> torch.Tensor:
@@ -109,6 +108,33 @@ class TalkDenoiser(nn.Module):
         said = self.unet(seen.to(self.dtype), embedding.to(self.dtype), attend=attend).to(x.dtype)
         return said + prior if self.sees_prior and self.schedule.prediction == "sample" else said
 
+    def steered(self, x: torch.Tensor, level: torch.Tensor, prior: torch.Tensor, *told: torch.Tensor) -> torch.Tensor:
+        """Return the prediction as inference asks for it: as `forward`, `told` by its tensors, at the end."""
+        shown, *rest = told
+        given = iter(rest)
+        attended = {
+            at: talkformer.attended(given)  # pyright: ignore[reportCallIssue]
+            for at, talkformer in zip(self.levels, self.talkformers, strict=True)
+        }
+        return self(x, level, Told(shown, attended), prior)
+
+
+class Steer(nn.Module):
+    """What steers the denoiser as inference asks for it, the portrait as a picture."""
+
+    def __init__(self, codec: AnyCodec, denoiser: TalkDenoiser) -> None:
+        super().__init__()
+        self.codec, self.denoiser = codec, denoiser
+        self.training = denoiser.training  # an exporter puts back what it finds
+
+    def forward(
+        self, shown: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor, source: torch.Tensor,
+        target: torch.Tensor,
+    ) -> list[torch.Tensor]:  # fmt: skip
+        """Return the tensors of `TalkDenoiser.listen`; reference: (B, 3, H, W), the portrait's window."""
+        latents = self.codec.encode(reference[:, :, None])[:, :, 0]
+        return self.denoiser.listen(shown, mask, latents, source, target).tensors()
+
 
 class TalkRenderer(LatentDiffusion):
     """Latent diffusion of the window around the lower face, steered by landmarks through TalkFormer.
@@ -124,37 +150,10 @@ class TalkRenderer(LatentDiffusion):
         super().__init__(config)
         self.denoiser = TalkDenoiser(config)
 
-    def render_window(
-        self, identity: torch.Tensor, source: np.ndarray, target: np.ndarray, noise: torch.Tensor, steps: int,
-        layers: Sequence[MouthLayers] = (),
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Return the frames of windows and the warped portrait that they change, each (B, 3, T, H, W) float32.
-
-        identity: (B, 3, H, W) in [-1, 1] on the CPU. source: (B, 478, 2), target: (B, T, 478, 2) window pixels. noise:
-        of `window_noise`. steps: network evaluations. layers: of each window's portrait, for a layered renderer.
-        """
-        with stage("inputs"):
-            source, target = source[:, NEEDED], target[:, :, NEEDED]
-            inputs = build_inputs(identity, source, target, self.config, layers=layers)
-            still, wanted = (torch.as_tensor(points[..., TOKENS, :]).float() for points in (source, target))
-        with stage("denoise"), torch.inference_mode():
-            given = {"reference": identity, "source": still, "points": wanted}
-            given |= {name: getattr(inputs, name) for name in ("prior", "shown", "mask")}
-            return self.render_batch({name: x.to(self.device) for name, x in given.items()}, noise, steps)
-
-    def render_batch(
-        self, batch: dict[str, torch.Tensor], noise: torch.Tensor, steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample frames in `steps` network evaluations.
-
-        batch: float32, prior, shown, mask as `TalkInputs` has them; reference (B, 3, S, S) the portrait's window;
-        source (B, P, 2) and points (B, T, P, 2) the landmarks of the portrait and the wanted ones, window pixels.
-        noise: (B, C, T or 1, s, s).
-
-        Returns:
-            frames and the prior as the codec has it, each (B, 3, T, S, S) float32; outside the mask they are equal.
-        """
-        return self.sample(self.codec.encode(batch["prior"]), self._told(batch), batch["mask"], noise, steps)
+    def networks(self) -> dict[str, nn.Module]:
+        """Return what inference calls: `encode`, `decode`, `steer` and `denoiser`."""
+        steer, denoiser = Steer(self.codec, self.denoiser), Call(self.denoiser, "steered")
+        return {**super().networks(), "steer": steer, "denoiser": denoiser}
 
     def painted(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return what it paints of a batch of `latent_mouth_set` where its states are, (B, 3, T, H, W).

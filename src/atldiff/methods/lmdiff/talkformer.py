@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -26,6 +27,9 @@ from torch.nn import functional
 from atldiff.diffusion.blocks import GROUP_CHANNELS, attention_heads
 from atldiff.diffusion.codec import CodecBlock
 from atldiff.diffusion.control import zero_convolution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WAVES = 8
 LONGEST, SHORTEST = 2.0, 1 / 16
@@ -157,6 +161,15 @@ class Attended:
     motion: Motion | None
     portrait: PortraitFeatures | None
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Return what is not None, in order."""
+        found: list[torch.Tensor | None] = [self.place]
+        if self.motion is not None:
+            found += [self.motion.key, self.motion.value, self.motion.points, self.motion.nearness]
+        if self.portrait is not None:
+            found += [self.portrait.key, self.portrait.value, self.portrait.nearness]
+        return [tensor for tensor in found if tensor is not None]
+
 
 class TalkFormer(nn.Module):
     """One level's alignment and warping; a fresh one changes nothing.
@@ -241,6 +254,18 @@ class TalkFormer(nn.Module):
         if attended.portrait is not None:
             h = self.fetch(h, attended.portrait)
         return h + self.feed_out(functional.gelu(self.feed_in(self.feed_norm(h))))
+
+    def attended(self, given: Iterator[torch.Tensor]) -> Attended:
+        """Return what `Attended.tensors` gave, taken from `given` one by one, in this network's number format."""
+        dtype = self.feed_in.weight.dtype
+        place, motion, portrait = None, None, None
+        if hasattr(self, "align_norm"):
+            place = next(given).to(dtype)
+            motion = Motion(next(given).to(dtype), next(given).to(dtype), next(given), next(given))
+        if hasattr(self, "warp_norm"):
+            key, value = next(given).to(dtype), next(given).to(dtype)
+            portrait = PortraitFeatures(key, value, None if motion is None else next(given).to(dtype))
+        return Attended(place, motion, portrait)
 
     def _motion(self, size: tuple[int, int], tokens: torch.Tensor, points: torch.Tensor) -> Motion:
         """Return what (i) attends to, of tokens (N, P, D) and points (N, P, 2)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from atldiff.data.windows import MIN_APART_FRAMES, ClipWindows, clip_weights
 from atldiff.methods.atl.inputs import build_inputs
@@ -14,8 +15,6 @@ from atldiff.training.places import cut_windows
 from atldiff.video.window import WindowGeometry
 
 if TYPE_CHECKING:
-    import torch
-
     from atldiff.config import RendererConfig
 
 
@@ -37,15 +36,13 @@ class RendererSet:
         """
         drawn = stack([self._item(item_random(self.seed, step, index)) for index in items])
         video = drawn["images"].permute(0, 4, 1, 2, 3)  # (B, 3, 1 + T, S, S)
-        inputs = build_inputs(
-            video[:, :, 0].contiguous(), drawn["source"].numpy(), drawn["target"].numpy(), self.config
-        )
+        inputs = build_inputs(video[:, :, 0].numpy(), drawn["source"].numpy(), drawn["target"].numpy(), self.config)
         return {
             "target": video[:, :, 1:].half(),
-            "prior": inputs.prior.half(),
-            "conditions": inputs.conditions.half(),
-            "mask": inputs.mask.half(),
-            "mouth": inputs.mouth.half(),
+            "prior": torch.from_numpy(inputs.prior).half(),
+            "conditions": torch.from_numpy(inputs.conditions).half(),
+            "mask": torch.from_numpy(inputs.mask).half(),
+            "mouth": torch.from_numpy(inputs.mouth).half(),
             "time": drawn["time"],
             "noise": drawn["noise"].half(),
             "guessed": drawn["guessed"],

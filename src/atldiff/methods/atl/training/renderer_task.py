@@ -12,7 +12,9 @@ from atldiff.data.windows import load_clip
 from atldiff.errors import DataError
 from atldiff.methods.atl.inputs import NEEDED
 from atldiff.methods.atl.training.renderer_data import RendererSet
+from atldiff.methods.models import painter_of
 from atldiff.training.checks import check_window
+from atldiff.training.painted import on_device, paint_batch
 from atldiff.training.task import Probe, Task, strips_picture
 
 if TYPE_CHECKING:
@@ -52,17 +54,17 @@ def renderer_task(model: ATLModel, manifest: Manifest, config: TrainConfig, writ
 
     def probe(module: nn.Module) -> Probe:
         device = renderer.device
-        noise = renderer.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
+        painter = painter_of(renderer)
+        noise = painter.window_noise(PROBE_SEED, 0, PROBE_FRAMES)
         after = {name: 0.0 for name in PRESETS}
         before, strips = 0.0, []
         for batch in held_out:
-            prior, conditions, mask, target, mouth = (
-                batch[name].to(device).float() for name in ("prior", "conditions", "mask", "target", "mouth")
-            )
+            batch = on_device(batch, device)  # noqa: PLW2901 - the same, elsewhere
+            prior, target, mouth = (batch[name] for name in ("prior", "target", "mouth"))
             before += float((mouth * (prior - target).square()).sum())
             frames = {}
             for name, sampling in PRESETS.items():
-                frames[name] = renderer.render(prior, conditions, mask, noise, sampling.steps)
+                frames[name], _ = paint_batch(painter, batch, noise, sampling.steps)
                 after[name] += float((mouth * (frames[name] - target).square()).sum())
             strips.append(torch.cat([prior, frames["fast"], frames["balanced"], frames["best"], target], -1)[:, :, 1])
         scalars = {f"mouth_ratio_{name}": value / max(before, 1e-9) for name, value in after.items()}

@@ -62,15 +62,15 @@ class FacesSet:
         pictures = np.clip(pictures / 255 * gain + random.uniform(-0.08, 0.08), 0, 1).astype(np.float32)
         video = torch.from_numpy(pictures).permute(3, 0, 1, 2)[None]  # (1, 3, 1 + T, S, S)
         identity = video[:, :, 0].contiguous()
-        prior, mask = build_start(identity, points[None, 0], points[None, 1:], self.config)
+        prior, mask = build_start(identity.numpy(), points[None, 0], points[None, 1:], self.config)
         different = 1 if self.config.noise_over_time == "shared" else self.frames
         noise = random.standard_normal((1, 3, different, side, side), np.float32)
         emotion = shown_emotion(clip.emotion, self.config.emotions, random)
         return {
             "target": video[:, :, 1:].half(),
             "identity": identity.half(),
-            "prior": prior.half(),
-            "mask": mask.half(),
+            "prior": torch.from_numpy(prior).half(),
+            "mask": torch.from_numpy(mask).half(),
             "mouth": torch.from_numpy(mouth_map(mouth[1:], side))[None, None].half(),
             "noise": torch.from_numpy(noise).expand(-1, -1, self.frames, -1, -1).half(),
             "level": torch.tensor([training_level(random, self.config.schedule.train_steps)]),

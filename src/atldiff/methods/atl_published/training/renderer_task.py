@@ -13,6 +13,7 @@ from atldiff.data.manifest import Split
 from atldiff.errors import DataError
 from atldiff.methods.atl_published.inputs import NEEDED
 from atldiff.methods.atl_published.training.renderer_data import FacesSet
+from atldiff.methods.models import painter_of
 from atldiff.training.task import Probe, Task
 
 if TYPE_CHECKING:
@@ -56,16 +57,16 @@ def paper_renderer_task(
         if held_out is None:
             return Probe({})
         device = renderer.device
-        prior, mask, identity, noise, target, mouth = (
-            held_out[name].to(device).float() for name in ("prior", "mask", "identity", "noise", "target", "mouth")
-        )
-        emotion = held_out["emotion"].to(device)
+        identity, target, mouth = (held_out[name].to(device).float() for name in ("identity", "target", "mouth"))
+        prior, mask, seen, noise = (held_out[name].float().numpy() for name in ("prior", "mask", "identity", "noise"))
+        emotion, painter = held_out["emotion"].numpy(), painter_of(renderer)
         scalars, strips = {}, [identity[:, :, None].expand_as(target)]
         error = lambda frames: float((mouth * (frames - target).square()).sum())  # noqa: E731 - a formula, used twice
-        tokens = renderer.describe(identity)
+        tokens = painter.describe(seen)
         before = error(identity[:, :, None].expand_as(target))
         for name, sampling in PAPER_SAMPLING.items():
-            frames = renderer.render(prior, mask, tokens, emotion, noise, sampling.steps)
+            made = painter.render(prior, mask, tokens, emotion, noise, sampling.steps)
+            frames = torch.from_numpy(made).to(device)
             scalars[f"mouth_ratio_{name}"] = error(frames) / max(before, 1e-9)
             scalars[f"psnr_{name}"] = float(-10 * (frames - target).square().mean(dim=(1, 2, 3, 4)).log10().mean())
             strips.append(frames)

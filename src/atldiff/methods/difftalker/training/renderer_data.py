@@ -46,14 +46,14 @@ class LatentSet:
         place = draw_place(self.clips[chosen], self.frames, random)
         video, source, target = cut_video(self.clips[chosen], place, config, random)
         wanted = video[:, :, 1:].contiguous()
-        seen = wanted if random.random() < FILMED else None
-        inputs = build_inputs(video[:, :, 0].contiguous(), source[None], target[None], config, seen)
+        seen = wanted.numpy() if random.random() < FILMED else None
+        inputs = build_inputs(video[:, :, 0].numpy(), source[None], target[None], config, seen)
         return {
             "target": wanted.half(),
-            "prior": inputs.prior.half(),
-            "hint": inputs.hint.half(),
-            "mask": inputs.mask.half(),
-            "mouth": inputs.mouth.half(),
+            "prior": torch.from_numpy(inputs.prior).half(),
+            "hint": torch.from_numpy(inputs.hint).half(),
+            "mask": torch.from_numpy(inputs.mask).half(),
+            "mouth": torch.from_numpy(inputs.mouth).half(),
             **draw_state(config, self.frames, random),
             "clips": torch.tensor([chosen]),
         }

@@ -100,17 +100,19 @@ class JointSet:
         taken = self._taken(chosen, range(shift, self.ends[chosen]), random)
         wanted, reference = taken.video[:, :, 1:].contiguous(), taken.video[:, :, 0].contiguous()
         source, target, to_window, at = taken.source, taken.target, taken.to_window, taken.frames
-        inputs = build_inputs(reference, source[None], target[None], config, wanted, layers=taken.layers)
+        inputs = build_inputs(
+            reference.numpy(), source[None], target[None], config, wanted.numpy(), layers=taken.layers
+        )
         heard = self.completion.around(chosen, int(at[0]) - shift, random)
         heard["target_landmarks"] = heard.pop("target")
         return {
             **{name: torch.from_numpy(value[None]) for name, value in heard.items()},
             "target": wanted.half(),
-            "true_prior": inputs.prior.half(),
-            "visible": inputs.shown[:, :3].half(),
+            "true_prior": torch.from_numpy(inputs.prior).half(),
+            "visible": torch.from_numpy(inputs.shown[:, :3]).half(),
             "is_filmed": torch.tensor([random.random() < FILMED]),
             "is_true": torch.tensor([random.random() < self.true_share]),
-            "mouth": inputs.mouth.half(),
+            "mouth": torch.from_numpy(inputs.mouth).half(),
             "reference": reference.half(),
             "rest": torch.from_numpy(apply(to_window, posed.rest[at]))[None],
             "project": torch.from_numpy(to_window[:, :2] @ posed.project[at])[None],

@@ -18,8 +18,8 @@ from atldiff.errors import CheckpointError, DataError
 from atldiff.landmarks.control import CHIN
 from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.landmarks.topology import LIPS_INNER
-from atldiff.methods.latent_inputs import with_gradient
 from atldiff.methods.lmdiff.inputs import DRAWN, NEEDED, build_inputs
+from atldiff.methods.lmdiff.training.gradient import with_gradient
 from atldiff.methods.lmdiff.training.joint_data import JointSet
 from atldiff.methods.lmdiff.training.sync_loss import sync_loss
 from atldiff.methods.models import listener_of, speaker_of
@@ -34,10 +34,10 @@ from atldiff.training.latent_renderer_task import (
     PROBE_SEED,
     check_renderer,
     freeze_codec,
-    on_device,
     paint,
 )
 from atldiff.training.mouth_task import RendererLoss
+from atldiff.training.painted import on_device
 from atldiff.training.speech_states import heard_clips, whole_sound
 from atldiff.training.task import Probe, Task
 from atldiff.video.window import STORED_MOUTH, STORED_WINDOW
@@ -214,11 +214,12 @@ def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: to
     The mask, what is hidden and what is behind the lips are drawn from the points without gradient. The warped portrait
     has one where the configuration says so.
     """
-    reference, visible, is_filmed = (batch[name].cpu() for name in ("reference", "visible", "is_filmed"))
+    reference, visible = (batch[name].float().cpu().numpy() for name in ("reference", "visible"))
     source, target = (x.detach().float().cpu().numpy() for x in (batch["still"], points))
     portrait, layers = batch["reference"].float(), []
     if model.renderer.layered:
-        pictures = ((reference.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        levels = np.clip(np.rint((reference + 1) * 127.5), 0, 255).astype(np.uint8)
+        pictures = np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
         layers = [
             window_layers([picture], points[None, _INNER], points[None, _CHIN], model.renderer.geometry)
             for picture, points in zip(pictures, source, strict=True)
@@ -226,13 +227,13 @@ def rendered_from(model: LMDiffModel, batch: dict[str, torch.Tensor], points: to
         lips = torch.from_numpy(np.stack([layer.lips for layer in layers])).permute(0, 3, 1, 2)
         portrait = (lips.float() / 127.5 - 1).to(portrait.device)
     inputs = build_inputs(
-        reference.float(), source, target, model.renderer.config, visible.float(), is_filmed, layers
+        reference, source, target, model.renderer.config, visible, batch["is_filmed"].cpu().numpy(), layers
     )  # fmt: skip
     tokens = batch["tokens"][..., None].expand(-1, -1, 2)  # (B, P, 2)
     over_time = tokens[:, None].expand(-1, points.shape[1], -1, -1)
     kept = [name for name in ("target", "mouth", "reference", "noise", "level", "guessed", "centre", "sharp")
             if name in batch]  # fmt: skip
-    made = {name: getattr(inputs, name).to(points.device) for name in ("prior", "shown", "mask")}
+    made = {name: torch.from_numpy(getattr(inputs, name)).to(points.device) for name in ("prior", "shown", "mask")}
     if model.config.joint.through_warp and points.requires_grad:
         made["prior"] = with_gradient(
             made["prior"], portrait, batch["still"][:, DRAWN], points[:, :, DRAWN], model.renderer.config

@@ -46,15 +46,15 @@ class TalkSet:
         place = draw_place(self.clips[chosen], self.frames, random)
         video, source, target = cut_video(self.clips[chosen], place, config, random)
         wanted, reference = video[:, :, 1:].contiguous(), video[:, :, 0].contiguous()
-        seen = wanted if random.random() < FILMED else None
-        inputs = build_inputs(reference, source[None], target[None], config, seen)
+        seen = wanted.numpy() if random.random() < FILMED else None
+        inputs = build_inputs(reference.numpy(), source[None], target[None], config, seen)
         tokens = self.tokens[place.flip]
         return {
             "target": wanted.half(),
-            "prior": inputs.prior.half(),
-            "shown": inputs.shown.half(),
-            "mask": inputs.mask.half(),
-            "mouth": inputs.mouth.half(),
+            "prior": torch.from_numpy(inputs.prior).half(),
+            "shown": torch.from_numpy(inputs.shown).half(),
+            "mask": torch.from_numpy(inputs.mask).half(),
+            "mouth": torch.from_numpy(inputs.mouth).half(),
             "reference": reference.half(),
             "source": torch.from_numpy(source[None, tokens]),
             "points": torch.from_numpy(target[None, :, tokens]),

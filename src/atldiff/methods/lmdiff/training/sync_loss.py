@@ -46,7 +46,7 @@ def sync_loss(model: LMDiffModel, config: TrainConfig) -> SyncLoss | None:
     check(config.frames >= frames, "frames", config.frames,
           f"at least {frames} with a sync_weight of {weight}: what the expert sees at once")  # fmt: skip
     heard_from = model.generator.config.context_frames - expert.config.margin_frames  # in the batch's columns
-    counts = ddim.alphas(schedule)
+    counts = torch.from_numpy(ddim.alphas(schedule))
     if schedule.prediction == "sample":
         counts = torch.ones_like(counts)
 
