@@ -155,7 +155,7 @@ def test_a_mouth_outside_the_canvas_is_left_alone() -> None:
 def test_a_window_is_what_is_painted_into_a_picture() -> None:
     parted = layers(rows=2)
     wide = contour(16)
-    told = parted.window(wide, CHIN, MATRIX, (SIDE, SIDE))
+    told = parted.window(wide, CHIN, MATRIX, (SIDE, SIDE)).transpose(1, 2, 0)
     laid = parted.lips + told[..., 4:] * (told[..., :3] - parted.lips)
     assert np.abs(laid - painted(parted, wide)).max() <= 0.51
     assert told[170, 160, 3] > 0.9  # seen

@@ -82,12 +82,11 @@ def layered_prior(
         closed, moved, still, max(2, round(2 * geometry.scale)), held=held_corners(geometry),
         softening=SOFTENING_PX2 * geometry.scale**2,
     )  # fmt: skip
-    told = [
-        layers[index // frames].window(contour, below.mean(0), to_template(geometry), geometry.size)
-        for index, (contour, below) in enumerate(zip(inner.astype(np.float64), chin.astype(np.float64), strict=True))
-    ]  # (H, W, 5) each
-    told = np.ascontiguousarray(np.stack(told).transpose(0, 3, 1, 2))
-    behind, weight = told[:, :4], told[:, 4:]
+    width, height = geometry.size
+    told = np.empty((len(moved), BEHIND_CHANNELS + 1, height, width), np.float32)
+    for index, (contour, below) in enumerate(zip(inner.astype(np.float64), chin.astype(np.float64), strict=True)):
+        told[index] = layers[index // frames].window(contour, below.mean(0), to_template(geometry), geometry.size)
+    behind, weight = told[:, :BEHIND_CHANNELS], told[:, BEHIND_CHANNELS:]
     behind[:, :3] /= 127.5
     behind[:, :3] -= 1
     return LayeredPrior(

@@ -212,14 +212,16 @@ class MouthLayers:
         return picture, seen
 
     def window(self, inner: np.ndarray, chin: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Return what stands behind the lips of a whole small picture: (h, w, 5) float32.
+        """Return what stands behind the lips of a whole small picture: (5, h, w) float32.
 
         Three channels of `behind` in levels, where it was seen, and how much of it the lips show. Arguments as of
         `paint`; size: width and height.
         """
+        import cv2
+
         unit_px = _unit_px(matrix)
         picture, seen = self.behind(np.zeros(2), size, matrix, chin, _shade(inner, (size[1], size[0]), unit_px))
-        return np.dstack([picture, seen, _edge(inner, (size[1], size[0]), unit_px).astype(np.float32)])
+        return np.stack([*cv2.split(picture), seen, _edge(inner, (size[1], size[0]), unit_px).astype(np.float32)])
 
     def paint(
         self,

@@ -91,13 +91,12 @@ def warp_windows(
     columns, rows, anchors = evaluated_grid((width, height), cell_px, held)
     warped = np.empty((count, channels, height, width), np.float32)
     moved = np.empty((count, 2, height, width), np.float32)
-    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).reshape(len(images), height * width, channels)
+    images = np.ascontiguousarray(images, np.float32)
     for index, (there, here) in enumerate(zip(target.astype(np.float32), source.astype(np.float32), strict=True)):
         there, here = (np.concatenate([points, anchors]) for points in (there, here))  # noqa: PLW2901 - and the border
         field = displacement_field(there, here, columns, rows, softening)
-        field = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
-        moved[index] = field.transpose(2, 0, 1)
-        warped[index] = _read(pixels[index * len(images) // count], moved[index]).transpose(2, 0, 1)
+        moved[index] = cv2.split(cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR))
+        warped[index] = _read(images[index * len(images) // count], moved[index])
     return warped, moved
 
 
@@ -117,24 +116,25 @@ def evaluated_grid(
     return columns, rows, border_anchors(*(np.asarray(corner, np.float32) for corner in held))
 
 
-def _read(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """Return a picture, its pixels (H * W, C) row by row, read through a field (2, H, W): (H, W, C) float32.
+def _read(image: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Return an image (C, H, W) read through a field (2, H, W) of pixels, likewise.
 
     Bilinear to the last digit, its border repeated: OpenCV's own is rounded to 1/32 pixel, which a network may see.
     """
-    height, width = field.shape[1:]
+    _, height, width = image.shape
     across = np.clip(field[0] + np.arange(width, dtype=np.float32), 0, width - 1)
     down = np.clip(field[1] + np.arange(height, dtype=np.float32)[:, None], 0, height - 1)
     # The last column is read as the end of the stretch before it, so that there is always a pixel to the right.
-    left, top = (np.minimum(at.astype(np.int32), side - 2) for at, side in ((across, width), (down, height)))
-    across -= left
-    down -= top
-    first = top * np.int32(width) + left
-    across, down = across[..., None], down[..., None]
-    upper, lower = (
-        (1 - across) * pixels.take(first + row, 0) + across * pixels.take(first + (row + 1), 0) for row in (0, width)
-    )
-    return (1 - down) * upper + down * lower
+    left, top = (np.minimum(at.astype(np.intp), side - 2) for at, side in ((across, width), (down, height)))
+    across, down = (across - left).astype(np.float32), (down - top).astype(np.float32)
+    pixels, first = image.reshape(len(image), height * width), top * width + left
+    # The mode spares a check of each index.
+    start, end, below, opposite = (pixels.take(first + step, 1, mode="clip") for step in (0, 1, width, width + 1))
+    for one, other, share in ((start, end, across), (below, opposite, across), (end, opposite, down)):
+        other -= one  # noqa: PLW2901 - in place: other becomes what is between the two
+        other *= share  # noqa: PLW2901
+        other += one  # noqa: PLW2901
+    return opposite
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def pooled(features: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _means(count: int, parts: int) -> torch.Tensor:
-    """Return the weights (parts, count) of means over `count` places in so many equal parts, overlapping at the ends."""
+    """Return the weights (parts, count) of means over `count` places in so many equal parts, which may overlap."""
     place, part = torch.arange(count), torch.arange(parts)[:, None]
     inside = (place >= part * count // parts) & (place * parts < (part + 1) * count)
     return inside / inside.sum(1, keepdim=True)
