@@ -19,6 +19,7 @@ from atldiff.evaluation.networks import network_figures, network_table, renderer
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.atl.network import ATLModel, Renderer
+from atldiff.methods.atl.painter import ATLPainter
 from atldiff.methods.models import speaker_of
 
 torch.set_num_threads(1)
@@ -123,28 +124,28 @@ class TestTable:
         assert {row["clips"] for row in table} == {1}
 
 
-class Painted(Renderer):
-    """A renderer that returns what it is told to, whatever the network."""
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch):
+    """Returns a renderer that paints what it is told to of the prior, whatever the network."""
 
-    def __init__(self, answer) -> None:
-        super().__init__(TINY.renderer)
-        self.answer = answer
+    def make(answer) -> Renderer:
+        monkeypatch.setattr(ATLPainter, "render", lambda self, prior, *rest: answer(prior))
+        return Renderer(TINY.renderer)
 
-    def render(self, prior, conditions, mask, noise, steps):
-        return self.answer(prior)
+    return make
 
 
 class TestRendererErrors:
     @pytest.fixture
-    def real(self, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    def real(self, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
         """Collects the real frames that each window is measured against."""
-        frames: list[torch.Tensor] = []
+        frames: list[np.ndarray] = []
         cut = networks.crop
 
         def spy(*arguments, **settings):
             images, source, target = cut(*arguments, **settings)
             assert settings == {"flip": False}
-            frames.append(torch.from_numpy(images[1:].astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None])
+            frames.append((images[1:].astype(np.float32) / 127.5 - 1).transpose(3, 0, 1, 2)[None])
             return images, source, target
 
         monkeypatch.setattr(networks, "crop", spy)
@@ -155,26 +156,26 @@ class TestRendererErrors:
         assert sums is not None
         return sums
 
-    def test_the_real_frames_have_no_error(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        sums = self.errors(Painted(lambda prior: real[-1]), prepared)
+    def test_the_real_frames_have_no_error(self, prepared: Manifest, real: list[np.ndarray], painted) -> None:
+        sums = self.errors(painted(lambda prior: real[-1]), prepared)
         assert sums["prior"] > 0
         assert all(sums[preset] == 0 for preset in PRESETS)
 
-    def test_the_prior_is_the_unit(self, prepared: Manifest) -> None:
-        sums = self.errors(Painted(lambda prior: prior), prepared)
+    def test_the_prior_is_the_unit(self, prepared: Manifest, painted) -> None:
+        sums = self.errors(painted(lambda prior: prior), prepared)
         assert all(sums[preset] == sums["prior"] for preset in PRESETS)
 
-    def test_half_way_is_a_quarter(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        sums = self.errors(Painted(lambda prior: (prior + real[-1]) / 2), prepared)
+    def test_half_way_is_a_quarter(self, prepared: Manifest, real: list[np.ndarray], painted) -> None:
+        sums = self.errors(painted(lambda prior: (prior + real[-1]) / 2), prepared)
         assert all(sums[preset] == pytest.approx(sums["prior"] / 4, rel=1e-4) for preset in PRESETS)
 
-    def test_only_the_mouth_counts(self, prepared: Manifest, real: list[torch.Tensor]) -> None:
-        def spoiled(prior: torch.Tensor) -> torch.Tensor:
-            frames = real[-1].clone()
+    def test_only_the_mouth_counts(self, prepared: Manifest, real: list[np.ndarray], painted) -> None:
+        def spoiled(prior: np.ndarray) -> np.ndarray:
+            frames = real[-1].copy()
             frames[..., :12, :] = 1.0
             return frames
 
-        sums = self.errors(Painted(spoiled), prepared)
+        sums = self.errors(painted(spoiled), prepared)
         assert all(sums[preset] == 0 for preset in PRESETS)
 
     def test_a_fresh_network_gives_the_prior(self, prepared: Manifest) -> None:
@@ -183,13 +184,13 @@ class TestRendererErrors:
         sums = self.errors(Renderer(TINY.renderer).eval(), prepared)
         assert all(sums[preset] == pytest.approx(sums["prior"], rel=1e-5) for preset in PRESETS)
 
-    def test_short_clips_are_left_out(self, prepared: Manifest, tmp_path: Path) -> None:
+    def test_short_clips_are_left_out(self, prepared: Manifest, tmp_path: Path, painted) -> None:
         (tmp_path / "clips").mkdir()
         entry = prepared.usable(Split.TEST)[0]
         tensors = load_file(prepared.tensors(entry))
         short = Manifest((entry,), tmp_path)
         save_file({name: tensors[name][:19] for name in ("points", "matrix", "windows")}, short.tensors(entry))
-        assert renderer_errors(Painted(lambda prior: prior), short, entry) is None
+        assert renderer_errors(painted(lambda prior: prior), short, entry) is None
 
 
 class TestGeneratorScores:
