@@ -15,6 +15,7 @@ from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.build import open_painter
 from atldiff.torch_networks import torch_networks
 from atldiff.types import Portrait
+from atldiff.video.patch import unpatched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +93,7 @@ def test_exported_they_say_the_same_and_make_the_same_frames(
 
     def frames(networks: dict[str, Noted] | dict[str, OnnxNetwork]) -> np.ndarray:
         stream = open_painter(renderer.config, networks).open(portrait, SAMPLING, 0)
-        return np.stack([*stream.push(track), *stream.flush()])
+        return np.stack([unpatched(frame) for frame in (*stream.push(track), *stream.flush())])
 
     noted = {name: Noted(network) for name, network in torch_networks(renderer).items()}
     wanted = frames(noted)

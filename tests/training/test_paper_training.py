@@ -432,8 +432,8 @@ class TestFacesSet:
         batch = source.batch(3, range(1))
         shown = centre(batch["target"][0].float().mean(dim=0).numpy())
         points = np.repeat(shown[:, None], len(NEEDED), 1)[None].astype(np.float32)
-        _, mask = build_start(batch["identity"].float(), points[:, 0], points, source.config)
-        assert np.abs(centre(mask[0, 0].numpy()) - centre(batch["mask"][0, 0].float().numpy())).max() <= 1
+        _, mask = build_start(batch["identity"].float().numpy(), points[:, 0], points, source.config)
+        assert np.abs(centre(mask[0, 0]) - centre(batch["mask"][0, 0].float().numpy())).max() <= 1
 
 
 class TestSecondsSet:
