@@ -48,12 +48,12 @@ $(VENV)/.python-made:
 	@touch $@
 
 $(VENV)/.base-installed: pyproject.toml | $(VENV)/.python-made
-	@test -n "$(TORCH_INDEX)" || test "$$(uname -s)" != Linux || command -v nvidia-smi >/dev/null 2>&1 || echo \
-		"No NVIDIA GPU seen. Should pip fetch CUDA packages of several GB, stop it and run  make TORCH_INDEX=https://download.pytorch.org/whl/cpu demo"
 	@echo "Installing into $(VENV)"
 	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.base-installed
+	@test -n "$(TORCH_INDEX)" || test "$$(uname -s)" != Linux || command -v nvidia-smi >/dev/null 2>&1 || echo \
+		"No NVIDIA GPU seen. Should pip fetch CUDA packages of several GB, stop it and run  make TORCH_INDEX=https://download.pytorch.org/whl/cpu test"
 	$(PIP) -e ".[dev,train]"
 	@touch $@

@@ -341,7 +341,7 @@ class TestLocate:
         assert asked["hub_id"] == "owner/name"
         assert asked["revision"] == "v2"
         ours = ["README.md", "config.json", "model.safetensors", "motion.safetensors"]
-        exported = ["*.bin", "*.onnx", "*.xml", "export.json"]
+        exported = ["*.onnx", "graphs.json"]
         assert sorted(asked["patterns"]) == sorted([*ours, *exported])
 
 

@@ -410,12 +410,17 @@ def test_a_missing_package_is_one_line(
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    head.error = ModuleNotFoundError("No module named 'scipy'", name="scipy.signal")
+    head.error = ModuleNotFoundError("No module named 'safetensors'", name="safetensors.numpy")
     assert cli.run(["generate", FACE, SPEECH]) == 2
-    assert "error: scipy: not installed: run " in capsys.readouterr().err
-    head.error = ModuleNotFoundError("No module named 'ray'", name="ray")
+    assert "error: safetensors: not installed: run " in capsys.readouterr().err
+    head.error = ModuleNotFoundError("No module named 'torch'", name="torch.nn")
     assert cli.run(["generate", FACE, SPEECH]) == 2
-    assert "No module named 'ray': run `atldiff doctor`" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "error: torch: not installed, and this needs it: run " in told
+    assert told.endswith("-m pip install 'atldiff[torch]'\n")
+    head.error = ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
+    assert cli.run(["generate", FACE, SPEECH]) == 2
+    assert "No module named 'elsewhere': run `atldiff doctor`" in capsys.readouterr().err
 
 
 def test_a_broken_package_is_one_line(

@@ -228,3 +228,45 @@ def speak() -> None:
 
 def test_speech() -> None:
     light.run(speak)
+
+
+@pytest.fixture(scope="module")
+def word(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 0.6 s of the demo's sound."""
+    path = tmp_path_factory.mktemp("word") / "word.wav"
+    with wave.open(str(EXAMPLE.with_name("speech.wav"))) as whole, wave.open(str(path), "wb") as part:
+        part.setparams(whole.getparams())
+        part.writeframes(whole.readframes(int(0.6 * whole.getframerate())))
+    return path
+
+
+@pytest.mark.parametrize("method", ["atl-diff", "atl-diff-open", "atl-diff-paper", "difftalker", "lmdiff"])
+def test_every_method_makes_a_video(method: str, word: Path, tmp_path: Path) -> None:
+    done = light.command(
+        "generate", EXAMPLE, word, "-o", tmp_path / "out.mp4", "--method", method, "--json", "--size", 256
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 15
+
+
+def test_the_other_commands_of_the_main_job(word: Path, tmp_path: Path) -> None:
+    track = tmp_path / "track.npz"
+    done = light.command("landmarks", EXAMPLE, word, "-o", track)
+    assert done.returncode == 0, done.stderr
+    done = light.command("render", EXAMPLE, track, "-o", tmp_path / "rendered.webm", "--size", 192)
+    assert done.returncode == 0, done.stderr
+    done = light.command("doctor", "--json")
+    told = json.loads(done.stdout)
+    packages = {check["name"]: check for check in told["checks"] if check["section"] == "compute"}
+    assert packages["auto"]["value"] == "onnx, float32, on cpu"
+    assert packages["speed, onnx"]["problem"] is None
+
+
+def test_what_needs_torch_says_so_in_one_line(tmp_path: Path) -> None:
+    done = light.command("train", "renderer", "--data", "synthetic", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "torch" in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = light.command("generate", EXAMPLE, EXAMPLE, "-o", tmp_path / "x.mp4", "--backend", "torch")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1

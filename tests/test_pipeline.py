@@ -430,7 +430,7 @@ def test_bundled_weights_speak(speech) -> None:
 def test_auto_takes_bfloat16_only_where_it_is_in_hardware_and_allowed(
     monkeypatch: pytest.MonkeyPatch, limit: str | None, native: bool, chosen: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr("atldiff.machine.cpu_flags", lambda: "avx512f avx512_bf16" if native else "avx512f")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if limit is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)

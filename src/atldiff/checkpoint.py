@@ -8,10 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from atldiff.config import BUNDLED, from_dict, to_dict
 from atldiff.errors import CheckpointError
 from atldiff.files import replacing, write_text
 from atldiff.hub import HUB_ID, HubError, fetch_folder
+from atldiff.runtime.graphs import CONFIG_FILE, GRAPHS_FILE, WEIGHTS_FILE
 from atldiff.types import MOTION_FILE
 
 if TYPE_CHECKING:
@@ -23,10 +26,13 @@ if TYPE_CHECKING:
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
 
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-EXPORTED_FILES = ("export.json", "*.onnx", "*.xml", "*.bin")
+CARD_FILE = "README.md"
+EXPORTED_FILES = (GRAPHS_FILE, "*.onnx")
 """What `atldiff export` puts beside them."""
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
+_NO_WEIGHTS = f"checkpoint {{}}: no {WEIGHTS_FILE}; expected safetensors weights beside {CONFIG_FILE}"
+_NOT_SAFETENSORS = "checkpoint {}: not a safetensors file ({}); pickles are never loaded"
+_NOT_FINITE = "checkpoint {}: tensor {!r} holds NaN or infinity; the file is damaged"
 
 
 def locate(name: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -94,6 +100,33 @@ def carry_motion(motion: Path | None, folder: Path) -> None:
             shutil.copyfile(motion / MOTION_FILE, partial)
 
 
+def read_buffers(folder: Path, part: str) -> dict[str, np.ndarray]:
+    """Return the arrays, float32, that a part of a checkpoint holds beside its networks' weights, by their names in it.
+
+    part: `generator` or `renderer`.
+
+    Raises:
+        CheckpointError: the weights are missing or not ours, or hold NaN or infinity.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    start, buffers = f"{part}.", {}
+    try:
+        with safe_open(path, "np") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                if name.startswith(start) and "." not in (own := name[len(start) :]):
+                    buffers[own] = file.get_tensor(name).astype(np.float32, copy=False)
+    except FileNotFoundError:
+        raise CheckpointError(_NO_WEIGHTS.format(folder)) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(_NOT_SAFETENSORS.format(path, error)) from None
+    for name, values in buffers.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(_NOT_FINITE.format(path, start + name))
+    return buffers
+
+
 def load_model(folder: Path) -> Model:
     """Load a checkpoint strictly, as float32 on the CPU, in evaluation mode.
 
@@ -143,15 +176,11 @@ def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) 
 
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise CheckpointError(
-            f"checkpoint {folder}: no {WEIGHTS_FILE}; expected safetensors weights beside {CONFIG_FILE}"
-        )
+        raise CheckpointError(_NO_WEIGHTS.format(folder))
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {path}: not a safetensors file ({error}); pickles are never loaded"
-        ) from None
+        raise CheckpointError(_NOT_SAFETENSORS.format(path, error)) from None
     wanted = model.state_dict()
     if parts is not None:
         wanted, tensors = ({n: t for n, t in held.items() if n.startswith(parts)} for held in (wanted, tensors))
@@ -168,7 +197,7 @@ def load_into(model: Model, folder: Path, parts: tuple[str, ...] | None = None) 
                 f"expected {tuple(wanted[name].shape)}"
             )
         if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"checkpoint {path}: tensor {name!r} holds NaN or infinity; the file is damaged")
+            raise CheckpointError(_NOT_FINITE.format(path, name))
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=parts is None)
 
 

@@ -1,15 +1,10 @@
-"""Where the networks run, and in which number format."""
+"""Where PyTorch computes, and in which number format."""
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-_ISA_WITH_BFLOAT16 = frozenset(
-    {"DEFAULT", "ALL", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16"}
-)
-"""Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions: without them it emulates, slowly."""
+from atldiff.machine import native_bfloat16
 
 
 def choose_device(device: str) -> torch.device:
@@ -35,9 +30,12 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-        allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in _ISA_WITH_BFLOAT16
-        return torch.bfloat16 if native and allowed else torch.float32
+        return torch.bfloat16 if native_bfloat16() else torch.float32
     if dtype not in known:
         raise ValueError(f"dtype: got {dtype!r}, expected auto, float32 or bfloat16")
     return known[dtype]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return what `choose_dtype` takes for a dtype."""
+    return str(dtype).removeprefix("torch.")

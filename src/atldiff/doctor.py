@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import platform
 import re
 import shutil
@@ -17,10 +16,9 @@ from pathlib import Path
 
 import atldiff
 from atldiff.errors import AtlDiffError
+from atldiff.machine import computing_threads
 from atldiff.packages import OPTIONAL, REQUIRED, broken, installed, lacking, present
-
-REFERENCE_GFLOPS = 2800.0
-"""Speed of the same convolution, in bf16, on 2 quiet cores of a Xeon with AMX: fast for a CPU."""
+from atldiff.timebase import FPS
 
 MIN_FREE_BYTES = 500 * 2**20
 
@@ -76,10 +74,9 @@ def _machine() -> Iterator[Check]:
         problem = f"Python: got {version}, expected 3.10 to 3.14: make the environment anew with one of these"
     yield Check("machine", "Python", f"{version} ({sys.executable})", problem)
     yield Check("machine", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("machine", "cores", f"{usable} usable")
     from atldiff.machine import cpu_flags
 
+    yield Check("machine", "cores", f"{computing_threads()} usable")
     flags = set(cpu_flags().split())
     fast = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"})
     yield Check("machine", "CPU flags", " ".join(fast) or "none known")
@@ -111,19 +108,18 @@ def _opencv_twins() -> Iterator[Check]:
         yield Check("packages", twin, there[twin], problem)
 
 
-def _torch() -> Iterator[Check]:
+def _backends() -> Iterator[Check]:
+    from atldiff.runtime.choose import PACKAGES, choose, is_installed
+
+    there = [name for name in PACKAGES if is_installed(name)]
+    yield Check("compute", "backends", f"{', '.join(there)} of {', '.join(PACKAGES)}")
     try:
-        import torch
-    except Exception:  # reported under packages
+        chosen = choose("auto", "auto", "auto", graphs=True)
+    except Exception as error:  # whatever stops it is what the reader must see
+        cause = " ".join(str(error).split()) or type(error).__name__
+        yield Check("compute", "auto", "failed", f"backend: none can be used ({cause}): reinstall atldiff")
         return
-    if torch.cuda.is_available():
-        device = f"cuda ({torch.cuda.get_device_name(0)})"
-    elif torch.backends.mps.is_available():
-        device = "mps (Apple GPU)"
-    else:
-        device = "cpu"
-    yield Check("compute", "device", device)
-    yield Check("compute", "threads", str(torch.get_num_threads()))
+    yield Check("compute", "auto", f"{chosen.backend}, {chosen.dtype}, on {chosen.device}")
 
 
 def _codecs() -> Iterator[Check]:
@@ -333,44 +329,64 @@ def _disk() -> Iterator[Check]:
     yield Check("disk", "working folder", f"{here}, {free / 2**30:.1f} GB free", problem)
 
 
-def _conv_gflops(dtype_name: str, seconds: float) -> float:
-    """Return the best speed in GFLOP/s of a 3x3 convolution, 128 to 128 channels, on 8 frames of 32x32."""
-    import torch
+def mouths_a_second(backend: str, seconds: float) -> tuple[float, str]:
+    """Return how many frames a second of the default weights' mouths a core paints with a backend, and its format."""
+    import numpy as np
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype_name]
-    weight = torch.zeros(128, 128, 3, 3, dtype=dtype).to(memory_format=torch.channels_last)
-    x = torch.zeros(8, 128, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)  # (B, C, H, W)
-    work = 2 * 8 * 32 * 32 * 128 * 128 * 9 / 1e9
-    best = float("inf")
-    with torch.inference_mode():
-        torch.nn.functional.conv2d(x, weight, padding=1)  # the first call prepares the kernel
-        stop = time.perf_counter() + seconds
-        while True:
-            started = time.perf_counter()
-            torch.nn.functional.conv2d(x, weight, padding=1)
-            now = time.perf_counter()
-            best = min(best, now - started)
-            if now >= stop:
-                return work / best
+    from atldiff.checkpoint import load_model, locate, read_config
+    from atldiff.config import sampling_presets
+    from atldiff.loading import networks_of
+    from atldiff.runtime.choose import choose
+    from atldiff.runtime.graphs import read_graphs
+
+    folder = locate("atl-diff")
+    sampling = sampling_presets(read_config(folder).renderer)["balanced"]
+    compute = choose(backend, "cpu", "auto", graphs=True)
+    graph = read_graphs(folder).networks["denoiser"]
+    if backend == "torch":
+        from atldiff.methods.models import renderer_networks
+
+        networks = renderer_networks(load_model(folder), compute.dtype)
+    else:
+        networks = networks_of(folder, compute)
+    denoiser = networks["denoiser"]
+    lengths = [[each if isinstance(each, int) else sampling.window_frames for each in i.shape] for i in graph.inputs]
+    inputs = [np.zeros(shape, np.float32) for shape in lengths]
+    denoiser(*inputs)  # the first call opens the network
+    best, stop = float("inf"), time.perf_counter() + seconds
+    while True:
+        started = time.perf_counter()
+        denoiser(*inputs)
+        now = time.perf_counter()
+        best = min(best, now - started)
+        if now >= stop:
+            return (sampling.window_frames - sampling.shared_frames) / (best * sampling.steps), compute.dtype
 
 
-def speed_verdict(fp32: float, bf16: float) -> str:
-    """Say in words which precision is faster (speeds in GFLOP/s) and how that compares with a fast CPU."""
-    dtype, speed = ("bf16", bf16) if bf16 > fp32 else ("fp32", fp32)
-    return f"{dtype} is the faster; {speed / REFERENCE_GFLOPS:.2f} times the speed of 2 Xeon cores with AMX"
+def speed_verdict(speeds: dict[str, float], cores: int) -> str:
+    """Say in words which backend is the fastest (mouths a second on a core) and how all cores compare with 25."""
+    fastest = max(speeds, key=lambda name: speeds[name])
+    return (
+        f"{fastest} is the fastest: {speeds[fastest] * cores / FPS:.1f} times real time for the mouth on {cores} cores"
+    )
 
 
 def _speed(seconds: float) -> Iterator[Check]:
-    try:
-        speeds = {name: _conv_gflops(name, seconds / 2) for name in ("fp32", "bf16")}
-    except Exception as error:  # torch missing is reported under packages; anything else is news
-        if "torch" in sys.modules:
-            cause = " ".join(str(error).split())
-            yield Check("compute", "CPU speed", "failed", f"torch: a convolution failed ({cause}): reinstall torch")
-        return
-    for name, speed in speeds.items():
-        yield Check("compute", f"CPU {name}", f"{speed:.0f} GFLOP/s")
-    yield Check("compute", "verdict", speed_verdict(**speeds))
+    from atldiff.runtime.choose import PACKAGES, is_installed
+
+    speeds = {}
+    for backend in filter(is_installed, PACKAGES):
+        try:
+            speeds[backend], dtype = mouths_a_second(backend, seconds / len(PACKAGES))
+        except Exception as error:  # whatever stops it is what the reader must see
+            cause = " ".join(str(error).split()) or type(error).__name__
+            problem = f"backend {backend}: failed ({cause}): reinstall {PACKAGES[backend][0]}"
+            yield Check("compute", f"speed, {backend}", "failed", problem)
+        else:
+            value = f"{speeds[backend]:.0f} mouths a second on a core ({dtype})"
+            yield Check("compute", f"speed, {backend}", value)
+    if speeds:
+        yield Check("compute", "verdict", speed_verdict(speeds, computing_threads()))
 
 
 def collect(probe_s: float = 2.0) -> Report:
@@ -387,7 +403,7 @@ def collect(probe_s: float = 2.0) -> Report:
         _parts(),
         _disk(),
         _main_job(),
-        _torch(),
+        _backends(),
         _speed(probe_s),
     )
     return Report(tuple(check for part in parts for check in part))

@@ -7,6 +7,11 @@ import platform
 import subprocess
 from pathlib import Path
 
+_ISA_WITH_BFLOAT16 = frozenset(
+    {"DEFAULT", "ALL", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX512_CORE_AMX_FP16"}
+)
+"""Values of ONEDNN_MAX_CPU_ISA that leave oneDNN its bfloat16 instructions."""
+
 
 def cpuinfo() -> dict[str, str]:
     """Return the first processor's lines of /proc/cpuinfo by their names in small letters; empty elsewhere."""
@@ -22,6 +27,12 @@ def cpu_flags() -> str:
     """Return the processor's instruction flags, separated by spaces; empty where they are not told."""
     said = cpuinfo()
     return said.get("flags") or said.get("features") or ""
+
+
+def native_bfloat16() -> bool:
+    """Return whether the processor has instructions for bfloat16 that oneDNN may use: without, it emulates, slowly."""
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper() in _ISA_WITH_BFLOAT16
+    return allowed and bool({"avx512_bf16", "amx_bf16"} & set(cpu_flags().split()))
 
 
 def processor() -> str:

@@ -18,9 +18,7 @@ class Package(NamedTuple):
 
 
 REQUIRED = {
-    "torch": Package("torch", "2.9"),
     "numpy": Package("numpy", "2.0"),
-    "scipy": Package("scipy", "1.13"),
     "safetensors": Package("safetensors", "0.4.3"),
     "pillow": Package("PIL", "11.3"),
     "pillow-heif": Package("pillow_heif", "1.6"),
@@ -31,12 +29,22 @@ REQUIRED = {
     ),
     "tyro": Package("tyro", "1.0"),
     "rich": Package("rich", "13"),
-    "huggingface_hub": Package("huggingface_hub", "0.23.2"),
 }
 """Required distributions; the releases are the lower bounds of pyproject.toml."""
 
-OPTIONAL = {"tensorboard": "train", "ray": "ray", "onnx": "export", "openvino": "export"}
-"""Optional distributions and the extra that brings them."""
+OPTIONAL = {
+    "openvino": "openvino",
+    "torch": "torch",
+    "scipy": "torch",
+    "onnx": "torch",
+    "torchmetrics": "torch",
+    "jinja2": "torch",
+    "huggingface_hub": "hub",
+    "tensorboard": "train",
+    "accelerate": "train",
+    "ray": "ray",
+}
+"""Optional distributions, whose modules have the same names, and the extra that brings them."""
 
 
 def installed(distribution: str) -> str | None:
@@ -85,6 +93,9 @@ def blame(error: Exception) -> str | None:
     if not isinstance(error, ImportError):
         return next((line for name, line in lines.items() if present(name)), None)
     module = (error.name or "").partition(".")[0]
+    if module in OPTIONAL and installed(module) is None:
+        advice = f"run {sys.executable} -m pip install 'atldiff[{OPTIONAL[module]}]'"
+        return f"{module}: not installed, and this needs it: {advice}"
     for name, line in lines.items():
         if REQUIRED[name].module == module:
             return line

@@ -3,110 +3,90 @@
     head = TalkingHead.from_pretrained("atl-diff")
     head("portrait.jpg", "speech.wav").save("out.mp4")
 
-The walk: portrait -> landmarks; samples -> landmark track (`methods/speech.py`) -> frames
-(`methods/build.py`). Offline is streaming with everything pushed at once: there is one path.
+The walk: portrait -> landmarks; samples -> landmark track (`methods/speech.py`) -> frames (a method's painter), written
+as they come (`rendering.py`). Offline is streaming with everything pushed at once: there is one path.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 
 from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
 from atldiff.config import Preset, SampleConfig, sampling_presets
-from atldiff.devices import choose_device, choose_dtype
-from atldiff.errors import MediaError
-from atldiff.export.attach import attach, check_window, fit_window_frames
-from atldiff.export.choose import find_export
-from atldiff.landmarks.edit import at_fps, resized_track, retarget
+from atldiff.landmarks.edit import at_fps, retarget
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
-from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.loading import Loaded, load, of_model, workers_for
+from atldiff.methods.build import paints_whole_faces
 from atldiff.methods.driving import open_driving
 from atldiff.methods.framing import check_framing, framed, reframe
-from atldiff.methods.models import painter_of, speaker_of
-from atldiff.methods.pair import Pair
 from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
 from atldiff.methods.speech import TrackStream, join
+from atldiff.rendering import Video, drawn
+from atldiff.runtime.choose import choose
 from atldiff.stages import stage
-from atldiff.timebase import FPS, SAMPLE_RATE, duration_s, output_frame_count
-from atldiff.torch_networks import torch_workers
+from atldiff.timebase import FPS, SAMPLE_RATE, output_frame_count
 from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
-from atldiff.video.background import WHITE, draw_background, is_transparent, open_background, say_if_hidden, say_white
-from atldiff.video.formats import check_output, keeps_alpha
-from atldiff.video.gif import capped_side
+from atldiff.video.background import open_background, say_if_hidden
 from atldiff.video.patch import unpatched
-from atldiff.video.sound import SoundFile
-from atldiff.video.write import VideoWriter, Written
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from atldiff.export.manifest import Export
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
-    from atldiff.methods.generators import Speaker
     from atldiff.methods.models import Model
+    from atldiff.methods.pair import Pair
     from atldiff.methods.portrait import PortraitSource, Size
-    from atldiff.video.background import Background, BackgroundSource
-    from atldiff.video.patch import Frame
+    from atldiff.video.background import BackgroundSource
+    from atldiff.workers import Workers
 
     AudioSource = str | os.PathLike[str] | np.ndarray | Audio
 
 _log = logging.getLogger(__name__)
 
-SLICE_FRAMES = 64
-"""Frames whose landmarks are made at a time while rendering, so that memory does not grow with the audio."""
-
 
 class TalkingHead:
-    """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`."""
+    """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`.
+
+    speaker: sound to landmarks. painter: landmarks to frames. compute: what computes their networks. model: their
+    modules where PyTorch does, else None. int8: whether the denoiser's coarse levels are in 8 bits.
+    """
 
     def __init__(
         self,
-        model: Model | Pair,
+        model: Model | Pair | Loaded,
         *,
         device: str = "auto",
         dtype: str = "auto",
-        export: Export | None = None,
         motion: Path | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        """export: networks of this very model, not a pair, in another runtime, which then compute instead of its own.
+        """model: of PyTorch, or what `loading.load` gave. device, dtype: of a model of PyTorch; as `from_pretrained`.
 
-        motion: folder of the motion model's weights; None takes the package's.
+        motion: folder of the motion model's weights; None takes the package's. workers: threads that do the work; None
+        makes some.
 
         Raises:
-            ValueError: unknown device or dtype, or exported networks with a pair.
+            ValueError: unknown device or dtype.
         """
-        if export is not None and isinstance(model, Pair):
-            raise ValueError(f"backend: got {export.runtime} with a pair of models, expected torch")
-        self.device = choose_device(device)
-        self.dtype = choose_dtype(dtype, self.device)
-        if export is not None and export.runtime == "onnx":
-            self.dtype = torch.float32
-        self.export, self.motion = export, motion
-        self.model = model.eval().requires_grad_(False)
-        self.model.to(self.device)
-        self.workers = torch_workers(self.device)
-        if export is not None and not isinstance(model, Pair):
-            attach(model, export, dtype=self.dtype, streams=self.workers.count)
-        # The generator stays in float32: it is tiny, and its landmarks are a product. What it hears by need not.
-        self.speaker: Speaker = speaker_of(self.model.generator, self.dtype)
-        renderer = self.model.renderer.to(self.dtype)
-        if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
-            renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.painter = painter_of(self.model.renderer)
+        loaded = model if isinstance(model, Loaded) else of_model(model, choose("torch", device, dtype, graphs=False))
+        self.speaker, self.painter, self.compute = loaded.speaker, loaded.painter, loaded.compute
+        self.model, self.int8, self.motion = loaded.model, loaded.int8, motion
+        self.workers = workers or workers_for(self.compute)
+        self._video = partial(Video, self.painter, self.workers)
+        self._paired = loaded.paired
 
     @classmethod
     def from_pretrained(
@@ -123,28 +103,19 @@ class TalkingHead:
         """Load a checkpoint: a folder, a bundled name or a hub id (fetched at `revision`).
 
         generator, renderer: checkpoints whose landmark generator or renderer is taken instead of that of `name`, which
-        is not read where both are given. Stages of two checkpoints are computed by PyTorch.
+        is not read where both are given.
 
-        backend: what computes the networks: `torch`, `openvino`, `onnx`, or `auto`: what the folder was exported for,
-        otherwise PyTorch. See docs/export.md.
+        backend: what computes the networks: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed. See
+        docs/export.md. device: `cpu`, `cuda`, `cuda:N` (torch alone), or `auto`, a GPU where torch has one. dtype:
+        `float32`, `bfloat16`, or `auto`, bfloat16 where backend and hardware have it.
 
         Raises:
             CheckpointError: not a checkpoint of ours. ValueError: unknown device, dtype or backend, or a backend that
             cannot do what was asked for. AtlDiffError: the backend's package is missing.
         """
-        chosen = choose_device(device)
-        choose_dtype(dtype, chosen)
         speaks, renders = checkpoint.locate_stages(name, generator, renderer, revision)
-        export = None
-        if speaks == renders:
-            export = find_export(speaks, backend, device=chosen, dtype=dtype)
-        elif backend not in ("auto", "torch"):
-            raise ValueError(
-                f"backend: got {backend!r} with stages of two checkpoints, expected auto or torch: exported networks "
-                "are of one"
-            )
-        motion = checkpoint.motion_of(speaks)
-        return cls(checkpoint.load_stages(speaks, renders), device=device, dtype=dtype, export=export, motion=motion)
+        loaded = load(speaks, renders, backend=backend, device=device, dtype=dtype)
+        return cls(loaded, motion=checkpoint.motion_of(speaks))
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str | None = None) -> None:
         """Write the checkpoint to a folder.
@@ -153,31 +124,27 @@ class TalkingHead:
             ValueError: the networks run in another backend than torch, which holds no weights to write, or they are
             stages of two checkpoints, which have no configuration in common.
         """
-        if isinstance(self.model, Pair):
-            raise ValueError("save_pretrained: got stages of two checkpoints, expected one model; save each of the two")
-        if self.export is not None:
+        if self.model is None:
             raise ValueError(
-                f"save_pretrained: got backend {self.export.runtime}, expected torch; copy the folder instead"
+                f"save_pretrained: got backend {self.compute.backend}, expected torch; copy the folder instead"
             )
-        checkpoint.save_model(self.model, Path(folder), card)
+        if self._paired:
+            raise ValueError("save_pretrained: got stages of two checkpoints, expected one model; save each of the two")
+        checkpoint.save_model(cast("Model", self.model), Path(folder), card)
         checkpoint.carry_motion(self.motion, Path(folder))
 
     def sampling(self, chosen: SampleConfig | Preset = "balanced") -> SampleConfig:
         """Return a sampling preset of this method, or the configuration as it is.
 
-        Presets have windows as long as those the networks were exported for.
-
         Raises:
-            ValueError: no such preset, or windows of another length than the exported networks take.
+            ValueError: no such preset.
         """
         if isinstance(chosen, SampleConfig):
-            if self.export is not None:
-                check_window(chosen, self.export)
             return chosen
-        presets = sampling_presets(self.model.renderer.config)
+        presets = sampling_presets(self.painter.config)
         if chosen not in presets:
             raise ValueError(f"sampling: got {chosen!r}, expected {', '.join(presets)} or a SampleConfig")
-        return presets[chosen] if self.export is None else fit_window_frames(presets[chosen], self.export)
+        return presets[chosen]
 
     def open_portrait(
         self,
@@ -201,7 +168,7 @@ class TalkingHead:
             FaceNotFound: no face, or no face of that number, or none in a reference. MediaError: not a picture.
             ValueError: a frame of a picture, or more than 16 references.
         """
-        if not isinstance(self.model.renderer, PublishedRenderer):
+        if not paints_whole_faces(self.painter.config):
             return open_with_references(source, face, frame, references)
         opened = open_portrait(source, face, frame)
         if references or (references is None and opened.references):
@@ -288,7 +255,7 @@ class TalkingHead:
         fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate, audio_track)
         chosen, own = self.sampling(sampling), shown.size if size is None else None
-        return Video(self, opened, fitted, recording, chosen, seed, emotion, own=own, background=behind)
+        return self._video(opened, fitted, recording, chosen, seed, emotion, own=own, background=behind)
 
     def __call__(
         self,
@@ -332,7 +299,7 @@ class TalkingHead:
         say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         seed, emotion, own = controls.seed, controls.emotion, shown.size if size is None else None
-        return Video(self, opened, track, recording, chosen, seed, emotion, own=own, background=behind)
+        return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind)
 
     def stream(
         self,
@@ -372,9 +339,8 @@ class TalkingHead:
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.speaker, opened, controls, driver, self.motion)
-        frames = self.painter.open(
-            opened, self.sampling(sampling), controls.seed, controls.emotion, self.workers, _drawn(behind, opened)
-        )
+        chosen, emotion = self.sampling(sampling), controls.emotion
+        frames = self.painter.open(opened, chosen, controls.seed, emotion, self.workers, drawn(behind, opened))
         alone = self.workers.alone
         for samples in as_arrays(chunks):
             for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk
@@ -385,11 +351,11 @@ class TalkingHead:
         yield from map(unpatched, frames.flush())
 
     def _check_emotion(self, emotion: str | None) -> None:
-        if emotion is not None and not isinstance(self.model.renderer, PublishedRenderer):
+        if emotion is not None and not paints_whole_faces(self.painter.config):
             raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
 
     def _check_pair(self, emotion: str | None) -> None:
-        if isinstance(self.model, Pair):  # of one model, the generator speaks for both
+        if self._paired:  # of one model, the generator speaks for both
             self._check_emotion(emotion)
 
     def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:
@@ -405,152 +371,8 @@ def _heard(audio: AudioSource, sample_rate: int | None, audio_track: int | str |
         return load_audio(audio, sample_rate=sample_rate, audio_track=audio_track)
 
 
-def _drawn(background: Background | None, portrait: Portrait) -> np.ndarray | None:
-    """Return what frames are laid on, (H, W, 3): white where nobody chose; None where they are as they are."""
-    if background is None and portrait.alpha is not None:
-        say_white()
-    return draw_background(WHITE if background is None else background, portrait)
-
-
 def _rate(fps: Fraction | float | None) -> Fraction:
     rate = Fraction(FPS) if fps is None else Fraction(fps).limit_denominator(1001)
     if not 1 <= rate <= 120:
         raise ValueError(f"fps: got {fps}, expected 1 to 120")
     return rate
-
-
-class Video:
-    """A talking video that is rendered as it is read: iterate for frames (H, W, 3) uint8, or `save` a file.
-
-    Frames of a portrait with alpha on the background `transparent` are (H, W, 4), of straight alpha.
-
-    fps: Fraction. size: (height, width). track: the landmarks. seconds: wall time a stage took, after a rendering.
-    written: size, frames a second and frames of the file that `save` wrote, which may differ from those rendered.
-    """
-
-    def __init__(
-        self,
-        head: TalkingHead,
-        portrait: Portrait,
-        track: LandmarkTrack,
-        audio: Audio | None,
-        sampling: SampleConfig,
-        seed: int,
-        emotion: str | None = None,
-        *,
-        own: tuple[int, int] | None = None,
-        background: Background | None = None,
-    ) -> None:
-        """own: (height, width) of what is shown of the portrait, where no other size was asked for."""
-        self._head, self._portrait, self._audio = head, portrait, audio
-        self._sampling, self._seed, self._emotion = sampling, seed, emotion
-        self._own = own
-        self._background: Background | None = background
-        self.track = track
-        self.fps = track.fps
-        self.size = portrait.size
-        self.seconds: dict[str, float] = {}
-        self.written = Written(self.size, self.fps, 0)
-
-    def __len__(self) -> int:
-        return len(self.track)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return map(unpatched, self._rendered())
-
-    def _rendered(self) -> Iterator[Frame]:
-        if self._own is not None:
-            say_if_smaller(self._own, self.size)
-        behind = _drawn(self._background, self._portrait)
-        stream = self._head.painter.open(
-            self._portrait, self._sampling, self._seed, self._emotion, self._head.workers, behind
-        )
-        for start in range(0, len(self.track), SLICE_FRAMES):
-            part = self.track.slice(start, min(start + SLICE_FRAMES, len(self.track)))
-            yield from stream.push(part.points(), more=True)
-        yield from stream.flush()
-
-    @property
-    def transparent(self) -> bool:
-        """Whether frames are (H, W, 4)."""
-        return self._portrait.alpha is not None and is_transparent(self._background)
-
-    def _shown_in(self, path: str | os.PathLike[str]) -> Video:
-        """Return the video as it goes into a file: what nobody asked for is chosen by its format.
-
-        Raises:
-            ValueError: it is to be transparent in a file that cannot be.
-        """
-        if self.transparent and not keeps_alpha(path):
-            raise ValueError(
-                f"background: got transparent with {path}, expected .webm, .mov or a folder of PNG frames for it"
-            )
-        portrait, track = self._portrait, self.track
-        background: Background | None = self._background
-        own = self._own
-        side = None if own is None else capped_side(path, own)
-        if side is not None:
-            own = None  # it was said what became of it
-            portrait = resized(portrait, side)
-            track = resized_track(track, portrait.size)
-        if background is None and keeps_alpha(path):
-            background = "transparent"
-        return Video(
-            self._head, portrait, track, self._audio, self._sampling, self._seed, self._emotion, own=own,
-            background=background,
-        )  # fmt: skip
-
-    @property
-    def duration(self) -> Fraction:
-        """The sound's length in seconds, or the frames' where there is no sound."""
-        return Fraction(len(self)) / self.fps if self._audio is None else duration_s(len(self._audio.samples))
-
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        progress: Callable[[int, int], None] | None = None,
-        keep_part: bool = True,
-    ) -> Path:
-        """Write the video (.mp4, .mov, .mkv, .webm, .gif, or a folder of PNG frames when `path` ends in a slash).
-
-        A GIF is at most 480 pixels a side unless a size was asked for, and at most 50 frames a second. A portrait with
-        alpha keeps it in .webm (VP9), .mov (ProRes 4444) and PNG, unless a background was asked for.
-        Frames are encoded as they are made; the file appears under its name when it is whole. keep_part: what an error
-        or an interruption leaves of it stays as NAME.partial.SUFFIX, if it lasts at least one second.
-
-        Raises:
-            MediaError: it cannot be written there. ValueError: it is to be transparent in a file that cannot be.
-        """
-        check_output(path)
-        shown = self._shown_in(path)
-        sound = None
-        if self._audio is not None:
-            if self._audio.origin is not None:
-                sound = SoundFile(self._audio.origin, self._audio.track, self._audio.intact)
-            elif self._audio.original is not None and self._audio.original_rate is not None:
-                sound = (self._audio.original, self._audio.original_rate)
-        rendering, started = 0.0, time.perf_counter()
-        with VideoWriter(
-            path,
-            size=shown.size,
-            fps=self.fps,
-            audio=sound,
-            duration=self.duration,
-            keep_part=keep_part,
-            alpha=shown.transparent,
-        ) as writer:
-            before = time.perf_counter()
-            for index, frame in enumerate(shown._rendered(), 1):
-                rendering += time.perf_counter() - before
-                with stage("encode"):
-                    writer.write(frame)
-                if progress:
-                    progress(index, len(self))
-                before = time.perf_counter()
-        total = time.perf_counter() - started
-        self.seconds = {"render": rendering, "write": total - rendering}
-        self.written = writer.written
-        if not Path(path).exists():
-            raise MediaError(f"output {path}: the file vanished after it was written")
-        return Path(path)

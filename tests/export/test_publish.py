@@ -13,154 +13,127 @@ import torch
 from torch import nn
 
 from atldiff import cli
-from atldiff.checkpoint import load_model, save_model
-from atldiff.config import sampling_presets
+from atldiff.checkpoint import load_model, locate
+from atldiff.config import BUNDLED
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import AtlDiffError, CheckpointError
 from atldiff.export import parity, publish
 from atldiff.export.int8 import coarse_convolutions
-from atldiff.export.manifest import digests, read_export
-from atldiff.export.networks import Network, networks_of
-from atldiff.export.publish import export_checkpoint
-from atldiff.export.runtime import open_network
-from atldiff.files import sha256
+from atldiff.export.publish import export_checkpoint, networks_of
+from atldiff.export.record import recorded
+from atldiff.runtime.choose import RUNTIMES, is_installed, open_network
+from atldiff.runtime.graphs import Graph, read_graphs, sources_of
+from atldiff.torch_networks import Call, TorchNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atldiff.export.manifest import Export
-    from atldiff.methods.models import Model
-
 torch.set_num_threads(1)
 
 
-def left_over(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if ".partial" in path.name)
-
-
-@pytest.fixture(scope="module")
-def published(checkpoint_folder, runtime, tmp_path_factory) -> Export:
-    """Each method exported for each runtime, for windows of another length than a preset's."""
-    return export_checkpoint(checkpoint_folder, tmp_path_factory.mktemp("published") / "out", runtime, window_frames=6)
-
-
-def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, runtime, published) -> None:
-    folder = published.folder
+def test_an_export_is_a_checkpoint_and_its_networks(checkpoint_folder, exported) -> None:
     for name in ("config.json", "model.safetensors", "README.md"):
-        assert (folder / name).read_bytes() == (checkpoint_folder / name).read_bytes()
-    suffixes = (".onnx",) if runtime == "onnx" else (".xml", ".bin")
-    assert set(published.files) == {name + suffix for name in ("denoiser", "generator") for suffix in suffixes}
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["README.md", "config.json", "export.json", "model.safetensors", *published.files]
+        assert (exported / name).read_bytes() == (checkpoint_folder / name).read_bytes()
+    graphs = read_graphs(exported)
+    assert {"denoiser", "generator"} <= graphs.networks.keys() == networks_of(load_model(exported)).keys()
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        ["README.md", "config.json", "graphs.json", "model.safetensors", *(f"{name}.onnx" for name in graphs.networks)]
     )
-    assert left_over(folder.parent) == []
-
-    told = json.loads((folder / "export.json").read_text())
-    assert (told["format_version"], told["runtime"], told["int8"], told["window_frames"]) == (1, runtime, False, 6)
-    assert told["sources"]["model.safetensors"] == sha256(checkpoint_folder / "model.safetensors")
-    assert told["files"] == {name: sha256(folder / name) for name in published.files}
-    for name in ("denoiser", "generator"):
-        exact = told["parity"][name]["float32"]
-        assert exact["tolerance"] == parity.TOLERANCES["float32"] == 1e-4
-        assert 0 < exact["relative"] < 1e-4
-        assert exact["inputs"] == parity.DRAWS
-    assert "bfloat16" not in told["parity"]["generator"]
-    assert told["versions"]["torch"] == torch.__version__
-
-    read = read_export(folder, digests(folder))
-    assert read == published
+    assert [path.name for path in exported.parent.iterdir() if ".partial" in path.name] == []
+    assert graphs.sources == sources_of(checkpoint_folder)
+    for name in graphs.networks:
+        assert set(graphs.parity[name]) == {runtime for runtime in RUNTIMES if is_installed(runtime)}
+        for found in graphs.parity[name].values():
+            assert found["tolerance"] == parity.TOLERANCES["float32"] == 1e-4
+            assert 0 <= found["relative"] < 1e-4
+            assert found["inputs"] >= 1
+    assert graphs.versions["torch"] == torch.__version__
 
 
-def test_exported_networks_give_what_pytorch_gives(checkpoint_folder, published) -> None:
-    assert published.window_frames == 6
-    for network in networks_of(load_model(checkpoint_folder), 6):
-        opened = open_network(
-            published.network(network.name), published.runtime, network.inputs, dtype=torch.float32, streams=2
-        )
-        values = network.draw(np.random.default_rng(77))
-        with torch.inference_mode():
-            expected = network.module(*values)
-        got = opened(*values)
-        assert got.dtype == torch.float32
-        assert expected.std() > 1e-3  # something to agree on
-        assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
-        assert list(opened.parameters()) == []
-        # every input has an effect: none was folded away
-        for index, value in enumerate(values):
-            if value.is_floating_point():
-                changed = [*values]
-                changed[index] = value + 0.5
-                assert not torch.equal(opened(*changed), got), network.inputs[index]
+def test_networks_give_what_pytorch_gives(exported, runtime) -> None:
+    model = load_model(exported)
+    calls = recorded(model, seed=77)
+    for name, graph in read_graphs(exported).networks.items():
+        opened = open_network(graph, runtime, half=False, streams=2)
+        exact = TorchNetwork(networks_of(model)[name], torch.device("cpu"))
+        inputs = calls[name][-1]
+        wanted, got = exact(*inputs), opened(*inputs)
+        assert len(wanted) == len(got)
+        for one, other in zip(wanted, got, strict=True):
+            assert other.dtype == np.float32
+            assert np.allclose(one, other, atol=1e-4 * max(1.0, float(np.abs(one).max()))), name
+        for index, value in enumerate(inputs):  # every input has an effect: none was folded away
+            if value.dtype == np.float32 and value.std() > 0:
+                changed = [*inputs]
+                changed[index] = value + np.float32(0.5)
+                assert any((a != b).any() for a, b in zip(opened(*changed), got, strict=True)), (name, index)
 
 
-def test_exporting_leaves_the_model_in_evaluation_mode(random_exportable_model: Model, tmp_path) -> None:
-    pytest.importorskip("onnx")
-    from atldiff.export.graph import write_onnx
-
+def test_exporting_leaves_the_model_in_evaluation_mode(checkpoint_folder, exporter, tmp_path) -> None:
     fused = torch.backends.mha.get_fastpath_enabled()
-    for network in networks_of(random_exportable_model, 4):
-        write_onnx(network, tmp_path / "network.onnx")
-        assert not any(module.training for module in network.module.modules())
-    assert not any(module.training for module in random_exportable_model.modules())
+    export_checkpoint(checkpoint_folder, tmp_path / "out")
     assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
-def test_a_network_that_differs_is_not_published(atl_folder, one_runtime, tmp_path, monkeypatch) -> None:
-    """The exported file is another network than the one it is compared with, by one tap of a convolution."""
-    written = publish.write_onnx
+def test_a_network_that_differs_is_not_published(atl_folder, exporter, tmp_path, monkeypatch) -> None:
+    """The file is another network than the one it is compared with, by one tap of a convolution."""
+    load = publish.load_model
 
-    def tampered(network: Network, path: Path) -> None:
-        if network.name == "denoiser":
-            with torch.no_grad():
-                weight = network.module.down[0][0].first.weight  # pyright: ignore
-                before = weight.clone()
-                weight[0, 0, 1, 1] += 1.0
-            written(network, path)
-            with torch.no_grad():
-                weight.copy_(before)
-        else:
-            written(network, path)
+    def tampered(folder: Path):
+        model = load(folder)
+        with torch.no_grad():
+            model.renderer.unet.down[0][0].first.weight[0, 0, 1, 1] += 1.0
+        return model
 
-    monkeypatch.setattr(publish, "write_onnx", tampered)
-    with pytest.raises(CheckpointError, match=r"denoiser in float32 differs from PyTorch by .* at most 0.0001") as told:
-        export_checkpoint(atl_folder, tmp_path / "out", one_runtime)
+    monkeypatch.setattr(publish, "load_model", tampered)
+    with pytest.raises(CheckpointError, match=r"denoiser in onnx differs from PyTorch by .* at most 0.0001") as told:
+        export_checkpoint(atl_folder, tmp_path / "out")
     assert "\n" not in str(told.value)
     assert list(tmp_path.glob("*out*")) == []
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_parity_is_measured_without_what_the_output_is_added_to() -> None:
-    class Added(nn.Module):
-        def forward(self, base: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            return base[:, None] + 1e-3 * x
-
-    base, x = torch.full((1, 5), 100.0), torch.randn(1, 3, 5)
-    off = lambda base, x: base[:, None] + 1.1e-3 * x  # noqa: E731
-    plain = Network("n", Added(), ("base", "x"), lambda random: (base, x))
-    added = Network("n", Added(), ("base", "x"), lambda random: (base, x), added_to=0)
-    assert parity.measure(plain, off, [(base, x)], 1.0).relative < 1e-4
-    assert parity.measure(added, off, [(base, x)], 1.0).relative == pytest.approx(0.1, rel=0.05)
+def test_parity_is_of_what_changes_from_call_to_call() -> None:
+    base = np.full((1, 5), 100.0, np.float32)
+    draws = [np.random.default_rng(seed).standard_normal((1, 3, 5)).astype(np.float32) for seed in range(4)]
+    exact = lambda x: [base[:, None] + np.float32(1e-3) * x]  # noqa: E731
+    off = lambda x: [base[:, None] + np.float32(1.1e-3) * x]  # noqa: E731
+    assert parity.measure(exact, off, [(draws[0],)], 1.0).relative < 1e-4
+    assert parity.measure(exact, off, [(x,) for x in draws], 1.0).relative == pytest.approx(0.1, rel=0.4)
 
 
 def test_values_that_are_not_finite_never_pass() -> None:
-    network = Network("n", nn.Identity(), ("x",), lambda random: (torch.ones(1, 2),))
-    found = parity.measure(network, lambda x: x * float("nan"), [(torch.ones(1, 2),)], 1e-4)
+    found = parity.measure(lambda x: [x], lambda x: [x * np.float32("nan")], [(np.ones((1, 2), np.float32),)], 1e-4)
     with pytest.raises(CheckpointError, match="differs"):
-        parity.check("n", "float32", found)
+        parity.check("n", "onnx", found)
 
 
-def test_int8_is_within_its_tolerance_and_smaller(atl_folder, runtime, tmp_path) -> None:
-    exact = export_checkpoint(atl_folder, tmp_path / "exact", runtime)
-    small = export_checkpoint(atl_folder, tmp_path / "small", runtime, int8=True)
+def test_int8_is_within_its_tolerance(atl_folder, exporter, tmp_path) -> None:
+    exact = export_checkpoint(atl_folder, tmp_path / "exact")
+    small = export_checkpoint(atl_folder, tmp_path / "small", int8=True)
     assert small.int8
-    frames = sampling_presets(load_model(atl_folder).config.renderer)["balanced"].window_frames
-    assert exact.window_frames == small.window_frames == frames
-    kinds = small.parity["denoiser"]
-    assert exact.parity["denoiser"]["float32"]["relative"] < kinds["float32"]["relative"] < parity.TOLERANCES["int8"]
-    assert kinds["float32"]["inputs"] == 6  # of the pipeline: 1 and 2 steps, of two pictures
+    assert not exact.int8
+    for runtime, found in small.parity["denoiser"].items():
+        assert exact.parity["denoiser"][runtime]["relative"] < found["relative"] < parity.TOLERANCES["int8"]
     assert small.parity["generator"] == exact.parity["generator"]
-    weights = lambda export: export.network("denoiser").with_suffix(".onnx" if runtime == "onnx" else ".bin")  # noqa: E731
-    assert weights(small).stat().st_size < weights(exact).stat().st_size
+    weights = tmp_path / "small" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(CheckpointError, match="made of other weights"):  # which its 8 bits hold
+        read_graphs(tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "atl-diff-open" else pytest.param(name, marks=pytest.mark.slow) for name in BUNDLED]
+)
+def test_bundled_graphs_are_those_of_the_bundled_weights(name: str) -> None:
+    folder = locate(name)
+    graphs, model = read_graphs(folder), load_model(folder)
+    calls = recorded(model, seed=3)
+    assert graphs.networks.keys() == networks_of(model).keys()
+    for each, module in networks_of(model).items():
+        exact = TorchNetwork(module, torch.device("cpu"))
+        opened = open_network(graphs.networks[each], "onnx", half=False, streams=1)
+        parity.check(each, "onnx", parity.measure(exact, opened, calls[each][-2:], 1e-4, each))
 
 
 def test_the_finest_level_stays_out_of_int8() -> None:
@@ -174,117 +147,97 @@ def test_the_finest_level_stays_out_of_int8() -> None:
         coarse_convolutions(["/other/Conv"], unet)
 
 
-def test_its_names_are_the_exporters(atl_folder, tmp_path) -> None:
-    onnx = pytest.importorskip("onnx")
-    from atldiff.export.graph import write_onnx
-
-    network = networks_of(load_model(atl_folder), 4)[0]
-    write_onnx(network, tmp_path / "network.onnx")
-    names = [node.name for node in onnx.load(tmp_path / "network.onnx").graph.node if node.op_type == "Conv"]
-    modules = {"/" + name.replace(".", "/") + "/Conv" for name, module in network.module.named_modules()
-               if isinstance(module, nn.Conv2d)}  # fmt: skip
-    assert {name.replace(".", "/") for name in names} == modules
-
-
 class TestDoors:
-    def test_an_export_is_replaced(self, atl_folder, one_runtime, tmp_path) -> None:
-        export_checkpoint(atl_folder, tmp_path / "out", one_runtime)
+    def test_an_export_is_replaced(self, atl_folder, exporter, tmp_path) -> None:
+        export_checkpoint(atl_folder, tmp_path / "out")
         (tmp_path / "out" / "stale").touch()
-        again = export_checkpoint(atl_folder, tmp_path / "out", one_runtime, window_frames=5)
-        assert again.window_frames == 5
+        export_checkpoint(atl_folder, tmp_path / "out")
         assert not (tmp_path / "out" / "stale").exists()
-        assert left_over(tmp_path) == []
+        assert [path.name for path in tmp_path.iterdir() if ".partial" in path.name] == []
 
-    def test_an_export_can_be_exported(self, atl_folder, one_runtime, tmp_path) -> None:
-        export_checkpoint(atl_folder, tmp_path / "one", one_runtime)
-        two = export_checkpoint(tmp_path / "one", tmp_path / "two", one_runtime)
-        assert two.sources == digests(atl_folder)
-
-    def test_other_folders_are_refused(self, atl_folder, one_runtime, tmp_path) -> None:
+    def test_other_folders_are_refused(self, atl_folder, exporter, tmp_path) -> None:
         other = tmp_path / "other"
         other.mkdir()
         (other / "thesis.tex").touch()
         for target, says in (
-            (other, "holds other files"),
+            (other, "but other files"),
             (atl_folder, "holds the checkpoint"),
             (atl_folder.parent, "holds the checkpoint"),
             (other / "thesis.tex", "got a file"),
             (tmp_path / "no" / "out", "does not exist"),
         ):
             with pytest.raises(CheckpointError, match=says) as told:
-                export_checkpoint(atl_folder, target, one_runtime)
+                export_checkpoint(atl_folder, target)
             assert "\n" not in str(told.value)
         assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
-    def test_windows_of_a_length_no_sampling_has(self, atl_folder, one_runtime, tmp_path) -> None:
-        with pytest.raises(ValueError, match=r"window_frames: got 3, expected 4 to 64 \(10 in presets\)"):
-            export_checkpoint(atl_folder, tmp_path / "out", one_runtime, window_frames=3)
-
-    def test_a_denoiser_of_diffusers_is_refused(self, random_paper_model, one_runtime, tmp_path, monkeypatch) -> None:
-        class Other(nn.Module):
-            pass
-
-        monkeypatch.setattr(publish, "load_model", lambda folder: model)
-        import copy
-
-        model = copy.deepcopy(random_paper_model)
-        save_model(model, tmp_path / "source")
-        model.renderer.unet = Other()
-        with pytest.raises(CheckpointError, match="U-Net of diffusers"):
-            export_checkpoint(tmp_path / "source", tmp_path / "out", one_runtime)
+    def test_a_missing_package_is_named(self, atl_folder, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(sys.modules["atldiff.export.graph"], "find_spec", lambda name: None)
+        with pytest.raises(AtlDiffError, match=r"onnx is not installed; run pip install 'atldiff\[torch\]'"):
+            export_checkpoint(atl_folder, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(("missing", "int8"), [("onnx", False), ("onnxruntime", True), ("openvino", False)])
-    def test_a_missing_package_is_named(self, atl_folder, tmp_path, monkeypatch, missing, int8) -> None:
-        import importlib.util
-
-        find = importlib.util.find_spec
-        for module in ("runtime", "graph", "int8"):
-            monkeypatch.setattr(
-                sys.modules[f"atldiff.export.{module}"],
-                "find_spec",
-                lambda name: None if name == missing else find(name),
-            )
-        with pytest.raises(AtlDiffError, match=rf"{missing} is not installed; run pip install 'atldiff\[export\]'"):
-            export_checkpoint(atl_folder, tmp_path / "out", "openvino", int8=int8)
-        assert not (tmp_path / "out").exists()
-
-    def test_damage_is_named(self, atl_folder, runtime, tmp_path) -> None:
+    def test_damage_is_named(self, atl_folder, exporter, runtime, tmp_path) -> None:
         out = tmp_path / "out"
-        export = export_checkpoint(atl_folder, out, runtime)
-        sources = digests(out)
-        with pytest.raises(CheckpointError, match="made of other weights"):
-            read_export(out, {**sources, "model.safetensors": "0" * 64})
-        file = export.network("denoiser")
-        whole = file.read_bytes()
-        file.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(CheckpointError, match=f"{file.name}: missing or changed"):
-            read_export(out, sources)
+        graph = export_checkpoint(atl_folder, out).networks["denoiser"]
+        inputs = [np.zeros([5 if isinstance(n, str) else n for n in each.shape], each.dtype) for each in graph.inputs]
+        whole = graph.file.read_bytes()
+        graph.file.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(CheckpointError, match="cannot open it") as told:
-            open_network(file, export.runtime, ("x", "embedding"), dtype=torch.float32, streams=1)
+            open_network(graph, runtime, half=False, streams=1)(*inputs)
         assert "\n" not in str(told.value)
-        told_of = json.loads((out / "export.json").read_text())
-        for change in ({"format_version": 2}, {"runtime": "tflite"}, {"surprise": 1}, {"files": {}}):
-            (out / "export.json").write_text(json.dumps({**told_of, **change}))
-            with pytest.raises(CheckpointError, match="export again"):
-                read_export(out, sources)
-        (out / "export.json").write_text("[")
-        with pytest.raises(CheckpointError, match="export again"):
-            read_export(out, sources)
+        graph.file.unlink()
+        with pytest.raises(CheckpointError, match=r"denoiser.onnx: missing; run `atldiff export`"):
+            read_graphs(out)
+        graph.file.write_bytes(whole)
+        read_graphs(out)
+        told_of = json.loads((out / "graphs.json").read_text())
+        for change in ({"format_version": 1}, {"surprise": 1}, {"networks": []}):
+            (out / "graphs.json").write_text(json.dumps({**told_of, **change}))
+            with pytest.raises(CheckpointError, match="run `atldiff export`"):
+                read_graphs(out)
+        (out / "graphs.json").write_text("[")
+        with pytest.raises(CheckpointError, match="run `atldiff export`"):
+            read_graphs(out)
 
 
-def test_the_command(atl_folder, one_runtime, tmp_path, capsys) -> None:
-    args = ["export", one_runtime, str(tmp_path / "out"), "--weights", str(atl_folder), "--window-frames", "8"]
+def test_lengths_that_may_differ(tmp_path) -> None:
+    from atldiff.runtime.graphs import Input
+
+    graph = Graph(tmp_path / "n.onnx", (Input("x", "float32", (1, "n0", 4)), Input("y", "float32", ("n0",))))
+    assert graph.sizes([np.zeros((1, 3, 4)), np.zeros(3)]) == {"n0": 3}
+    for wrong in (
+        [np.zeros((1, 3, 4)), np.zeros(2)],
+        [np.zeros((1, 3, 5)), np.zeros(3)],
+        [np.zeros((3, 4)), np.zeros(3)],
+    ):
+        with pytest.raises(ValueError, match="has shape"):
+            graph.sizes(wrong)
+
+
+def test_the_command(atl_folder, exporter, tmp_path, capsys) -> None:
+    args = ["export", str(tmp_path / "out"), "--weights", str(atl_folder)]
     assert cli.run([*args, "--json"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert (told["folder"], told["runtime"], told["window_frames"]) == (str(tmp_path / "out"), one_runtime, 8)
+    assert (told["folder"], told["int8"]) == (str(tmp_path / "out"), False)
     assert err == ""
     assert cli.run(args) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"{tmp_path / 'out'}: {one_runtime}, windows of 8 frames; largest relative difference")
+    assert err.startswith(f"{tmp_path / 'out'}: largest relative difference from PyTorch: ")
     assert err.count("\n") == 1
     shutil.rmtree(tmp_path / "out")
-    assert cli.run(["export", one_runtime, str(atl_folder), "--weights", str(atl_folder)]) == 2
+    assert cli.run(["export", str(atl_folder), "--weights", str(atl_folder)]) == 2
     assert "holds the checkpoint" in capsys.readouterr().err
+
+
+def test_a_module_is_called_by_its_arguments() -> None:
+    from atldiff.export.graph import _argument_names
+
+    class Module(nn.Module):
+        def forward(self, x: torch.Tensor, level: torch.Tensor, *told: torch.Tensor) -> torch.Tensor:
+            return x
+
+    assert _argument_names(Module(), 4) == ["x", "level", "told0", "told1"]
+    assert _argument_names(Call(Module(), "forward"), 3) == ["x", "level", "told0"]

@@ -7,16 +7,21 @@ The network is `whisper_encoder.py`.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atldiff.audio.features import triangles
+from atldiff.runtime.graphs import GRAPHS_FILE, Graph
 
 if TYPE_CHECKING:
     from atldiff.networks import Network
 
+FOLDER = Path(str(files("atldiff.audio").joinpath("whisper_base")))
 WIDTH = 512
 TOKENS_PER_FRAME = 2
 STATE = WIDTH * TOKENS_PER_FRAME
@@ -72,6 +77,18 @@ def positions(tokens: int) -> np.ndarray:
     rates = np.exp(np.float32(-np.log(10_000.0) / (half - 1)) * np.arange(half, dtype=np.float32))
     angles = np.arange(tokens, dtype=np.float32)[:, None] * rates
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def hearing_graph(layers: int) -> Graph:
+    """Return the encoder's first `layers` layers as a graph, for runtimes other than PyTorch.
+
+    Raises:
+        ValueError: there is none with so many.
+    """
+    told = json.loads((FOLDER / GRAPHS_FILE).read_text(encoding="utf-8"))
+    if str(layers) not in told:
+        raise ValueError(f"layers: got {layers}, expected one of {', '.join(told)}, which the package has of Whisper")
+    return Graph.read(FOLDER, told[str(layers)])
 
 
 class Listener:

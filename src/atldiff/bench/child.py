@@ -21,7 +21,6 @@ def main(import_s: float) -> None:
     order = json.loads(sys.argv[1])
     started = time.perf_counter()
     import numpy as np
-    import torch
 
     import atldiff.pipeline  # noqa: F401 - what takes the time is measured
 
@@ -38,7 +37,8 @@ def main(import_s: float) -> None:
         sys.stdin.readline()
     video = head(Path(order["portrait"]), Path(order["sound"]), sampling=sampling, size=variant.size)
     video.save(order["output"], progress=lambda done, _: _tell("first_frame") if done == 1 else None)
-    gpu = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_initialized() else None
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.max_memory_allocated() / 1e6 if torch is not None and torch.cuda.is_initialized() else None
     _tell("saved", frames=len(video), peak_memory_mb=resident_peak_mb(), peak_gpu_memory_mb=gpu)
 
 

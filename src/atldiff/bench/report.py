@@ -62,8 +62,8 @@ def _variant(each: Measured) -> dict[str, Any]:
     work = sum(figure["median"] for figure in there.values())
     return {
         **asdict(each.variant),
-        "device": str(head.device),
-        "dtype": str(head.dtype).removeprefix("torch."),
+        "device": head.compute.device,
+        "dtype": head.compute.dtype,
         "backend": _backend(head),
         "windows_at_once": head.workers.count,
         "steps": sampling.steps,
@@ -105,9 +105,7 @@ def _variant(each: Measured) -> dict[str, Any]:
 
 
 def _backend(head: TalkingHead) -> str:
-    if head.export is None:
-        return "torch"
-    return f"{head.export.runtime} int8" if head.export.int8 else head.export.runtime
+    return f"{head.compute.backend} int8" if head.int8 else head.compute.backend
 
 
 def _figure(values: Iterable[float | None]) -> dict[str, Any] | None:

@@ -113,10 +113,7 @@ def _measure(plan: Plan, folder: Path, results: Results, note: Note) -> None:
             each.streams.append(_stream(each, plan.portrait, samples))
         for each in results.variants:
             next_part(f"run {run}, {each.variant.name}: the denoiser alone")
-            head = each.head
-            each.throughputs.append(
-                measure_throughput(head.model.renderer, each.sampling, head.workers, head.dtype, each.gflop)
-            )
+            each.throughputs.append(measure_throughput(each.head, each.sampling, each.gflop))
         for each in results.variants:
             next_part(f"run {run}, {each.variant.name}: a cold start")
             each.starts.append(cold_start(each.variant, plan.portrait, sound, out))

@@ -6,23 +6,30 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.atl.inputs import condition_channels
 from atldiff.methods.atl_published.network import PublishedRenderer
+from atldiff.methods.build import open_painter
 from atldiff.methods.difftalker.inputs import hint_channels
 from atldiff.methods.difftalker.network import LatentRenderer
 from atldiff.methods.latent_inputs import latent_size
 from atldiff.methods.lmdiff.inputs import TOKENS, shown_channels
 from atldiff.methods.lmdiff.network import TalkRenderer
+from atldiff.types import Portrait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from atldiff.config import SampleConfig
     from atldiff.methods.models import FaceRenderer
+    from atldiff.pipeline import TalkingHead
     from atldiff.workers import Workers
 
+FACE_PX = 100.0
+"""Outer-eye distance of the made-up face."""
 CONVOLUTIONS = ((10, 128, 32), (16, 128, 32), (16, 256, 32), (16, 256, 16))
 """The 3x3 convolutions that say what the machine can do: pictures, channels in and out, side."""
 
@@ -84,29 +91,38 @@ def count_gflop(renderer: FaceRenderer, sampling: SampleConfig) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def measure_throughput(
-    renderer: FaceRenderer,
-    sampling: SampleConfig,
-    workers: Workers,
-    dtype: torch.dtype,
-    gflop: float,
-    seconds: float = 1.0,
-) -> Throughput:
+def measure_throughput(head: TalkingHead, sampling: SampleConfig, gflop: float, seconds: float = 1.0) -> Throughput:
     """Run network evaluations, then convolutions, on every thread of the workers side by side; keep the fastest.
 
     gflop: of one evaluation, by `count_gflop`. seconds: spent on each of the two.
     """
-    device = renderer.device
-    call = network_call(renderer, sampling)
-    denoiser = gflop / _fastest_s(call, workers, device, seconds)
+    device, dtype = torch.device(head.compute.device), getattr(torch, head.compute.dtype)
+    denoiser, inputs = head.painter.networks["denoiser"], denoiser_inputs(head, sampling)
+    speed = gflop / _fastest_s(lambda: denoiser(*inputs), head.workers, device, seconds)
     best = 0.0
     for pictures, channels, side in CONVOLUTIONS:
         x = torch.rand(pictures, channels, side, side, device=device, dtype=dtype)
         layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=dtype)
         layer, x = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         work = 2 * 9 * pictures * channels**2 * side**2 / 1e9
-        best = max(best, work / _fastest_s(lambda x=x, layer=layer: layer(x), workers, device, seconds / 4))
-    return Throughput(denoiser, best)
+        best = max(best, work / _fastest_s(lambda x=x, layer=layer: layer(x), head.workers, device, seconds / 4))
+    return Throughput(speed, best)
+
+
+def denoiser_inputs(head: TalkingHead, sampling: SampleConfig) -> tuple[np.ndarray, ...]:
+    """Return what a head's denoiser is called with for a whole window of a made-up face that does not move."""
+    calls: list[tuple[np.ndarray, ...]] = []
+
+    def remembered(*inputs: np.ndarray) -> list[np.ndarray]:
+        calls.append(tuple(np.array(array) for array in inputs))
+        return head.painter.networks["denoiser"](*inputs)
+
+    points = (FACE_PX * mean_shape() + FACE_PX * 2.5).astype(np.float32)
+    grey = Portrait(np.full((5 * round(FACE_PX), 5 * round(FACE_PX), 3), 128, np.uint8), points)
+    painter = open_painter(head.painter.config, {**head.painter.networks, "denoiser": remembered})
+    for _ in painter.open(grey, sampling, 0).push(np.repeat(points[None], sampling.window_frames, 0)):
+        pass
+    return calls[-1]
 
 
 def _fastest_s(call: Callable[[], object], workers: Workers, device: torch.device, seconds: float) -> float:

@@ -1,10 +1,10 @@
-"""`atldiff export`: a checkpoint's networks for another runtime, in a checkpoint folder."""
+"""`atldiff export`: a checkpoint folder whose networks run in ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -15,10 +15,8 @@ from atldiff.config import Bundled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """Write a checkpoint folder whose networks run in ONNX Runtime or OpenVINO, or nothing where they differ."""
+    """Write a checkpoint folder whose networks need no PyTorch, or nothing where they differ from it."""
 
-    runtime: Annotated[tyro.conf.Positional[Literal["onnx", "openvino"]], tyro.conf.arg(metavar="onnx|openvino")]
-    """What is to run them."""
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """The checkpoint folder to make; an earlier export is replaced."""
     method: Bundled = "atl-diff"
@@ -27,8 +25,6 @@ class Export:
     """Other weights: a checkpoint folder or a hub id such as owner/name. Goes before --method."""
     int8: bool = False
     """Put the denoiser's coarse levels into 8 bits, calibrated on the bundled portrait."""
-    window_frames: Annotated[int | None, optional("N")] = None
-    """Frames sampled together. 4 to 64; those of the presets when left out."""
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
@@ -40,19 +36,13 @@ def run(args: list[str]) -> int:
         from atldiff.checkpoint import locate
         from atldiff.export.publish import export_checkpoint
 
-        export = export_checkpoint(
-            locate(options.weights or options.method),
-            options.folder,
-            options.runtime,
-            int8=options.int8,
-            window_frames=options.window_frames,
-        )
+        graphs = export_checkpoint(locate(options.weights or options.method), options.folder, int8=options.int8)
     if options.report.json:
-        write_json({"folder": str(export.folder), **export.as_dict()})
+        write_json({"folder": str(graphs.folder), **graphs.as_dict()})
         return 0
     worst = ", ".join(
-        f"{name} {max(found['relative'] for found in kinds.values()):.1g}" for name, kinds in export.parity.items()
+        f"{name} {max(found['relative'] for found in kinds.values()):.1g}" for name, kinds in graphs.parity.items()
     )
-    what = f"{options.runtime}{', int8' if export.int8 else ''}, windows of {export.window_frames} frames"
-    say(f"{export.folder}: {what}; largest relative difference from PyTorch: {worst}", quiet=quiet)
+    what = "its denoiser in 8 bits; " if graphs.int8 else ""
+    say(f"{graphs.folder}: {what}largest relative difference from PyTorch: {worst}", quiet=quiet)
     return 0

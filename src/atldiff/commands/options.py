@@ -96,7 +96,7 @@ class ModelOptions:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the renderer; auto takes bfloat16 where the hardware has it."""
     backend: Literal["auto", "torch", "openvino", "onnx"] = "auto"
-    """What computes the networks; auto takes what the weights were exported for, otherwise torch."""
+    """What computes the networks; auto takes the fastest that is installed."""
 
     @property
     def checkpoint(self) -> str:

@@ -20,7 +20,6 @@ from atldiff.config import SampleConfig
 from atldiff.data.hold_out import why_empty
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.sources.raw import VIDEO_SUFFIXES
-from atldiff.devices import choose_device
 from atldiff.errors import AtlDiffError, DataError
 from atldiff.evaluation.footage import Footage, Sight, cut_out, hold_first, watch
 from atldiff.evaluation.measure import ClipFigures, measure_clip
@@ -28,11 +27,11 @@ from atldiff.evaluation.metrics.fid import Fid
 from atldiff.evaluation.networks import network_figures
 from atldiff.evaluation.pictures import Backbones
 from atldiff.evaluation.protocol import GROUND_TRUTH, REAL_LANDMARKS, STATIC_PHOTO
-from atldiff.export.choose import find_export
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.steady import steady
+from atldiff.loading import load
 from atldiff.pipeline import TalkingHead
 from atldiff.timebase import FPS, SAMPLE_RATE, frame_count
 from atldiff.types import Controls, LandmarkTrack, Portrait
@@ -186,17 +185,14 @@ def measure_checkpoint(
             "expected the folder that was prepared: name it with --source"
         )
     speaks, renders = checkpoints.locate_stages(checkpoint, generator, renderer)
-    export = None
-    if speaks == renders:
-        export = find_export(speaks, "auto", device=choose_device("auto"), dtype="auto")
     model = checkpoints.load_stages(speaks, renders)
     measured = _started([GROUND_TRUTH, STATIC_PHOTO, name, REAL_LANDMARKS], name, backbones)
     measured.parameters = sum(parameter.numel() for parameter in model.parameters())
-    for index, entry in enumerate(entries):  # before the head casts the renderer's weights, or takes exported ones
+    for index, entry in enumerate(entries):
         if progress:
             progress(index, 2 * len(entries), "networks")
         measured.networks[entry.record.name] = network_figures(model, manifest, entry)
-    head = TalkingHead(model, export=export, motion=checkpoints.motion_of(speaks))
+    head = TalkingHead(load(speaks, renders), motion=checkpoints.motion_of(speaks))
     with FaceTracker() as tracker:
         for index, entry in enumerate(entries):
             clip = entry.record.name

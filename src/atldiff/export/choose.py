@@ -1,4 +1,4 @@
-"""Which exported networks a checkpoint runs with: those in its folder, or those made once for this machine."""
+"""The networks that a checkpoint runs with apart from PyTorch: those in its folder, or those made once here."""
 
 from __future__ import annotations
 
@@ -11,77 +11,43 @@ import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-import torch
-
-from atldiff.checkpoint import read_config
+from atldiff.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from atldiff.errors import CheckpointError
-from atldiff.export.manifest import FORMAT_VERSION, digests, is_export, read_export
-from atldiff.export.networks import choose_window
-from atldiff.export.publish import write_networks
-from atldiff.export.runtime import is_installed, require
 from atldiff.files import Workplace
+from atldiff.runtime.choose import is_installed
+from atldiff.runtime.graphs import FORMAT_VERSION, has_graphs, read_graphs, sources_of
 
 if TYPE_CHECKING:
-    from atldiff.export.manifest import Export
-    from atldiff.export.runtime import Runtime
-
-Backend = Literal["auto", "torch", "openvino", "onnx"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
+    from atldiff.runtime.graphs import Graphs
 
 logger = logging.getLogger(__name__)
 
 
-def find_export(folder: Path, backend: str, *, device: torch.device, dtype: str) -> Export | None:
-    """Return the exported networks that a checkpoint is to run with, or None for PyTorch's own.
-
-    folder: of the checkpoint. backend: `auto` takes what the folder was exported for where that can run here, and
-    PyTorch otherwise; `openvino` and `onnx` are made once, in the user's cache, where the folder has none. dtype: as
-    the user gave it.
+def find_graphs(folder: Path) -> Graphs:
+    """Return the graphs of a checkpoint's networks; where its folder has none, they are made once in the user's cache.
 
     Raises:
-        ValueError: an unknown backend, or one that cannot do what was asked for. AtlDiffError: its package is missing.
-        CheckpointError: damaged files, or a checkpoint that cannot be exported.
+        CheckpointError: damaged files, a checkpoint that cannot be exported, or one without graphs where PyTorch, which
+        makes them, is not installed. AtlDiffError: the package onnx is missing.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: got {backend!r}, expected {', '.join(BACKENDS)}")
-    if backend == "torch" or (backend == "auto" and not is_export(folder)):
-        return None
-    if backend == "auto":
-        export = read_export(folder, digests(folder))
-        usable = is_installed(export.runtime) and _refusal(export.runtime, device, dtype) is None
-        return export if usable else None
-    runtime: Runtime = "openvino" if backend == "openvino" else "onnx"
-    refusal = _refusal(runtime, device, dtype)
-    if refusal:
-        raise ValueError(refusal)
-    require(runtime)
-    sources = digests(folder)
-    if is_export(folder):
-        export = read_export(folder, sources)
-        if export.runtime == runtime:
-            return export
-    return _cached(folder, runtime, sources)
-
-
-def _refusal(runtime: Runtime, device: torch.device, dtype: str) -> str | None:
-    """Return why a runtime cannot do what was asked for, or None."""
-    if device.type != "cpu":
-        return f"device: got {device} with backend {runtime}, which runs on the CPU; use --device cpu or backend torch"
-    if runtime == "onnx" and dtype == "bfloat16":
-        return "dtype: got bfloat16 with backend onnx, which computes in float32; leave it out or use backend openvino"
-    return None
-
-
-def _cached(folder: Path, runtime: Runtime, sources: dict[str, str]) -> Export:
-    frames = choose_window(read_config(folder), None)
-    place = cache_folder() / _name(runtime, sources, frames)
+    if has_graphs(folder):
+        return read_graphs(folder)
+    sources = sources_of(folder, int8=True)
+    if not is_installed("torch"):
+        raise CheckpointError(
+            f"checkpoint {folder}: has no networks for ONNX Runtime, and PyTorch, which makes them, is not installed; "
+            "run pip install 'atldiff[torch]', or `atldiff export` where it is"
+        )
+    place = cache_folder() / _name(sources)
     try:
-        return read_export(place, sources)
+        return read_graphs(place)
     except CheckpointError:  # not there yet, or damaged
         pass
-    logger.info("exporting the networks of %s for %s, once", folder, runtime)
+    from atldiff.export.publish import write_graphs
+
+    logger.info("exporting the networks of %s, once", folder)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(place, ignore_errors=True)
@@ -89,17 +55,25 @@ def _cached(folder: Path, runtime: Runtime, sources: dict[str, str]) -> Export:
         try:
             made.make()
             made.path.mkdir()
-            write_networks(folder, made.path, runtime, window_frames=frames)
+            _copy(folder, made.path)
+            write_graphs(made.path)
             if not place.exists():  # another process may have been faster
                 made.publish()
         finally:
             made.discard()
-        return read_export(place, sources)
+        return read_graphs(place)
     except OSError as error:
         logger.info("the cache %s cannot be written to (%s): a temporary folder takes its place", place.parent, error)
     temporary = Path(tempfile.mkdtemp(prefix="atldiff-export-"))
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return write_networks(folder, temporary, runtime, window_frames=frames)
+    _copy(folder, temporary)
+    return write_graphs(temporary)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    """Copy what graphs refer to: they find their weights beside themselves."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        shutil.copyfile(folder / name, target / name)
 
 
 def cache_folder() -> Path:
@@ -115,8 +89,7 @@ def cache_folder() -> Path:
     return base / "atldiff" / "exports"
 
 
-def _name(runtime: Runtime, sources: dict[str, str], frames: int) -> str:
-    """Return a folder's name: weights and settings, runtime and its version, frames, and the form of these files."""
+def _name(sources: dict[str, str]) -> str:
+    """Return a folder's name: weights and settings, the exporter's version, and the form of these files."""
     digest = hashlib.sha256("".join(f"{name}{value}" for name, value in sorted(sources.items())).encode()).hexdigest()
-    version = metadata.version("onnxruntime" if runtime == "onnx" else "openvino")
-    return f"{digest[:16]}-{runtime}-{version}-{frames}-{FORMAT_VERSION}"
+    return f"{digest[:16]}-torch-{metadata.version('torch')}-{FORMAT_VERSION}"

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import logging
 import re
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from atldiff.errors import AtlDiffError, CheckpointError
+from atldiff.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import numpy as np
-    import torch
+    from torch import nn
 
     from atldiff.diffusion.unet3d import UNet3D
-    from atldiff.export.networks import Network
+    from atldiff.runtime.graphs import Graph
 
 
-def quantise(network: Network, source: Path, target: Path, seen: Sequence[tuple[torch.Tensor, ...]]) -> None:
-    """Write `source`, a denoiser of ours in ONNX, in 8 bits to `target` (QDQ, weights by channel).
+def quantise(graph: Graph, unet: nn.Module, seen: Sequence[tuple[np.ndarray, ...]]) -> None:
+    """Put a denoiser's graph into 8 bits (QDQ, weights by channel); the file then holds weights of its own.
 
-    seen: inputs of the kind it will be called with; the ranges of its values are theirs.
+    unet: the module it was made of. seen: inputs of the kind it will be called with; the ranges of its values are
+    theirs.
 
     Raises:
-        AtlDiffError: onnxruntime is missing. CheckpointError: there is nothing to quantise.
+        AtlDiffError: onnx is missing. CheckpointError: there is nothing to quantise.
     """
-    require_quantiser()
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
@@ -43,21 +41,19 @@ def quantise(network: Network, source: Path, target: Path, seen: Sequence[tuple[
 
         def __init__(self) -> None:
             self._left: Iterator[dict[str, np.ndarray]] = (
-                {name: value.float().numpy() if value.is_floating_point() else value.numpy()
-                 for name, value in zip(network.inputs, values, strict=True)}
-                for values in seen
-            )  # fmt: skip
+                {each.name: value for each, value in zip(graph.inputs, values, strict=True)} for values in seen
+            )
 
         def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
             return next(self._left, None)
 
-    prepared = target.with_name(f".{target.name}.prepared")
+    source = graph.file
+    prepared, target = (source.with_name(f".{source.stem}.{word}.onnx") for word in ("prepared", "int8"))
     root = logging.getLogger()
     root.addFilter(_silent)  # its remarks go straight to the root logger
     try:
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
-        coarse = coarse_convolutions(names, network.module)  # pyright: ignore[reportArgumentType]
         quantize_static(
             str(prepared),
             str(target),
@@ -67,11 +63,13 @@ def quantise(network: Network, source: Path, target: Path, seen: Sequence[tuple[
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv"],
-            nodes_to_quantize=coarse,
+            nodes_to_quantize=coarse_convolutions(names, unet),  # pyright: ignore[reportArgumentType]
         )
+        target.replace(source)
     finally:
         root.removeFilter(_silent)
-        prepared.unlink(missing_ok=True)
+        for made in (prepared, target):
+            made.unlink(missing_ok=True)
 
 
 def coarse_convolutions(names: Sequence[str], unet: UNet3D) -> list[str]:
@@ -91,12 +89,6 @@ def coarse_convolutions(names: Sequence[str], unet: UNet3D) -> list[str]:
             "leave --int8 out"
         )
     return coarse
-
-
-def require_quantiser() -> None:
-    """Raise AtlDiffError where onnxruntime is missing, which quantises for every runtime."""
-    if find_spec("onnxruntime") is None:
-        raise AtlDiffError("int8: onnxruntime is not installed; run pip install 'atldiff[export]' or leave --int8 out")
 
 
 def _silent(record: logging.LogRecord) -> bool:

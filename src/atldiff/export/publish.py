@@ -1,57 +1,52 @@
-"""Make, check and publish: a checkpoint folder with its networks in another runtime, or nothing at all."""
+"""Make, check and publish: a checkpoint folder with graphs of its networks beside the weights, or nothing at all."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from atldiff import __version__
-from atldiff.checkpoint import (
-    CARD_FILE,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    carry_motion,
-    load_model,
-    motion_of,
-    read_config,
-)
+from atldiff.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, carry_motion, load_model, motion_of
 from atldiff.errors import CheckpointError
-from atldiff.export.calibration import seen_by_denoiser
-from atldiff.export.graph import require_onnx, write_onnx
-from atldiff.export.int8 import quantise, require_quantiser
-from atldiff.export.manifest import Export, digests, is_export
-from atldiff.export.networks import DENOISER, choose_window, networks_of
-from atldiff.export.parity import TOLERANCES, check, measure, random_inputs
-from atldiff.export.runtime import SUFFIX, has_bfloat16, open_network, require, write_openvino
-from atldiff.files import replacing, sha256
+from atldiff.export.graph import require_onnx, write_graph
+from atldiff.export.int8 import quantise
+from atldiff.export.parity import TOLERANCES, check, measure
+from atldiff.export.record import recorded
+from atldiff.files import replacing
+from atldiff.methods.models import speech_networks
+from atldiff.runtime.choose import RUNTIMES, is_installed, open_network
+from atldiff.runtime.graphs import GRAPHS_FILE, Graph, Graphs, has_graphs, sources_of
+from atldiff.torch_networks import TorchNetwork
 
 if TYPE_CHECKING:
-    from atldiff.export.networks import Network
-    from atldiff.export.parity import Parity
-    from atldiff.export.runtime import Runtime
+    from pathlib import Path
+
+    import numpy as np
+    from torch import nn
+
     from atldiff.methods.models import Model
+
+    Call = tuple[np.ndarray, ...]
 
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
 HELD_OUT_SEED = 1
-"""The windows that int8 is measured on; it is calibrated on those of seed 0."""
+"""The calls that parity is measured on; graphs are traced, and 8 bits calibrated, on those of seed 0."""
+MEASURED = 4
+"""Calls of each network that parity is measured on."""
+DENOISER = "denoiser"
 
 
-def export_checkpoint(
-    source: Path, folder: Path, runtime: Runtime, *, int8: bool = False, window_frames: int | None = None
-) -> Export:
-    """Write a checkpoint folder that also holds its networks for a runtime; it appears whole or not at all.
+def export_checkpoint(source: Path, folder: Path, *, int8: bool = False) -> Graphs:
+    """Write a checkpoint folder that also holds graphs of its networks; it appears whole or not at all.
 
-    source: the checkpoint folder. folder: made, or replaced where it is an export already. int8: the denoiser's coarse
-    levels in 8 bits. window_frames: frames sampled together, those of the presets when None.
+    source: the checkpoint folder. folder: made, or replaced where it is such a folder already. int8: the denoiser's
+    coarse levels in 8 bits.
 
     Raises:
         CheckpointError: not a checkpoint, a network that cannot be exported or differs beyond the tolerance, or a
-            folder that is something else. AtlDiffError: a package is missing. ValueError: `window_frames`.
+            folder that is something else. AtlDiffError: a package is missing.
     """
     _check_target(source, folder)
     with replacing(folder) as partial:
@@ -60,74 +55,67 @@ def export_checkpoint(
             if name != CARD_FILE or (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
         carry_motion(motion_of(source), partial)
-        export = write_networks(source, partial, runtime, int8=int8, window_frames=window_frames)
-    return replace(export, folder=folder)
+        graphs = write_graphs(partial, int8=int8)
+    networks = {name: replace(graph, file=folder / graph.file.name) for name, graph in graphs.networks.items()}
+    return replace(graphs, folder=folder, networks=networks)
 
 
-def write_networks(
-    source: Path, folder: Path, runtime: Runtime, *, int8: bool = False, window_frames: int | None = None
-) -> Export:
-    """Write the networks of a checkpoint and export.json into a folder, once they are measured against PyTorch.
+def write_graphs(folder: Path, *, int8: bool = False) -> Graphs:
+    """Write the graphs of a checkpoint's networks into its folder, and graphs.json once they agree with PyTorch.
 
     Raises:
-        CheckpointError, AtlDiffError, ValueError: as `export_checkpoint`.
+        CheckpointError, AtlDiffError: as `export_checkpoint`.
     """
-    require(runtime)
     require_onnx()
-    if int8:
-        require_quantiser()
-    sources = digests(source)
-    frames = choose_window(read_config(source), window_frames)
-    model = load_model(source).requires_grad_(False)
-    measured = {
-        network.name: _publish(network, folder, runtime, model=model if int8 and network.name == DENOISER else None)
-        for network in networks_of(model, frames)
+    sources = sources_of(folder, int8=int8)
+    model = load_model(folder).requires_grad_(False)
+    modules = networks_of(model)
+    keys = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    calls, tried = recorded(model), recorded(model, HELD_OUT_SEED)
+    graphs = {}
+    for name, module in modules.items():
+        graphs[name] = write_graph(name, module, calls[name], folder / f"{name}.onnx", folder / WEIGHTS_FILE, keys)
+        if int8 and name == DENOISER:
+            quantise(graphs[name], module, calls[name])
+    parity = {
+        name: _parity(graph, modules[name], _spread(tried[name]), int8=int8 and name == DENOISER)
+        for name, graph in graphs.items()
     }
-    export = Export(
-        folder=folder,
-        runtime=runtime,
-        int8=int8,
-        window_frames=frames,
-        sources=sources,
-        files={path.name: sha256(path) for path in sorted(folder.iterdir()) if path.stem in measured},
-        parity={name: {kind: found.as_dict() for kind, found in kinds.items()} for name, kinds in measured.items()},
-        versions={"atldiff": __version__, **{name: _version(name) for name in PACKAGES}},
-    )
-    export.write()
-    return export
+    versions = {"atldiff": __version__, **{name: _version(name) for name in PACKAGES}}
+    made = Graphs(folder=folder, networks=graphs, int8=int8, sources=sources, parity=parity, versions=versions)
+    made.write()
+    return made
 
 
-def _publish(network: Network, folder: Path, runtime: Runtime, model: Model | None) -> dict[str, Parity]:
-    """Write one network and return how close it comes, by what it computes in.
+def networks_of(model: Model) -> dict[str, nn.Module]:
+    """Return the networks of a checkpoint by name: those whose weights it holds."""
+    own = {id(tensor) for tensor in model.parameters()}
+    both = {**speech_networks(model.generator), **model.renderer.networks()}
+    return {  # Whisper's encoder is the package's, wav2vec 2.0 a model of its own
+        name: module for name, module in both.items() if all(id(tensor) in own for tensor in module.parameters())
+    }
 
-    model: whose own calls the network is quantised and measured on, where it is in 8 bits.
-    """
-    exact = folder / f"{network.name}.onnx"
-    write_onnx(network, exact)
-    inputs = random_inputs(network)
-    if model is not None:
-        frames = inputs[0][0].shape[2]
-        quantised = folder / f".{network.name}.int8.onnx"
-        quantise(network, exact, quantised, seen_by_denoiser(model, frames))
-        quantised.replace(exact)
-        inputs = seen_by_denoiser(model, frames, HELD_OUT_SEED)  # 8 bits hold no values beyond the calibrated range
-    if runtime == "openvino":
-        path = exact.with_suffix(SUFFIX[runtime])
-        write_openvino(exact, path)
-        exact.unlink()
-    else:
-        path = exact
-    dtypes = [torch.float32]
-    if network.name == DENOISER and has_bfloat16(runtime):  # the generator stays in float32
-        dtypes.append(torch.bfloat16)
-    found = {}
-    for dtype in dtypes:
-        kind = str(dtype).removeprefix("torch.")
-        tolerance = TOLERANCES["int8" if model is not None else kind]
-        opened = open_network(path, runtime, network.inputs, dtype=dtype, streams=1)
-        found[kind] = measure(network, opened, inputs, tolerance)
-        check(network.name, f"int8 and {kind}" if model is not None else kind, found[kind])
+
+def _parity(graph: Graph, module: nn.Module, calls: list[Call], *, int8: bool) -> dict[str, dict[str, float | int]]:
+    """Return how close a network comes in each runtime that is installed, by what it computes in."""
+    import torch
+
+    exact, found = TorchNetwork(module, torch.device("cpu")), {}
+    for runtime in RUNTIMES:
+        if not is_installed(runtime):
+            continue
+        tolerance = TOLERANCES["int8" if int8 else "float32"]
+        same = measure(exact, open_network(graph, runtime, half=False, streams=1), calls, tolerance, graph.file.stem)
+        check(graph.file.stem, f"{runtime}{' int8' if int8 else ''}", same)
+        found[runtime] = same.as_dict()
     return found
+
+
+def _spread(calls: list[Call]) -> list[Call]:
+    """Return a few calls from all of them, the first and the last among them."""
+    if len(calls) <= MEASURED:
+        return calls
+    return [calls[round(index * (len(calls) - 1) / (MEASURED - 1))] for index in range(MEASURED)]
 
 
 def _check_target(source: Path, folder: Path) -> None:
@@ -135,9 +123,9 @@ def _check_target(source: Path, folder: Path) -> None:
         raise CheckpointError(f"export folder {folder}: got a file, expected a folder to be made; choose another")
     if source.resolve().is_relative_to(folder.resolve()):
         raise CheckpointError(f"export folder {folder}: holds the checkpoint it would be made of; choose another")
-    if folder.is_dir() and any(folder.iterdir()) and not is_export(folder):
+    if folder.is_dir() and any(folder.iterdir()) and not has_graphs(folder) and not (folder / "export.json").is_file():
         raise CheckpointError(
-            f"export folder {folder}: exists and holds other files than an export; choose another or empty it"
+            f"export folder {folder}: exists and holds no {GRAPHS_FILE} but other files; choose another or empty it"
         )
     if not folder.parent.is_dir():
         raise CheckpointError(f"export folder {folder}: folder {folder.parent} does not exist; create it first")

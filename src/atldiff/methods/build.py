@@ -54,6 +54,9 @@ class Frames(Protocol):
 class Painter(Protocol):
     """Landmarks to frames: a renderer's networks, and everything around them."""
 
+    networks: Networks
+    """What computes, by name."""
+
     @property
     def config(self) -> AnyRendererConfig:
         """The renderer's configuration."""
@@ -138,3 +141,8 @@ def open_painter(
             return DiffTalkerPainter(config, networks)
         case TalkRendererConfig():
             return LMDiffPainter(config, networks)
+
+
+def paints_whole_faces(config: AnyRendererConfig) -> bool:
+    """Return whether a renderer paints whole faces after one picture, and with an emotion: the published one."""
+    return isinstance(config, IdentityDiffusionConfig)

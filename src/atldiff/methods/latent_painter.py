@@ -37,6 +37,7 @@ class LatentPainter:
 
     def __init__(self, config: LatentDiffusionConfig, networks: Networks) -> None:
         self.config = config
+        self.networks = networks
         self._encode, self._decode = networks["encode"], networks["decode"]
         self._steer, self._denoiser = networks["steer"], networks["denoiser"]
 

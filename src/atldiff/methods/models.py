@@ -20,6 +20,7 @@ from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
 from atldiff.torch_networks import TorchNetwork, torch_networks
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from atldiff.config import MethodConfig
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from atldiff.methods.atl.painter import ATLPainter
     from atldiff.methods.atl_published.painter import PublishedPainter
     from atldiff.methods.atl_published.speaker import PublishedSpeaker
+    from atldiff.methods.build import Painter
     from atldiff.methods.difftalker.painter import DiffTalkerPainter
+    from atldiff.methods.generators import Speaker
     from atldiff.methods.lmdiff.painter import LMDiffPainter
+    from atldiff.methods.pair import Pair
 
 Model: TypeAlias = ATLModel | PublishedModel | DiffTalkerModel | LMDiffModel
 SpeechGenerator: TypeAlias = Generator | PublishedGenerator | CompletionGenerator
@@ -63,6 +67,11 @@ def speech_networks(generator: SpeechGenerator, dtype: torch.dtype = torch.float
     return networks
 
 
+def buffers_of(generator: SpeechGenerator) -> dict[str, np.ndarray]:
+    """Return what a generator holds beside its networks' weights, as `open_speaker` takes it: copies, float32."""
+    return {name: buffer.float().cpu().numpy().copy() for name, buffer in generator.named_buffers(recurse=False)}
+
+
 def listener_of(generator: Generator | CompletionGenerator, dtype: torch.dtype) -> Listener:
     """Return what a generator of features `whisper` hears samples by, on its device and in a number format."""
     device = generator.basis.device
@@ -84,9 +93,8 @@ def speaker_of(
     `speech_networks`.
     """
     device = generator.basis.device
-    buffers = {name: buffer.float().cpu().numpy().copy() for name, buffer in generator.named_buffers(recurse=False)}
-    networks = speech_networks(generator, dtype)
-    return open_speaker(generator.config, buffers, {name: TorchNetwork(net, device) for name, net in networks.items()})
+    networks = {name: TorchNetwork(each, device) for name, each in speech_networks(generator, dtype).items()}
+    return open_speaker(generator.config, buffers_of(generator), networks)
 
 
 @overload
@@ -100,3 +108,26 @@ def painter_of(renderer: TalkRenderer) -> LMDiffPainter: ...
 def painter_of(renderer: FaceRenderer) -> ATLPainter | PublishedPainter | DiffTalkerPainter | LMDiffPainter:
     """Return the painter of a renderer, on its device; it computes with the weights as they are when it paints."""
     return open_painter(renderer.config, torch_networks(renderer, renderer.device))
+
+
+def at_work(model: Model | Pair, device: str, dtype: str) -> tuple[Speaker, Painter]:
+    """Return a model's speaker and painter, its modules moved where they compute; their weights get that format.
+
+    device: `cpu`, `cuda` or `cuda:N`. dtype: `float32` or `bfloat16`, of the renderer and of what a generator hears by;
+    the generator stays in float32: it is tiny, and its landmarks are a product.
+    """
+    where, number = torch.device(device), getattr(torch, dtype)
+    model.eval().requires_grad_(False).to(where)
+    return speaker_of(model.generator, number), painter_of(_formatted(model.renderer, number))
+
+
+def renderer_networks(model: Model, dtype: str) -> dict[str, TorchNetwork]:
+    """Return the networks of a model's renderer on the CPU, in a number format."""
+    return torch_networks(_formatted(model.eval().requires_grad_(False).renderer, getattr(torch, dtype)))
+
+
+def _formatted(renderer: FaceRenderer, dtype: torch.dtype) -> FaceRenderer:
+    renderer.to(dtype)
+    if all(weight.dim() < 5 for weight in renderer.parameters()):  # 3-D convolutions have a layout of their own
+        renderer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return renderer

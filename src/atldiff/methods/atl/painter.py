@@ -32,6 +32,7 @@ class ATLPainter:
 
     def __init__(self, config: RendererConfig, networks: Networks) -> None:
         self.config = config
+        self.networks = networks
         self._denoiser = networks["denoiser"]
 
     @property

@@ -27,6 +27,7 @@ class PublishedPainter:
 
     def __init__(self, config: IdentityDiffusionConfig, networks: Networks) -> None:
         self.config = config
+        self.networks = networks
         self._describe, self._denoiser = networks["describe"], networks["denoiser"]
 
     def open(

@@ -300,7 +300,7 @@ def _log_reaches(ends: tuple[float, float], heads: int) -> torch.Tensor:
 
 def _picture(mixed: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return (N, heads * d, h, w) of what attention gave, (N, heads, h * w, d), for features of h * w places."""
-    folded = mixed.transpose(1, 2).reshape(len(like), like.shape[2], like.shape[3], -1)
+    folded = mixed.transpose(1, 2).reshape(like.shape[0], like.shape[2], like.shape[3], -1)
     return folded.permute(0, 3, 1, 2)
 
 

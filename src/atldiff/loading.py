@@ -1,0 +1,101 @@
+"""A checkpoint at work: its generator as a speaker and its renderer as a painter, over what computes networks here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atldiff import checkpoint
+from atldiff.audio.whisper import hearing_graph
+from atldiff.config import KFLMConfig
+from atldiff.export.choose import find_graphs
+from atldiff.machine import computing_threads
+from atldiff.methods.build import open_painter, open_speaker
+from atldiff.runtime.choose import Compute, choose, open_network
+from atldiff.runtime.graphs import has_graphs
+from atldiff.workers import MOST, Workers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atldiff.methods.build import Painter
+    from atldiff.methods.generators import Speaker
+    from atldiff.methods.models import Model
+    from atldiff.methods.pair import Pair
+    from atldiff.networks import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The two stages of a checkpoint, or of two. int8: whether the denoiser's coarse levels are in 8 bits.
+
+    model: the modules behind them, where PyTorch computes. paired: the stages are of two checkpoints.
+    """
+
+    speaker: Speaker
+    painter: Painter
+    compute: Compute
+    int8: bool = False
+    model: Model | Pair | None = None
+    paired: bool = False
+
+
+def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "auto", dtype: str = "auto") -> Loaded:
+    """Load the generator of one checkpoint folder and the renderer of another, or of the same.
+
+    backend, device, dtype: as for `runtime.choose.choose`.
+
+    Raises:
+        CheckpointError: not a checkpoint of ours. ValueError: an unknown backend, device or dtype, or a backend that
+        cannot do what was asked for. AtlDiffError: the backend's package is missing.
+    """
+    folders = {speaks, renders}
+    configs = {folder: checkpoint.read_config(folder) for folder in folders}
+    compute = choose(backend, device, dtype, graphs=all(has_graphs(folder) for folder in folders))
+    if compute.backend == "torch":
+        return of_model(checkpoint.load_stages(speaks, renders), compute)
+    generator = configs[speaks].generator
+    heard = networks_of(speaks, compute, exact=True)
+    if not isinstance(generator, KFLMConfig) and generator.features == "whisper":
+        half = compute.dtype == "bfloat16"
+        heard["hearing"] = open_network(
+            hearing_graph(generator.whisper_layers), compute.backend, half=half, streams=1
+        )  # fmt: skip
+    speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
+    painter = open_painter(
+        configs[renders].renderer, networks_of(renders, compute, streams=min(MOST, computing_threads()))
+    )
+    return Loaded(speaker, painter, compute, find_graphs(renders).int8, paired=speaks != renders)
+
+
+def workers_for(compute: Compute) -> Workers:
+    """Return threads for what computes: on the CPU one for each that may compute at once, on a GPU a single one."""
+    if compute.backend != "torch":
+        return Workers(computing_threads())
+    from atldiff.devices import choose_device
+    from atldiff.torch_networks import torch_workers
+
+    return torch_workers(choose_device(compute.device))
+
+
+def of_model(model: Model | Pair, compute: Compute) -> Loaded:
+    """Return the stages of a model of PyTorch, moved where it computes; its renderer's weights get that format."""
+    from atldiff.methods.models import at_work
+
+    speaker, painter = at_work(model, compute.device, compute.dtype)
+    return Loaded(speaker, painter, compute, model=model, paired=not hasattr(model, "config"))
+
+
+def networks_of(folder: Path, compute: Compute, *, streams: int = 1, exact: bool = False) -> dict[str, Network]:
+    """Return the networks of a checkpoint by name, in another runtime than PyTorch.
+
+    streams: calls that may run at once. exact: in float32: landmarks are a product, and what makes them is small.
+
+    Raises:
+        CheckpointError: there are none, and none can be made here.
+    """
+    half = compute.dtype == "bfloat16" and not exact
+    return {
+        name: open_network(graph, compute.backend, half=half, streams=streams)
+        for name, graph in find_graphs(folder).networks.items()
+    }
