@@ -23,6 +23,7 @@ from atldiff.errors import AtlDiffError
 from atldiff.methods.difftalker.network import LatentRenderer
 from atldiff.methods.lmdiff.network import TalkRenderer
 from atldiff.pipeline import TalkingHead
+from atldiff.runtime.choose import Compute, choose
 from atldiff.stages import STAGES
 
 torch.set_num_threads(1)
@@ -109,7 +110,8 @@ def test_throughput_uses_every_worker(head) -> None:
         return head.workers.submit(noted)
 
     workers.submit = submit
-    found = measure_throughput(head.model.renderer, SHORT, workers, torch.float32, 0.5, seconds=0.01)  # pyright: ignore[reportArgumentType]
+    copied = SimpleNamespace(painter=head.painter, compute=head.compute, workers=workers)
+    found = measure_throughput(copied, SHORT, 0.5, seconds=0.01)  # pyright: ignore[reportArgumentType]
     assert found.denoiser_gflops > 0
     assert found.convolution_gflops > 0
     assert threads
@@ -137,10 +139,9 @@ def order(monkeypatch: pytest.MonkeyPatch, random_model) -> list[str]:
 
     def opened(variant: Variant):
         calls.append(f"open {variant.name}")
-        renderer = SimpleNamespace(name=variant.name)
         return SimpleNamespace(
-            model=SimpleNamespace(renderer=renderer), sampling=PRESETS.__getitem__, workers=SimpleNamespace(count=2),
-            device="cpu", dtype="torch.float32", export=None,
+            name=variant.name, sampling=PRESETS.__getitem__, workers=SimpleNamespace(count=2),
+            compute=Compute("torch", "cpu", "float32"), int8=False,
         )  # fmt: skip
 
     def rendered(head, variant, portrait, sound, output):
@@ -151,8 +152,8 @@ def order(monkeypatch: pytest.MonkeyPatch, random_model) -> list[str]:
         calls.append(f"stream {each.variant.name}")
         return StreamDelays(600.0, 100.0, 90.0, 95.0, 120.0)
 
-    def thrown(renderer, *rest):
-        calls.append(f"denoiser {renderer.name}")
+    def thrown(head, *rest):
+        calls.append(f"denoiser {head.name}")
         return Throughput(1.0, 2.0)
 
     def started(variant, *rest):
@@ -257,7 +258,7 @@ def test_the_whole_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert err == ""
     (base,) = result["variants"]
     assert base["dtype"] in ("bfloat16", "float32")
-    assert base["backend"] == "torch"
+    assert base["backend"] == choose("auto", "cpu", "auto", graphs=True).backend
     assert base["stages"]["denoise"]["share"] > 0
     assert sum(of["share"] for of in base["stages"].values()) == pytest.approx(1)
     assert base["stream"]["sound_before_first_frame_ms"]["median"] <= 640

@@ -24,11 +24,13 @@ from atldiff.bench.tables import SECTIONS, cell, number, show
 from atldiff.bench.throughput import Throughput
 from atldiff.config import SampleConfig
 from atldiff.machine import resident_peak_mb
+from atldiff.runtime.choose import Compute
 from atldiff.stages import STAGES
 
 
 def fake_head(dtype: str = "torch.bfloat16") -> Any:
-    return SimpleNamespace(device="cpu", dtype=dtype, export=None, workers=SimpleNamespace(count=2))
+    compute = Compute("torch", "cpu", dtype.removeprefix("torch."))
+    return SimpleNamespace(compute=compute, int8=False, workers=SimpleNamespace(count=2))
 
 
 def rendering(wall_s: float, **stages: float) -> Rendering:
