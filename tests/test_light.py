@@ -270,3 +270,64 @@ def test_what_needs_torch_says_so_in_one_line(tmp_path: Path) -> None:
     done = light.command("generate", EXAMPLE, EXAMPLE, "-o", tmp_path / "x.mp4", "--backend", "torch")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+
+
+def paint() -> None:
+    """Frames of networks that another runtime computes: here functions of what they are given."""
+    from atldiff.config import (
+        IdentityDiffusionConfig,
+        LatentRendererConfig,
+        RendererConfig,
+        SampleConfig,
+        TalkRendererConfig,
+    )
+    from atldiff.config.latent import MOUTH_WINDOW
+    from atldiff.machine import computing_threads
+    from atldiff.methods.build import open_painter
+    from atldiff.methods.portrait import open_portrait
+    from atldiff.video.patch import unpatched
+    from atldiff.workers import Workers
+
+    def shrunk(pictures: np.ndarray) -> list[np.ndarray]:
+        return [np.concatenate([pictures, pictures[:, :1]], 1)[..., ::4, ::4].copy()]
+
+    def enlarged(latents: np.ndarray) -> list[np.ndarray]:
+        return [latents[:, :3].repeat(4, 3).repeat(4, 4)]
+
+    of_latents = {
+        "encode": shrunk, "decode": enlarged, "steer": lambda *told: [told[0][:, :1, :, ::4, ::4]],
+        "denoiser": lambda x, level, still, told: [0.8 * still + 0.2 * x + 0.1 * told],
+    }  # fmt: skip
+    layered = RendererConfig(side=144, height=112, origin=(28, 41), scale=2.0, layered=True, mask_reach_px=6.0)
+    painters = (
+        open_painter(layered, {"denoiser": lambda seen, time: [0.5 * seen[:, :3] + time.mean()]}),
+        open_painter(RendererConfig(), {"denoiser": lambda seen, time: [0.5 * seen[:, :3] * time.max()]}),
+        open_painter(LatentRendererConfig(), of_latents),
+        open_painter(TalkRendererConfig(**MOUTH_WINDOW), of_latents),
+        open_painter(
+            IdentityDiffusionConfig(side=64),
+            {"describe": lambda picture: [picture[:, :, 0]], "denoiser": lambda x, level, tokens, emotion: [0.5 * x]},
+        ),
+    )
+    face = open_portrait(EXAMPLE)
+    points = np.repeat(face.landmarks[None], 14, 0)
+    points[:, 14, 1] += 4 * np.sin(np.arange(14) / 3).astype(np.float32)
+    workers = Workers(computing_threads())
+    assert workers.count == 1  # OMP_NUM_THREADS
+    sampling = SampleConfig(steps=2, window_frames=8, shared_frames=2)
+    for painter in painters:
+        made = []
+        for portions, seed in (([14], 0), ([5, 8, 1], 0), ([14], 1)):
+            stream, frames = painter.open(face, sampling, seed, workers=workers), []
+            for part in np.split(points, np.cumsum(portions)[:-1]):
+                frames.extend(unpatched(frame).copy() for frame in stream.push(part))
+            made.append(np.stack([*frames, *(unpatched(frame).copy() for frame in stream.flush())]))
+        whole, streamed, other = made
+        assert whole.shape == (14, *face.image.shape)
+        assert np.array_equal(whole, streamed)
+        assert not np.array_equal(whole, other)
+        assert (whole[3] != face.image).any()
+
+
+def test_pictures() -> None:
+    light.run(paint)
