@@ -256,8 +256,10 @@ def talking(tmp_path_factory: pytest.TempPathFactory, examples: Path, random_mod
     """A video of 1.6 s with sound: the example portrait, 320 px, moved by the model of random weights."""
     from atldiff.audio.load import load_audio
     from atldiff.pipeline import TalkingHead
+    from atldiff.types import Controls
 
     head = TalkingHead(copy.deepcopy(random_model), device="cpu", dtype="float32")
     samples = load_audio(examples / "speech.wav").samples[16000 : 16000 + 40 * 640]
     out = tmp_path_factory.mktemp("talking") / "talking.mp4"
-    return head(examples / "portrait.jpg", samples, size=320).save(out)
+    # Of a mouth that random weights paint in other noise, the detector may see hardly anything move.
+    return head(examples / "portrait.jpg", samples, size=320, controls=Controls(seed=1)).save(out)
