@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from threading import Thread
+from typing import TYPE_CHECKING, TypeAlias
 
 from atldiff import checkpoint
-from atldiff.audio.whisper import hearing_graph
-from atldiff.config import KFLMConfig
+from atldiff.audio.whisper import TOKENS_PER_FRAME, hearing_graph
+from atldiff.config import CompletionConfig, GeneratorConfig, KFLMConfig, sampling_presets
+from atldiff.errors import AtlDiffError
 from atldiff.export.choose import find_graphs
+from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.machine import computing_threads
 from atldiff.methods.build import open_painter, open_speaker
 from atldiff.runtime.choose import Compute, choose, open_network
 from atldiff.runtime.graphs import has_graphs
+from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.workers import MOST, Workers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from atldiff.methods.build import Painter
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
     from atldiff.networks import Network
+
+SPEECH = ("hearing", "generator")
+"""The networks of a generator; all others are a renderer's."""
+GeneratorOptions: TypeAlias = GeneratorConfig | CompletionConfig | KFLMConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +68,34 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
     heard = networks_of(speaks, compute, exact=True)
     if not isinstance(generator, KFLMConfig) and generator.features == "whisper":
         half = compute.dtype == "bfloat16"
-        heard["hearing"] = open_network(
-            hearing_graph(generator.whisper_layers), compute.backend, half=half, streams=1
-        )  # fmt: skip
+        graph = hearing_graph(generator.whisper_layers)
+        heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1)
     speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
-    painter = open_painter(
-        configs[renders].renderer, networks_of(renders, compute, streams=min(MOST, computing_threads()))
-    )
+    networks = networks_of(renders, compute, streams=min(MOST, computing_threads()))
+    painter = open_painter(configs[renders].renderer, networks)
+    called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
+    _open_ahead(called, generator, sampling_presets(configs[renders].renderer)["balanced"].window_frames)
     return Loaded(speaker, painter, compute, find_graphs(renders).int8, paired=speaks != renders)
+
+
+def _open_ahead(networks: Mapping[str, Network], generator: GeneratorOptions, window_frames: int) -> None:
+    """Open networks for the lengths that they will be called with, in a thread, while portrait and sound are read.
+
+    What fails here fails again when it is called, where somebody hears of it.
+    """
+    frames = 0
+    if not isinstance(generator, KFLMConfig):
+        frames = generator.context_frames + BLOCK_FRAMES + generator.lookahead_frames
+
+    def open_all() -> None:
+        for name, network in networks.items():
+            words = sorted(network.graph.words)  # pyright: ignore[reportAttributeAccessIssue]
+            lengths = [frames * COLUMNS_PER_FRAME, frames * TOKENS_PER_FRAME] if name == "hearing" else [window_frames]
+            if len(words) in (0, len(lengths)):
+                with suppress(AtlDiffError):
+                    network.open(dict(zip(words, lengths, strict=False)))  # pyright: ignore[reportAttributeAccessIssue]
+
+    Thread(target=open_all, name="atldiff-open").start()
 
 
 def workers_for(compute: Compute) -> Workers:

@@ -48,6 +48,11 @@ class Graph:
         inputs = (Input(each["name"], each["dtype"], tuple(each["shape"])) for each in values["inputs"])
         return cls(folder / Path(values["file"]).name, tuple(inputs))
 
+    @property
+    def words(self) -> set[str]:
+        """Return the words of the lengths that may differ."""
+        return {length for each in self.inputs for length in each.shape if isinstance(length, str)}
+
     def as_dict(self) -> dict[str, Any]:
         """Return what graphs.json says of it."""
         return {"file": self.file.name, "inputs": [asdict(each) for each in self.inputs]}
