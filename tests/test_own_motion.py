@@ -72,5 +72,5 @@ def test_it_is_saved_and_exported_with_the_checkpoint(lively: Path, plain: Path,
     assert not (tmp_path / "without" / MOTION_FILE).exists()
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    export_checkpoint(lively, tmp_path / "exported", "onnx", window_frames=4)
+    export_checkpoint(lively, tmp_path / "exported")
     assert TalkingHead.from_pretrained(tmp_path / "exported", device="cpu").motion == tmp_path / "exported"

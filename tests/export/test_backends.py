@@ -207,7 +207,7 @@ class TestWeightsBesideGraphs:
         (got,) = open_network(generator, runtime, half=False, streams=1)(*inputs)
         with torch.inference_mode():
             wanted = networks_of(model)["generator"](*map(torch.from_numpy, inputs)).numpy()
-        assert np.allclose(got, wanted, atol=1e-4)
+        assert np.allclose(got, wanted, atol=2e-3)  # saved in half precision
 
     def test_other_settings_are_refused(self, exported, tmp_path) -> None:
         shutil.copytree(exported, tmp_path / "copy")

@@ -69,9 +69,9 @@ def test_networks_give_what_pytorch_gives(exported, runtime) -> None:
                 assert any((a != b).any() for a, b in zip(opened(*changed), got, strict=True)), (name, index)
 
 
-def test_exporting_leaves_the_model_in_evaluation_mode(checkpoint_folder, exporter, tmp_path) -> None:
+def test_exporting_leaves_the_model_in_evaluation_mode(atl_folder, exporter, tmp_path) -> None:
     fused = torch.backends.mha.get_fastpath_enabled()
-    export_checkpoint(checkpoint_folder, tmp_path / "out")
+    export_checkpoint(atl_folder, tmp_path / "out")
     assert torch.backends.mha.get_fastpath_enabled() == fused
 
 
@@ -94,11 +94,11 @@ def test_a_network_that_differs_is_not_published(atl_folder, exporter, tmp_path,
 
 
 def test_parity_is_of_what_changes_from_call_to_call() -> None:
-    base = np.full((1, 5), 100.0, np.float32)
+    base = np.full((1, 5), 1.0, np.float32)
     draws = [np.random.default_rng(seed).standard_normal((1, 3, 5)).astype(np.float32) for seed in range(4)]
-    exact = lambda x: [base[:, None] + np.float32(1e-3) * x]  # noqa: E731
-    off = lambda x: [base[:, None] + np.float32(1.1e-3) * x]  # noqa: E731
-    assert parity.measure(exact, off, [(draws[0],)], 1.0).relative < 1e-4
+    exact = lambda x: [base[:, None] + np.float32(0.1) * x]  # noqa: E731
+    off = lambda x: [base[:, None] + np.float32(0.11) * x]  # noqa: E731
+    assert parity.measure(exact, off, [(draws[0],)], 1.0).relative < 0.03
     assert parity.measure(exact, off, [(x,) for x in draws], 1.0).relative == pytest.approx(0.1, rel=0.4)
 
 

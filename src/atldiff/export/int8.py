@@ -10,6 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,15 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from atldiff.diffusion.unet3d import UNet3D
     from atldiff.runtime.graphs import Graph
 
 
-def quantise(graph: Graph, unet: nn.Module, seen: Sequence[tuple[np.ndarray, ...]]) -> None:
+def quantise(graph: Graph, module: nn.Module, seen: Sequence[tuple[np.ndarray, ...]]) -> None:
     """Put a denoiser's graph into 8 bits (QDQ, weights by channel); the file then holds weights of its own.
 
-    unet: the module it was made of. seen: inputs of the kind it will be called with; the ranges of its values are
-    theirs.
+    module: what it was made of, with our U-Net in it. seen: inputs of the kind it will be called with; the ranges of
+    its values are theirs.
 
     Raises:
         AtlDiffError: onnx is missing. CheckpointError: there is nothing to quantise.
@@ -47,6 +47,11 @@ def quantise(graph: Graph, unet: nn.Module, seen: Sequence[tuple[np.ndarray, ...
         def get_next(self) -> dict[str, np.ndarray] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
             return next(self._left, None)
 
+    found = {name: part for name, part in module.named_modules() if isinstance(part, UNet3D)}
+    if not found:
+        raise CheckpointError("int8: got a denoiser without a U-Net of ours; leave --int8 out")
+    (name, unet), *_ = found.items()
+    prefix = f"/{name.replace('.', '/')}" if name else ""
     source = graph.file
     prepared, target = (source.with_name(f".{source.stem}.{word}.onnx") for word in ("prepared", "int8"))
     root = logging.getLogger()
@@ -54,6 +59,7 @@ def quantise(graph: Graph, unet: nn.Module, seen: Sequence[tuple[np.ndarray, ...
     try:
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         names = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"]
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
         quantize_static(
             str(prepared),
             str(target),
@@ -63,7 +69,7 @@ def quantise(graph: Graph, unet: nn.Module, seen: Sequence[tuple[np.ndarray, ...
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv"],
-            nodes_to_quantize=coarse_convolutions(names, unet),  # pyright: ignore[reportArgumentType]
+            nodes_to_quantize=[f"{prefix}{name}" for name in coarse_convolutions(inside, unet)],
         )
         target.replace(source)
     finally:

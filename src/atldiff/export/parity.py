@@ -38,12 +38,14 @@ class Parity:
 
 
 def measure(
-    exact: Network, other: Network, calls: Iterable[tuple[np.ndarray, ...]], tolerance: float, name: str = "network"
-) -> Parity:
+    exact: Network, other: Network, calls: Iterable[tuple[np.ndarray, ...]], tolerance: float, name: str = "network",
+    least_change: float = LEAST_CHANGE,
+) -> Parity:  # fmt: skip
     """Run both networks on the same inputs and return their difference.
 
     It is relative to what an output changes by from call to call, where there are several of a shape: what they have in
-    common, such as the landmarks that a generator only adds to, is no achievement.
+    common, such as the landmarks that a generator only adds to, is no achievement. least_change: the share of an
+    output's norm that counts in any case; 1 is all of it.
 
     Raises:
         CheckpointError: outputs of another number or shape.
@@ -67,7 +69,7 @@ def measure(
             difference = found.astype(np.float64) - expected
             whole = np.linalg.norm(expected)
             changes = np.linalg.norm(expected - common.get((index, expected.shape), 0))
-            computed = max(changes, LEAST_CHANGE * whole, 1e-12)
+            computed = max(changes, least_change * whole, 1e-12)
             relative = max(relative, float(np.linalg.norm(difference) / computed))
             largest = max(largest, float(np.abs(difference).max(initial=0)))
     return Parity(relative=relative, largest=largest, tolerance=tolerance, inputs=len(wanted))

@@ -12,7 +12,7 @@ from atldiff.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, carry_motio
 from atldiff.errors import CheckpointError
 from atldiff.export.graph import require_onnx, write_graph
 from atldiff.export.int8 import quantise
-from atldiff.export.parity import TOLERANCES, check, measure
+from atldiff.export.parity import LEAST_CHANGE, TOLERANCES, check, measure
 from atldiff.export.record import recorded
 from atldiff.files import replacing
 from atldiff.methods.models import speech_networks
@@ -71,7 +71,7 @@ def write_graphs(folder: Path, *, int8: bool = False) -> Graphs:
     model = load_model(folder).requires_grad_(False)
     modules = networks_of(model)
     keys = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    calls, tried = recorded(model), recorded(model, HELD_OUT_SEED)
+    calls, tried = recorded(model, thorough=int8), recorded(model, HELD_OUT_SEED, thorough=int8)
     graphs = {}
     for name, module in modules.items():
         graphs[name] = write_graph(name, module, calls[name], folder / f"{name}.onnx", folder / WEIGHTS_FILE, keys)
@@ -105,7 +105,8 @@ def _parity(graph: Graph, module: nn.Module, calls: list[Call], *, int8: bool) -
         if not is_installed(runtime):
             continue
         tolerance = TOLERANCES["int8" if int8 else "float32"]
-        same = measure(exact, open_network(graph, runtime, half=False, streams=1), calls, tolerance, graph.file.stem)
+        opened, least = open_network(graph, runtime, half=False, streams=1), 1.0 if int8 else LEAST_CHANGE
+        same = measure(exact, opened, calls, tolerance, graph.file.stem, least)
         check(graph.file.stem, f"{runtime}{' int8' if int8 else ''}", same)
         found[runtime] = same.as_dict()
     return found

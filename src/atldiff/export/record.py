@@ -56,11 +56,12 @@ class Recorder:
         return self.network(*inputs)
 
 
-def recorded(model: Model, seed: int = 0) -> dict[str, list[Call]]:
+def recorded(model: Model, seed: int = 0, *, thorough: bool = False) -> dict[str, list[Call]]:
     """Return the inputs that each network of a model is called with, by its name.
 
     seed: of the made-up sound and motion, and of the noise; another gives other calls of the same kind. Windows of the
-    painter have the lengths of every preset, and of one more.
+    painter have the length of the preset `balanced`, and one more. thorough: the samplings of every preset, on pictures
+    of two brightnesses.
 
     Raises:
         AtlDiffError: the bundled portrait is not there. FaceNotFound, MediaError: it cannot be used.
@@ -71,7 +72,7 @@ def recorded(model: Model, seed: int = 0) -> dict[str, list[Call]]:
     }
     paints = {name: Recorder(network) for name, network in torch_networks(model.renderer).items()}
     _speak(model, speaks, seed)
-    _paint(model, paints, seed)
+    _paint(model, paints, seed, thorough=thorough)
     return {name: recorder.calls for name, recorder in (speaks | paints).items() if recorder.calls}
 
 
@@ -82,13 +83,15 @@ def _speak(model: Model, networks: Mapping[str, Network], seed: int) -> None:
     stream.flush()
 
 
-def _paint(model: Model, networks: Mapping[str, Network], seed: int) -> None:
+def _paint(model: Model, networks: Mapping[str, Network], seed: int, *, thorough: bool) -> None:
     opened = bundled_portrait()
     painter = open_painter(model.renderer.config, networks)
-    presets = list(dict.fromkeys(sampling_presets(model.config.renderer).values()))
-    first = presets[0]
-    presets.append(replace(first, window_frames=first.window_frames + _LONGER, every=1))
-    for number, (tone, sampling) in enumerate((tone, sampling) for tone in TONES for sampling in presets):
+    presets = sampling_presets(model.config.renderer)
+    usual = presets["balanced"]
+    longer = replace(usual, window_frames=usual.window_frames + _LONGER)
+    samplings = [*dict.fromkeys(presets.values()), longer] if thorough else [usual, longer]
+    tones = TONES if thorough else TONES[:1]
+    for number, (tone, sampling) in enumerate((tone, sampling) for tone in tones for sampling in samplings):
         portrait = replace(opened, image=(opened.image * tone).astype(np.uint8))
         track = speaking_track(model, portrait, sampling.window_frames, seed * 1000 + number)
         for _ in painter.open(portrait, replace(sampling, shared_frames=0), seed).push(track.points()):
