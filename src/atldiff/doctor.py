@@ -16,7 +16,7 @@ from pathlib import Path
 
 import atldiff
 from atldiff.errors import AtlDiffError
-from atldiff.machine import computing_threads
+from atldiff.machine import computing_threads, cores, cpu_flags
 from atldiff.packages import OPTIONAL, REQUIRED, broken, installed, lacking, present
 from atldiff.timebase import FPS
 
@@ -74,9 +74,7 @@ def _machine() -> Iterator[Check]:
         problem = f"Python: got {version}, expected 3.10 to 3.14: make the environment anew with one of these"
     yield Check("machine", "Python", f"{version} ({sys.executable})", problem)
     yield Check("machine", "system", f"{platform.system()} {platform.release()} {platform.machine()}")
-    from atldiff.machine import cpu_flags
-
-    yield Check("machine", "cores", f"{computing_threads()} usable")
+    yield Check("machine", "cores", f"{cores()} usable")
     flags = set(cpu_flags().split())
     fast = sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"})
     yield Check("machine", "CPU flags", " ".join(fast) or "none known")
@@ -342,13 +340,14 @@ def mouths_a_second(backend: str, seconds: float) -> tuple[float, str]:
     folder = locate("atl-diff")
     sampling = sampling_presets(read_config(folder).renderer)["balanced"]
     compute = choose(backend, "cpu", "auto", graphs=True)
-    graph = read_graphs(folder).networks["denoiser"]
+    graphs = read_graphs(folder)
+    graph = graphs.networks["denoiser"]
     if backend == "torch":
         from atldiff.methods.models import renderer_networks
 
         networks = renderer_networks(load_model(folder), compute.dtype)
     else:
-        networks = networks_of(folder, compute)
+        networks = networks_of(graphs, compute)
     denoiser = networks["denoiser"]
     lengths = [[each if isinstance(each, int) else sampling.window_frames for each in i.shape] for i in graph.inputs]
     inputs = [np.zeros(shape, np.float32) for shape in lengths]

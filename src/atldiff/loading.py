@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
     from atldiff.networks import Network
+    from atldiff.runtime.graphs import Graphs
 
 SPEECH = ("hearing", "generator")
 """The networks of a generator; all others are a renderer's."""
@@ -64,18 +65,19 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
     compute = choose(backend, device, dtype, graphs=all(has_graphs(folder) for folder in folders))
     if compute.backend == "torch":
         return of_model(checkpoint.load_stages(speaks, renders), compute)
+    graphs = {folder: find_graphs(folder) for folder in folders}
     generator = configs[speaks].generator
-    heard = networks_of(speaks, compute, exact=True)
+    heard = networks_of(graphs[speaks], compute, exact=True)
     if not isinstance(generator, KFLMConfig) and generator.features == "whisper":
         half = compute.dtype == "bfloat16"
         graph = hearing_graph(generator.whisper_layers)
         heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1)
     speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
-    networks = networks_of(renders, compute, streams=min(MOST, computing_threads()))
+    networks = networks_of(graphs[renders], compute, streams=min(MOST, computing_threads()))
     painter = open_painter(configs[renders].renderer, networks)
     called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
     _open_ahead(called, generator, sampling_presets(configs[renders].renderer)["balanced"].window_frames)
-    return Loaded(speaker, painter, compute, find_graphs(renders).int8, paired=speaks != renders)
+    return Loaded(speaker, painter, compute, graphs[renders].int8, paired=speaks != renders)
 
 
 def _open_ahead(networks: Mapping[str, Network], generator: GeneratorOptions, window_frames: int) -> None:
@@ -116,16 +118,13 @@ def of_model(model: Model | Pair, compute: Compute) -> Loaded:
     return Loaded(speaker, painter, compute, model=model, paired=not hasattr(model, "config"))
 
 
-def networks_of(folder: Path, compute: Compute, *, streams: int = 1, exact: bool = False) -> dict[str, Network]:
+def networks_of(graphs: Graphs, compute: Compute, *, streams: int = 1, exact: bool = False) -> dict[str, Network]:
     """Return the networks of a checkpoint by name, in another runtime than PyTorch.
 
     streams: calls that may run at once. exact: in float32: landmarks are a product, and what makes them is small.
-
-    Raises:
-        CheckpointError: there are none, and none can be made here.
     """
     half = compute.dtype == "bfloat16" and not exact
     return {
         name: open_network(graph, compute.backend, half=half, streams=streams)
-        for name, graph in find_graphs(folder).networks.items()
+        for name, graph in graphs.networks.items()
     }

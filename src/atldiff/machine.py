@@ -40,6 +40,11 @@ def processor() -> str:
     return cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
+def cores() -> int:
+    """Return the processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def computing_threads() -> int:
     """Return how many threads may compute at once: OMP_NUM_THREADS, or the cores that this process may run on.
 

@@ -6,7 +6,7 @@ import os
 import platform
 from typing import Any
 
-from atldiff.machine import cpu_flags, processor
+from atldiff.machine import cores, cpu_flags, processor
 
 ISA_FLAGS = {
     "avx2": "avx2", "avx512f": "avx512", "avx512_bf16": "bf16", "amx_bf16": "amx", "amx_tile": "amx",
@@ -22,7 +22,7 @@ def describe() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "isa": isa(cpu_flags()),
         "onednn_max_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
         "threads": torch.get_num_threads(),

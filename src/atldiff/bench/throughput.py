@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atldiff.export.record import Recorder
 from atldiff.landmarks.shape import mean_shape
 from atldiff.methods.atl.inputs import condition_channels
 from atldiff.methods.atl_published.network import PublishedRenderer
@@ -111,18 +112,13 @@ def measure_throughput(head: TalkingHead, sampling: SampleConfig, gflop: float, 
 
 def denoiser_inputs(head: TalkingHead, sampling: SampleConfig) -> tuple[np.ndarray, ...]:
     """Return what a head's denoiser is called with for a whole window of a made-up face that does not move."""
-    calls: list[tuple[np.ndarray, ...]] = []
-
-    def remembered(*inputs: np.ndarray) -> list[np.ndarray]:
-        calls.append(tuple(np.array(array) for array in inputs))
-        return head.painter.networks["denoiser"](*inputs)
-
+    denoiser = Recorder(head.painter.networks["denoiser"])
     points = (FACE_PX * mean_shape() + FACE_PX * 2.5).astype(np.float32)
     grey = Portrait(np.full((5 * round(FACE_PX), 5 * round(FACE_PX), 3), 128, np.uint8), points)
-    painter = open_painter(head.painter.config, {**head.painter.networks, "denoiser": remembered})
+    painter = open_painter(head.painter.config, {**head.painter.networks, "denoiser": denoiser})
     for _ in painter.open(grey, sampling, 0).push(np.repeat(points[None], sampling.window_frames, 0)):
         pass
-    return calls[-1]
+    return denoiser.calls[-1]
 
 
 def _fastest_s(call: Callable[[], object], workers: Workers, device: torch.device, seconds: float) -> float:

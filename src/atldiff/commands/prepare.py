@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,15 +14,11 @@ from atldiff.commands.options import EmbedderName, ReportOptions, closest, optio
 from atldiff.commands.progress import Progress, console, say, write_json
 from atldiff.data.sources import SOURCES
 from atldiff.errors import DataError
+from atldiff.machine import cores
 
 if TYPE_CHECKING:
     from atldiff.data.manifest import Manifest
     from atldiff.data.sources import Source
-
-
-def cores() -> int:
-    """Return the processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ class Recorder:
     """A network that remembers what it is called with."""
 
     def __init__(self, network: Network) -> None:
-        self.network, self.calls = network, []
+        self.network = network
+        self.calls: list[Call] = []
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return what the network does."""
@@ -71,20 +72,20 @@ def recorded(model: Model, seed: int = 0, *, thorough: bool = False) -> dict[str
         for name, module in speech_networks(model.generator).items()
     }
     paints = {name: Recorder(network) for name, network in torch_networks(model.renderer).items()}
-    _speak(model, speaks, seed)
-    _paint(model, paints, seed, thorough=thorough)
+    portrait = bundled_portrait()
+    _speak(model, portrait, speaks, seed)
+    _paint(model, portrait, paints, seed, thorough=thorough)
     return {name: recorder.calls for name, recorder in (speaks | paints).items() if recorder.calls}
 
 
-def _speak(model: Model, networks: Mapping[str, Network], seed: int) -> None:
+def _speak(model: Model, portrait: Portrait, networks: Mapping[str, Network], seed: int) -> None:
     speaker = open_speaker(model.generator.config, buffers_of(model.generator), networks)
-    stream = TrackStream(speaker, bundled_portrait(), Controls(seed=seed, silence_gate=False))
+    stream = TrackStream(speaker, portrait, Controls(seed=seed, silence_gate=False))
     stream.push(hum(SPEECH_S, seed))
     stream.flush()
 
 
-def _paint(model: Model, networks: Mapping[str, Network], seed: int, *, thorough: bool) -> None:
-    opened = bundled_portrait()
+def _paint(model: Model, opened: Portrait, networks: Mapping[str, Network], seed: int, *, thorough: bool) -> None:
     painter = open_painter(model.renderer.config, networks)
     presets = sampling_presets(model.config.renderer)
     usual = presets["balanced"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from atldiff.errors import CheckpointError
 from atldiff.files import sha256, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -77,6 +78,37 @@ class Graph:
                     f"network {self.file.stem}: {wanted.name} has shape {array.shape}, expected ({expected})"
                 )
         return found
+
+
+class OpenedOnce:
+    """What a runtime opens of a graph for each combination of lengths, once, whoever comes first.
+
+    make: opens it for lengths by their words. runtime, instead: its package, and what else to do where it cannot.
+    """
+
+    def __init__(self, graph: Graph, make: Callable[[dict[str, int]], Any], runtime: str, instead: str) -> None:
+        self._graph, self._make, self._runtime, self._instead = graph, make, runtime, instead
+        self._made: dict[tuple[tuple[str, int], ...], Any] = {}
+        self._lock = threading.Lock()
+
+    def at(self, sizes: dict[str, int]) -> Any:
+        """Return what is opened for lengths of the inputs.
+
+        Raises:
+            CheckpointError: not a network that the runtime can open.
+        """
+        key = tuple(sorted(sizes.items()))
+        with self._lock:
+            if key not in self._made:
+                try:
+                    self._made[key] = self._make(sizes)
+                except Exception as error:  # runtimes' errors have many classes and long texts; the user needs one line
+                    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    raise CheckpointError(
+                        f"network {self._graph.file}: {self._runtime} cannot open it ({reason}); run `atldiff export`, "
+                        f"or {self._instead}"
+                    ) from None
+            return self._made[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

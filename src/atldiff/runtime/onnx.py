@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
-from atldiff.errors import CheckpointError
+from atldiff.runtime.graphs import OpenedOnce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +17,7 @@ class OnnxNetwork:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._sessions: dict[tuple[tuple[str, int], ...], Any] = {}
-        self._lock = threading.Lock()
+        self._sessions = OpenedOnce(graph, self._opened, "onnxruntime", "reinstall atldiff")
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return its outputs, new float32 arrays, for its inputs in order.
@@ -36,11 +34,7 @@ class OnnxNetwork:
         Raises:
             CheckpointError: not a network that ONNX Runtime can open.
         """
-        key = tuple(sorted(sizes.items()))
-        with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = self._opened(sizes)
-            return self._sessions[key]
+        return self._sessions.at(sizes)
 
     def _opened(self, sizes: dict[str, int]) -> Any:
         import onnxruntime
@@ -50,12 +44,4 @@ class OnnxNetwork:
         options.log_severity_level = 3
         for name, length in sizes.items():
             options.add_free_dimension_override_by_name(name, length)
-        try:
-            return onnxruntime.InferenceSession(self.graph.file, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have many classes and long texts; the user needs one line
-            raise CheckpointError(_cannot_open(self.graph, "onnxruntime", error)) from None
-
-
-def _cannot_open(graph: Graph, runtime: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"network {graph.file}: {runtime} cannot open it ({reason}); run `atldiff export`, or reinstall atldiff"
+        return onnxruntime.InferenceSession(self.graph.file, options, providers=["CPUExecutionProvider"])

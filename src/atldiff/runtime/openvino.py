@@ -6,7 +6,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from atldiff.errors import CheckpointError
+from atldiff.runtime.graphs import OpenedOnce
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +22,7 @@ class OpenVinoNetwork:
 
     def __init__(self, graph: Graph, *, half: bool, streams: int) -> None:
         self.graph, self._half, self._streams = graph, half and has_bfloat16(), streams
-        self._compiled: dict[tuple[tuple[str, int], ...], Any] = {}
-        self._lock = threading.Lock()
+        self._compiled = OpenedOnce(graph, self._opened, "openvino", "use --backend onnx")
         self._own = threading.local()  # a request computes one thing at a time
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -47,11 +46,7 @@ class OpenVinoNetwork:
         Raises:
             CheckpointError: not a network that OpenVINO can open.
         """
-        key = tuple(sorted(sizes.items()))
-        with self._lock:
-            if key not in self._compiled:
-                self._compiled[key] = self._opened(sizes)
-            return self._compiled[key]
+        return self._compiled.at(sizes)
 
     def _opened(self, sizes: dict[str, int]) -> Any:
         settings = {
@@ -60,22 +55,15 @@ class OpenVinoNetwork:
             "INFERENCE_NUM_THREADS": self._streams,
             "ENABLE_CPU_PINNING": False,  # two networks pinned to the same cores would wait for one another
         }
-        try:
-            model = _core().read_model(self.graph.file)
-            if sizes:
-                model.reshape(
-                    {
-                        each.name: [sizes[length] if isinstance(length, str) else length for length in each.shape]
-                        for each in self.graph.inputs
-                    }
-                )
-            return _core().compile_model(model, "CPU", settings)
-        except Exception as error:  # its errors have many classes and long texts; the user needs one line
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(
-                f"network {self.graph.file}: openvino cannot open it ({reason}); run `atldiff export`, or use "
-                "--backend onnx"
-            ) from None
+        model = _core().read_model(self.graph.file)
+        if sizes:
+            model.reshape(
+                {
+                    each.name: [sizes[length] if isinstance(length, str) else length for length in each.shape]
+                    for each in self.graph.inputs
+                }
+            )
+        return _core().compile_model(model, "CPU", settings)
 
 
 def has_bfloat16() -> bool:
