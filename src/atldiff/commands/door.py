@@ -10,7 +10,7 @@ from atldiff.commands.progress import Progress, say, waiting
 from atldiff.errors import MediaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from atldiff.audio.load import Audio
     from atldiff.commands.options import FaceOptions, ModelOptions
@@ -237,10 +237,12 @@ def open_inputs(
     controls: Controls,
     references: Sequence[Path] = (),
     quiet: bool,
+    load: Callable[[ModelOptions], TalkingHead] | None = None,
 ) -> tuple[Path | Portrait, Audio, LandmarkTrack | None, TalkingHead]:
     """Look for the face, read the recording, track the driving video, load the weights; book the time of each.
 
     The face before the sound: looking for one that is not there takes longer. The driving track is None without one.
+    load: gives the weights; None loads them.
     """
     found = look_for_face(portrait, face, references, quiet=quiet)
     watch.lap("portrait")
@@ -250,7 +252,7 @@ def open_inputs(
     recording = load_audio(audio, audio_track=audio_track)
     watch.lap("audio")
     driver = None if driving is None else track_driver(driving, controls, watch, quiet=quiet)
-    head = load_head(model, quiet=quiet)
+    head = load_head(model, quiet=quiet) if load is None else load(model)
     watch.lap("load")
     return found, recording, driver, head
 

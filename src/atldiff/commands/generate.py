@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -26,7 +26,10 @@ from atldiff.commands.substitutes import SUBSTITUTES
 from atldiff.types import Controls
 
 if TYPE_CHECKING:
-    from atldiff.pipeline import Video
+    from collections.abc import Callable
+    from fractions import Fraction
+
+    from atldiff.pipeline import TalkingHead, Video
     from atldiff.types import LandmarkTrack
     from atldiff.video.background import Background
     from atldiff.video.write import Written
@@ -79,31 +82,80 @@ class Generate:
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
+class Checked(NamedTuple):
+    """What the options of a video say, once nothing about them can go wrong but the inputs themselves."""
+
+    output: str
+    fps: Fraction | None
+    background: Background | None
+
+
 def run(args: list[str]) -> int:
     """Run the sub-command."""
     options = read(Generate, "generate", args, ALIASES)
     watch = Stopwatch()
-    quiet = options.report.quiet
+    checked = check(options)
+    if options.audio is None:
+        return run_live(options, checked.output, watch, checked.background)
+    check_inputs(options)
+    track, written = make(options, checked, watch, quiet=options.report.quiet)
+    finish(checked.output, track, watch, options.report, written, landmarks=options.landmarks)
+    return 0
+
+
+def check(options: Generate) -> Checked:
+    """Check all that can be without looking into portrait and sound, but for the background.
+
+    Raises:
+        ValueError, MediaError: in one line.
+    """
     options.render.check()
     fps = parse_fps(options.fps)
     check_sound_source(options)
-    sound, driving, framing = options.audio or Path("stdin"), options.driving.driving_video, options.face.framing
+    sound, driving = options.audio or Path("stdin"), options.driving.driving_video
     output = door.default_output(options.portrait, sound, ".mp4", output=options.output, folder=options.output_dir)
     if output == door.STDOUT:
         live.check_stdout(json=options.report.json)
     else:
         door.check_target(output, options.portrait, options.audio, driving, *options.references.reference)
     background = door.check_background(options.render.background, output)
-    if options.audio is None:
-        return run_live(options, output, watch, background)
-    if options.landmarks is not None:
+    if options.landmarks is not None and options.audio is not None:
         door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
         door.refuse_replacing(options.landmarks, driving)
+    return Checked(output, fps, background)
+
+
+def check_inputs(options: Generate) -> None:
+    """Raise unless the files that a video is made of are there; what they hold is seen when they are read.
+
+    Raises:
+        ValueError, MediaError: in one line.
+    """
     door.check_input(options.portrait, "portrait")
     door.check_references(options.references.reference)
-    door.check_input(options.audio, "audio")
-    door.check_driving(driving, options.controls)
+    if options.audio is not None:
+        door.check_input(options.audio, "audio")
+    door.check_driving(options.driving.driving_video, options.controls)
 
+
+def make(
+    options: Generate,
+    checked: Checked,
+    watch: Stopwatch,
+    *,
+    quiet: bool,
+    load: Callable[[ModelOptions], TalkingHead] | None = None,
+) -> tuple[LandmarkTrack, Written | None]:
+    """Make what was asked for of a file of sound; return its landmarks, and what a video's file holds.
+
+    load: gives the networks, loaded once for many videos; None loads them.
+
+    Raises:
+        AtlDiffError, ValueError, OSError: in one line.
+    """
+    output, fps, background = checked
+    driving, framing = options.driving.driving_video, options.face.framing
+    assert options.audio is not None  # noqa: S101 - for the type checker: live sound is another way
     portrait, audio, driver, head = door.open_inputs(
         options.portrait,
         options.audio,
@@ -115,6 +167,7 @@ def run(args: list[str]) -> int:
         controls=options.controls,
         references=() if door.is_track(output) else options.references.reference,
         quiet=quiet,
+        load=load,
     )
     opened = door.open_portrait(head, portrait, options.face, quiet=quiet, landmarks_only=door.is_track(output))
     watch.lap("portrait")
@@ -145,9 +198,7 @@ def run(args: list[str]) -> int:
         watch.lap("render")
     elif video is not None:
         save_video(video, output, watch, quiet=quiet)
-    written = None if video is None or output == door.STDOUT else video.written
-    finish(output, track, watch, options.report, written, landmarks=options.landmarks)
-    return 0
+    return track, None if video is None or output == door.STDOUT else video.written
 
 
 def check_sound_source(options: Generate) -> None:
