@@ -15,6 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "atldiff"
 BASE = {
     "types",
     "arrays",
+    "track_json",
     "timebase",
     "loudness",
     "errors",

@@ -11,12 +11,14 @@ import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from atldiff.arrays import open_arrays
 from atldiff.files import replacing
+from atldiff.track_json import SUFFIX as JSON_SUFFIX
+from atldiff.track_json import read_json_track, write_json_track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +29,8 @@ POINTS = 478
 """Points of the dense topology: MediaPipe Face Mesh's 468 and 10 iris points."""
 
 TRACK_FORMAT = 1
+TRACK_SUFFIXES = (".npz", JSON_SUFFIX)
+"""Of landmark tracks: arrays, or text that people and other programs read. Either is exact."""
 MIN_FPS, MAX_FPS = 1, 1000
 MAX_SIDE = 100_000
 MIN_SCALE, MAX_SCALE = 0.1, 1e5
@@ -46,7 +50,7 @@ EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
 
 MOTION_STYLES = ("calm", "natural", "lively")
 """As a quarter, half and three quarters of the people are that the motion model was learned from."""
-MOTION_STYLE_EXPECTED = f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz) or a folder of motion weights"
+MOTION_STYLE_EXPECTED = f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz or .json) or a folder of motion weights"
 
 MOTION_FILE = "motion.safetensors"
 """Weights of the motion model; beside a checkpoint's they move its heads instead of the package's."""
@@ -180,11 +184,15 @@ class LandmarkTrack:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the track as an .npz of plain arrays (no pickle), whole or not at all.
+        """Write the track, whole or not at all: as JSON where the suffix is .json, else as an .npz of plain arrays.
 
         Raises:
             OSError: naming the file, where it cannot be written.
         """
+        if _is_json(path):
+            with replacing(Path(path)) as partial:
+                write_json_track(self, partial)
+            return
         with replacing(Path(path)) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -201,12 +209,15 @@ class LandmarkTrack:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LandmarkTrack:
-        """Read a track written by `save`.
+        """Read a track written by `save`, or a .json as docs/landmarks.md says.
 
         Raises:
             ValueError: the file is not such a track.
         """
+        kind = "a .json" if _is_json(path) else "an .npz"
         try:
+            if _is_json(path):
+                return _track_of(read_json_track(path, _memory()))
             with open_arrays(path, "format_version", "fps", "size", *_track_shapes(0), "points") as file:
                 return _read_track(file)
         except FileNotFoundError:
@@ -214,7 +225,7 @@ class LandmarkTrack:
         except Exception as error:  # zip, key and value errors of a file that is not ours
             told = error.args[0] if isinstance(error, KeyError) else error
             raise ValueError(
-                f"landmark track {path}: {told}; expected an .npz written by `atldiff landmarks`"
+                f"landmark track {path}: {told}; expected {kind} written by `atldiff landmarks`"
             ) from None
 
 
@@ -269,18 +280,28 @@ def _read_track(file: Archive) -> LandmarkTrack:
     takes = f"{frames}, which take {needed / 1e9:.1f} GB"
     _require(needed < there, "track frames", takes, f"less than this machine's {there / 1e9:.1f} GB")
     numbers = {name: _whole_numbers(name, file.read(name)) for name in ("fps", "size")}
-    _require(numbers["fps"][1] > 0, "track fps", "/".join(map(str, numbers["fps"])), f"{MIN_FPS} to {MAX_FPS}")
-    arrays = {name: file.read(name) for name in _track_shapes(frames)}
-    for name, array in arrays.items():
-        _check_numbers(name, array)  # before they are narrowed: the largest of a wider type would become infinite
-    track = LandmarkTrack(
-        **{name: array.astype(np.float32, copy=False) for name, array in arrays.items()},
-        fps=Fraction(*numbers["fps"]),
-        size=numbers["size"],
-    )
+    track = _track_of({**numbers, **{name: file.read(name) for name in _track_shapes(frames)}})
     if "points" in file.stored:
         _check_points(track, file)
     return track
+
+
+def _track_of(fields: dict[str, Any]) -> LandmarkTrack:
+    """Return a track of what a file holds: arrays by name, `fps` and `size` as pairs of whole numbers."""
+    fps = fields["fps"]
+    _require(fps[1] > 0, "track fps", "/".join(map(str, fps)), f"{MIN_FPS} to {MAX_FPS}")
+    arrays = {name: fields[name] for name in _track_shapes(0)}
+    for name, array in arrays.items():
+        _check_numbers(name, array)  # before they are narrowed: the largest of a wider type would become infinite
+    return LandmarkTrack(
+        **{name: array.astype(np.float32, copy=False) for name, array in arrays.items()},
+        fps=Fraction(*fps),
+        size=fields["size"],
+    )
+
+
+def _is_json(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == JSON_SUFFIX
 
 
 def _check_points(track: LandmarkTrack, file: Archive) -> None:
@@ -324,8 +345,8 @@ class Controls:
     head_motion: float = 1.0
     """Gain on the motion of head and brows that goes with the speech; 0 is none, 1 as learned. Range 0 to 3."""
     motion_style: str = "natural"
-    """How lively head, brows and blinks are: calm, natural or lively, or as somebody is in a video or a landmark track
-    (.npz). Or a folder of `atldiff train motion`, for motion learned from clips of your own."""
+    """How lively head, brows and blinks are: calm, natural or lively, or as somebody is in a video or a landmark track.
+    Or a folder of `atldiff train motion`, for motion learned from clips of your own."""
     smoothing_frames: float = 0.0
     """Gaussian sigma, in frames, applied to the generated displacements. Range 0 to 5."""
     silence_gate: bool = True
