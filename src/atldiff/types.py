@@ -50,7 +50,9 @@ EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
 
 MOTION_STYLES = ("calm", "natural", "lively")
 """As a quarter, half and three quarters of the people are that the motion model was learned from."""
-MOTION_STYLE_EXPECTED = f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz or .json) or a folder of motion weights"
+MOTION_STYLE_EXPECTED = (
+    f"{', '.join(MOTION_STYLES)}, a video, a landmark track (.npz or .json) or a folder of motion weights"
+)
 
 MOTION_FILE = "motion.safetensors"
 """Weights of the motion model; beside a checkpoint's they move its heads instead of the package's."""
@@ -224,9 +226,7 @@ class LandmarkTrack:
             raise ValueError(f"landmark track {path}: no such file; expected one from `atldiff landmarks`") from None
         except Exception as error:  # zip, key and value errors of a file that is not ours
             told = error.args[0] if isinstance(error, KeyError) else error
-            raise ValueError(
-                f"landmark track {path}: {told}; expected {kind} written by `atldiff landmarks`"
-            ) from None
+            raise ValueError(f"landmark track {path}: {told}; expected {kind} written by `atldiff landmarks`") from None
 
 
 def _track_shapes(frames: int) -> dict[str, tuple[int, ...]]:
@@ -298,6 +298,11 @@ def _track_of(fields: dict[str, Any]) -> LandmarkTrack:
         fps=Fraction(*fps),
         size=fields["size"],
     )
+
+
+def is_track(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file's name says that it is a landmark track."""
+    return Path(path).suffix.lower() in TRACK_SUFFIXES
 
 
 def _is_json(path: str | os.PathLike[str]) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atldiff.commands.progress import Progress, say, waiting
 from atldiff.errors import MediaError
+from atldiff.types import TRACK_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from atldiff.types import Controls, LandmarkTrack, Portrait
     from atldiff.video.background import Background
 
-TRACK_SUFFIX = ".npz"
 STDOUT = "-"
 """The output that stands for standard output."""
 
@@ -50,7 +50,7 @@ def _made(folder: Path) -> Path:
 
 def is_track(output: str) -> bool:
     """Return whether an output path asks for landmarks instead of a video."""
-    return output.lower().endswith(TRACK_SUFFIX)
+    return output.lower().endswith(TRACK_SUFFIXES)
 
 
 def check_target(output: str, *inputs: Path | None) -> None:
@@ -60,7 +60,7 @@ def check_target(output: str, *inputs: Path | None) -> None:
         MediaError: the folder is missing or read-only, the name is taken, or the suffix is unknown.
     """
     if is_track(output):
-        check_file_target(Path(output), TRACK_SUFFIX)
+        check_file_target(Path(output), *TRACK_SUFFIXES)
     else:
         from atldiff.video.formats import check_output
 

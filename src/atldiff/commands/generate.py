@@ -23,7 +23,7 @@ from atldiff.commands.options import (
 )
 from atldiff.commands.progress import Progress, Stopwatch, say, waiting, write_json
 from atldiff.commands.substitutes import SUBSTITUTES
-from atldiff.types import Controls
+from atldiff.types import TRACK_SUFFIXES, Controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +63,12 @@ class Generate:
     audio: Annotated[tyro.conf.Positional[Path | None], optional("AUDIO")] = None
     """An audio file, or a video with sound. Left out with --stdin."""
     output: Annotated[str | None, optional("OUT", "-o")] = None
-    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, .npz for the landmarks only, or
-    - for raw RGB frames on standard output. PORTRAIT_AUDIO.mp4 in the current folder when left out."""
+    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, .npz or .json for the landmarks only,
+    or - for raw RGB frames on standard output. PORTRAIT_AUDIO.mp4 in the current folder when left out."""
     output_dir: Annotated[Path | None, optional("FOLDER")] = None
     """Folder for that default name."""
-    landmarks: Annotated[Path | None, optional("TRACK.npz")] = None
-    """Save the landmark track here as well."""
+    landmarks: Annotated[Path | None, optional("TRACK")] = None
+    """Save the landmark track here as well: .npz or .json."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
     sound: SoundOptions = field(default_factory=SoundOptions)
@@ -120,7 +120,7 @@ def check(options: Generate) -> Checked:
         door.check_target(output, options.portrait, options.audio, driving, *options.references.reference)
     background = door.check_background(options.render.background, output)
     if options.landmarks is not None and options.audio is not None:
-        door.check_file_target(options.landmarks, door.TRACK_SUFFIX)
+        door.check_file_target(options.landmarks, *TRACK_SUFFIXES)
         door.refuse_replacing(options.landmarks, driving)
     return Checked(output, fps, background)
 

@@ -22,7 +22,7 @@ from atldiff.commands.options import (
 )
 from atldiff.commands.progress import Stopwatch, waiting
 from atldiff.commands.substitutes import SUBSTITUTES
-from atldiff.types import Controls
+from atldiff.types import TRACK_SUFFIXES, Controls
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, aliases.AUDIO),
@@ -39,8 +39,8 @@ class Landmarks:
     """A picture, or a video of which one frame is taken."""
     audio: Annotated[tyro.conf.Positional[Path | None], optional("AUDIO")] = None
     """An audio file, or a video with sound."""
-    output: Annotated[str | None, optional("TRACK.npz", "-o")] = None
-    """Where the track goes; PORTRAIT_AUDIO.npz in the current folder when left out."""
+    output: Annotated[str | None, optional("TRACK", "-o")] = None
+    """Where the track goes, .npz or .json; PORTRAIT_AUDIO.npz in the current folder when left out."""
     output_dir: Annotated[Path | None, optional("FOLDER")] = None
     """Folder for that default name."""
     fps: Annotated[str | None, optional("N")] = None
@@ -62,9 +62,9 @@ def run(args: list[str]) -> int:
         raise ValueError("landmarks: got no audio, expected a recording: atldiff landmarks PORTRAIT AUDIO -o TRACK.npz")
     fps, driving = parse_fps(options.fps), options.driving.driving_video
     output = door.default_output(
-        options.portrait, options.audio, door.TRACK_SUFFIX, output=options.output, folder=options.output_dir
+        options.portrait, options.audio, TRACK_SUFFIXES[0], output=options.output, folder=options.output_dir
     )
-    door.check_file_target(Path(output), door.TRACK_SUFFIX)
+    door.check_file_target(Path(output), *TRACK_SUFFIXES)
     door.refuse_replacing(output, driving)
     door.check_input(options.portrait, "portrait")
     door.check_input(options.audio, "audio")

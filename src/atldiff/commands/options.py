@@ -74,7 +74,7 @@ class SoundOptions:
 class DrivingOptions:
     """What moves head and eyes."""
 
-    driving_video: Annotated[Path | None, optional("VIDEO|TRACK.npz")] = None
+    driving_video: Annotated[Path | None, optional("VIDEO|TRACK")] = None
     """Head motion, blinks and brows come from this video, or landmark track, the mouth from the sound. Played forth
     and back when shorter than the sound. A motion of our own when left out."""
 

@@ -44,8 +44,8 @@ class Render:
 
     portrait: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PORTRAIT")]
     """A picture, or a video of which one frame is taken."""
-    track: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TRACK.npz")]
-    """A landmark track made by `atldiff landmarks`."""
+    track: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TRACK")]
+    """A landmark track, .npz or .json, such as `atldiff landmarks` makes."""
     output: Annotated[str | None, optional("OUT", "-o")] = None
     """.mp4, .mov, .mkv, .webm or .gif, or a folder of PNG frames with a slash at the end. PORTRAIT_TRACK.mp4 in the
     current folder when left out."""

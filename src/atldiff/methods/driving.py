@@ -21,7 +21,7 @@ from atldiff.landmarks.topology import POINTS
 from atldiff.landmarks.visible import refuse_still
 from atldiff.methods.portrait import FIRST_FRAMES
 from atldiff.timebase import FPS
-from atldiff.types import LandmarkTrack
+from atldiff.types import TRACK_SUFFIXES, LandmarkTrack, is_track
 from atldiff.video.read import is_video, probe, read_frames_at
 from atldiff.video.still import check_file
 
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
     DrivingSource = str | os.PathLike[str] | LandmarkTrack
 
-TRACK_SUFFIX = ".npz"
 LEAST_SHARE = 0.5
 """Share of all frames that must show a face; the others are interpolated."""
 POSE_SIGMA_FRAMES = 1.5
-"""Gaussian applied to the head's pose over time: measured frame by frame it trembles by half a degree."""
+"""Gaussian applied to the head's pose over time, in frames at 25 a second: measured frame by frame it trembles by half a degree."""
 
 
 def open_driving(
@@ -55,7 +54,7 @@ def open_driving(
         raise ValueError(f"driving: got {type(source).__name__}, expected a path or a LandmarkTrack")
     if isinstance(source, LandmarkTrack):
         track = source
-    elif Path(source).suffix.lower() == TRACK_SUFFIX:
+    elif is_track(source):
         track = LandmarkTrack.load(source)
     else:
         track = track_video(source, progress=progress)
@@ -75,26 +74,32 @@ def check_video(path: str | os.PathLike[str]) -> None:
     if not is_video(path):
         raise MediaError(
             f"driving video {path}: got a file without moving pictures, expected a video such as mp4, or a landmark "
-            f"track ({TRACK_SUFFIX})"
+            f"track ({' or '.join(TRACK_SUFFIXES)})"
         )
 
 
-def track_video(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> LandmarkTrack:
-    """Track the face of a video over time, at 25 frames a second; of several faces, the most prominent one.
+def track_video(
+    path: str | os.PathLike[str],
+    *,
+    fps: Fraction | int | None = FPS,
+    progress: Callable[[int, int], None] | None = None,
+) -> LandmarkTrack:
+    """Track the face of a video over time; of several faces, the most prominent one.
 
-    The neutral shape is the face at rest over the whole video; the pose is smoothed. Frames without a face are
+    fps: frames a second, by the video's timestamps; None takes its own mean rate. The neutral shape is the face at rest over the whole video; the pose is smoothed. Frames without a face are
     interpolated. Pictures are let go as they are seen: what is held are landmarks, 6 kB a frame.
 
     Raises:
         MediaError: not a video. FaceNotFound: no face in the first 50 frames, or in fewer than half of all.
     """
     check_video(path)
-    duration_s = probe(path).duration_s
-    stated = 0 if duration_s is None else -(-duration_s * FPS // 1)
+    info = probe(path)
+    rate = Fraction(info.fps if fps is None else fps)
+    stated = 0 if info.duration_s is None else -(-info.duration_s * rate // 1)
     points: list[np.ndarray | None] = []
     size = (0, 0)
     with FaceTracker() as tracker:
-        for frame in read_frames_at(path, FPS):
+        for frame in read_frames_at(path, rate):
             size = (frame.shape[0], frame.shape[1])
             points.append(tracker.track(frame))
             if len(points) == FIRST_FRAMES and all(each is None for each in points):
@@ -112,7 +117,7 @@ def track_video(path: str | os.PathLike[str], *, progress: Callable[[int, int], 
             f"driving video {path}: a face in {seen.sum()} of {len(seen)} frames, expected at least half of them: cut "
             "the video to where it is seen"
         )
-    return _canonical_track(_filled(points, seen), seen, size)
+    return _canonical_track(_filled(points, seen), seen, size, rate)
 
 
 def _filled(points: list[np.ndarray | None], seen: np.ndarray) -> np.ndarray:
@@ -122,21 +127,21 @@ def _filled(points: list[np.ndarray | None], seen: np.ndarray) -> np.ndarray:
     return known if seen.all() else fill_gaps(known, seen)
 
 
-def _canonical_track(points: np.ndarray, seen: np.ndarray, size: tuple[int, int]) -> LandmarkTrack:
+def _canonical_track(points: np.ndarray, seen: np.ndarray, size: tuple[int, int], fps: Fraction) -> LandmarkTrack:
     fitted = to_canonical_in_parts(points, mean_shape())
     shapes, rotation, scale, translation = (values.astype(np.float32, copy=False) for values in fitted)
     neutral = neutral_shape(shapes[seen])
     return LandmarkTrack(
         neutral=neutral,
         displacements=shapes - neutral,
-        rotation=nearest_rotations(_smooth(rotation.reshape(-1, 9)).reshape(-1, 3, 3)).astype(np.float32),
-        translation=_smooth(translation),
-        scale=_smooth(scale[:, None])[:, 0],
-        fps=Fraction(FPS),
+        rotation=nearest_rotations(_smooth(rotation.reshape(-1, 9), fps).reshape(-1, 3, 3)).astype(np.float32),
+        translation=_smooth(translation, fps),
+        scale=_smooth(scale[:, None], fps)[:, 0],
+        fps=fps,
         size=size,
     )
 
 
-def _smooth(rows: np.ndarray) -> np.ndarray:
-    smoother = GaussianSmoother(POSE_SIGMA_FRAMES)
+def _smooth(rows: np.ndarray, fps: Fraction) -> np.ndarray:
+    smoother = GaussianSmoother(POSE_SIGMA_FRAMES * float(fps / FPS))
     return np.concatenate([smoother.push(rows), smoother.flush()])

@@ -10,9 +10,9 @@ import numpy as np
 from atldiff.landmarks.blink import find_blinks
 from atldiff.landmarks.motion_codes import amplitudes, face_codes
 from atldiff.landmarks.motion_model import DEFAULT_STYLE, Style, Weights, load_motion, named_style, own_motion
-from atldiff.methods.driving import TRACK_SUFFIX, check_video, track_video
+from atldiff.methods.driving import check_video, track_video
 from atldiff.timebase import FPS
-from atldiff.types import MOTION_STYLE_EXPECTED, MOTION_STYLES, LandmarkTrack
+from atldiff.types import MOTION_STYLE_EXPECTED, MOTION_STYLES, LandmarkTrack, is_track
 
 LEAST_FRAMES = 50
 """A shorter video says little of how somebody moves."""
@@ -33,7 +33,7 @@ def check_style(style: str) -> None:
         raise ValueError(f"motion_style: got {style!r}, expected {MOTION_STYLE_EXPECTED}")
     if path.is_dir():
         load_motion(path)
-    elif path.suffix.lower() != TRACK_SUFFIX:
+    elif not is_track(path):
         check_video(path)
 
 
@@ -59,7 +59,7 @@ def open_motion(style: str, folder: Path | None = None) -> tuple[Weights, Style]
 
 @lru_cache(maxsize=8)
 def _style_of_file(path: Path, _modified: int) -> Style:
-    track = LandmarkTrack.load(path) if path.suffix.lower() == TRACK_SUFFIX else track_video(path)
+    track = LandmarkTrack.load(path) if is_track(path) else track_video(path)
     return style_of(track)
 
 
