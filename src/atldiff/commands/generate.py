@@ -63,8 +63,8 @@ class Generate:
     audio: Annotated[tyro.conf.Positional[Path | None], optional("AUDIO")] = None
     """An audio file, or a video with sound. Left out with --stdin."""
     output: Annotated[str | None, optional("OUT", "-o")] = None
-    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, .npz or .json for the landmarks only,
-    or - for raw RGB frames on standard output. PORTRAIT_AUDIO.mp4 in the current folder when left out."""
+    """.mp4, .mov, .mkv, .webm or .gif, a folder of PNG frames with a slash at the end, .npz or .json for the landmarks
+    only, or - for raw RGB frames on standard output. PORTRAIT_AUDIO.mp4 in the current folder when left out."""
     output_dir: Annotated[Path | None, optional("FOLDER")] = None
     """Folder for that default name."""
     landmarks: Annotated[Path | None, optional("TRACK")] = None

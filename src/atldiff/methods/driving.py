@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LEAST_SHARE = 0.5
 """Share of all frames that must show a face; the others are interpolated."""
 POSE_SIGMA_FRAMES = 1.5
-"""Gaussian applied to the head's pose over time, in frames at 25 a second: measured frame by frame it trembles by half a degree."""
+"""Gaussian applied to the head's pose over time, in frames at 25 a second: alone each trembles by half a degree."""
 
 
 def open_driving(
@@ -86,8 +86,9 @@ def track_video(
 ) -> LandmarkTrack:
     """Track the face of a video over time; of several faces, the most prominent one.
 
-    fps: frames a second, by the video's timestamps; None takes its own mean rate. The neutral shape is the face at rest over the whole video; the pose is smoothed. Frames without a face are
-    interpolated. Pictures are let go as they are seen: what is held are landmarks, 6 kB a frame.
+    fps: frames a second, by the video's timestamps; None takes its own mean rate. The neutral shape is the face at rest
+    over the whole video; the pose is smoothed. Frames without a face are interpolated. Pictures are let go as they are
+    seen: what is held are landmarks, 6 kB a frame.
 
     Raises:
         MediaError: not a video. FaceNotFound: no face in the first 50 frames, or in fewer than half of all.
