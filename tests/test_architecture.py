@@ -57,7 +57,8 @@ MAY_IMPORT = {
     "doctor": UP_TO_PIPELINE | {"packages"},
     "packages": set(),  # standard library only: it has to run where a package is missing
     "commands": UP_TO_PIPELINE
-    | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "bench", "doctor"},
+    | {"data", "backbones", "training", "evaluation", "ablation", "released", "serve", "export", "bench", "doctor"}
+    | {"packages"},
     "cli": {"errors", "interrupt", "commands", "packages"},
     "__main__": {"cli"},
     "__init__": {"errors", "types", "pipeline"},  # by name, on first use

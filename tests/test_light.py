@@ -255,6 +255,9 @@ def test_the_other_commands_of_the_main_job(word: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     done = light.command("render", EXAMPLE, track, "-o", tmp_path / "rendered.webm", "--size", 192)
     assert done.returncode == 0, done.stderr
+    (tmp_path / "list.jsonl").write_text(json.dumps({"portrait": str(EXAMPLE), "audio": str(word), "output": "a.mp4"}))
+    done = light.command("batch", tmp_path / "list.jsonl", "--workers", "1", "--size", "96", "--json")
+    assert json.loads(done.stdout)["done"] == 1, done.stderr
     done = light.command("doctor", "--json")
     told = json.loads(done.stdout)
     packages = {check["name"]: check for check in told["checks"] if check["section"] == "compute"}

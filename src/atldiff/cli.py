@@ -12,12 +12,14 @@ from importlib import import_module
 from typing import NoReturn
 
 from atldiff import interrupt
+from atldiff.commands.message import blamed, one_line
 from atldiff.errors import AtlDiffError
 
 COMMANDS = {
     "generate": "portrait + recording -> talking video (or its landmarks)",
     "landmarks": "portrait + recording -> landmark track, to look at or to edit",
     "render": "portrait + landmark track -> video",
+    "batch": "list of portraits and recordings -> their videos; the same command makes what is missing",
     "faces": "list the faces of a picture with their numbers, and draw them",
     "prepare": "folder of videos -> training clips and a manifest, some people or clips held out",
     "align": "measure the lag between sound and lips of prepared clips",
@@ -68,7 +70,7 @@ def run(args: list[str]) -> int:
             return _interrupted(args)
         if isinstance(error, AtlDiffError | ValueError | OSError | ImportError):
             line = one_line(error)
-        elif (line := _blamed(error)) is None:
+        elif (line := blamed(error)) is None:
             raise
         _show_traceback(args)
         sys.stderr.write(f"atldiff: error: {line}\n")
@@ -116,26 +118,6 @@ def _show_traceback(args: list[str]) -> None:
         import traceback
 
         traceback.print_exc()
-
-
-def one_line(error: Exception) -> str:
-    """Return an error as one line that says what to do."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror
-    elif isinstance(error, ImportError):
-        text = _blamed(error) or f"{error}: run `atldiff doctor`, which says what to install"
-    else:
-        text = str(error) or type(error).__name__
-    return " ".join(text.split())
-
-
-def _blamed(error: Exception) -> str | None:
-    """Return the package behind an error, such as one that does not know a name yet, or None where all are right."""
-    from atldiff.packages import blame
-
-    return blame(error)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -19,7 +19,7 @@ class Option:
     """One option or positional argument, as the field of an options class describes it.
 
     names: with their dashes, the long one last; of a positional argument the field's name. kind: the type of one value,
-    without None. many: takes as many values as there are.
+    without None. many: takes as many values as there are. place: the fields that lead to it from the options class.
     """
 
     names: tuple[str, ...]
@@ -29,6 +29,7 @@ class Option:
     required: bool
     many: bool
     may_be_none: bool
+    place: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -145,10 +146,10 @@ def _check_positionals(options: list[Option], command: str, values: list[str]) -
         place.check(value, place.name)
 
 
-def options_of(kind: type, default: object = None) -> Iterator[Option]:
+def options_of(kind: type, default: object = None, within: tuple[str, ...] = ()) -> Iterator[Option]:
     """Yield the options of an options class and of the classes within, as tyro names them.
 
-    default: an instance whose values stand for the fields' own defaults.
+    default: an instance whose values stand for the fields' own defaults. within: fields that lead to this class.
     """
     hints = get_type_hints(kind, include_extras=True)
     for entry in fields(kind):
@@ -159,12 +160,12 @@ def options_of(kind: type, default: object = None) -> Iterator[Option]:
         if value is MISSING and entry.default_factory is not MISSING:
             value = entry.default_factory()
         if is_dataclass(hint) and isinstance(hint, type):
-            yield from options_of(hint, None if value is MISSING else value)
+            yield from options_of(hint, None if value is MISSING else value, (*within, entry.name))
             continue
-        yield _option(entry.name, hint, marks, value)
+        yield _option((*within, entry.name), hint, marks, value)
 
 
-def _option(field: str, hint: Any, marks: Iterable[Any], default: object) -> Option:
+def _option(place: tuple[str, ...], hint: Any, marks: Iterable[Any], default: object) -> Option:
     members = _members(hint)
     kinds = [kind for kind in members if kind is not type(None)]
     kind = kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007 - built at run time
@@ -175,7 +176,7 @@ def _option(field: str, hint: Any, marks: Iterable[Any], default: object) -> Opt
     for mark in marks:
         metavar = getattr(mark, "metavar", None) or metavar
         short = tuple(getattr(mark, "aliases", None) or ()) or short
-    name = field.replace("_", "-")
+    name = place[-1].replace("_", "-")
     positional = any(mark is tyro.conf.Positional for mark in marks)
     if positional:
         names: tuple[str, ...] = (name,)
@@ -183,7 +184,7 @@ def _option(field: str, hint: Any, marks: Iterable[Any], default: object) -> Opt
         names = (*short, f"--no-{name}" if kind is bool and default is True else f"--{name}")
     if not metavar and kind is not bool:
         metavar = {int: "INT", float: "FLOAT"}.get(kind, name.upper())
-    return Option(names, kind, metavar, positional, default is MISSING, many, type(None) in members)
+    return Option(names, kind, metavar, positional, default is MISSING, many, type(None) in members, place)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -6,14 +6,15 @@ Every node needs atldiff and the same files at the same paths: the corpus to rea
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from atldiff.errors import DataError
 from atldiff.interrupt import answers_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from atldiff.data.clip import ClipRecord
 
@@ -37,9 +38,19 @@ def work_on_ray(work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]) -> Gen
     """
     if not jobs:
         return
+    with connected() as ray:
+        yield from _tasks(ray, work, jobs)
+
+
+@contextmanager
+def connected() -> Iterator[Any]:
+    """Give the module `ray`, connected to a cluster; one that is started for it ends with the body.
+
+    Raises:
+        DataError: Ray is not installed or its cluster cannot be reached.
+    """
     try:
         import ray
-        from ray.exceptions import OutOfMemoryError, WorkerCrashedError
     except ImportError:
         raise DataError("workers: ray is not installed; run pip install 'atldiff[ray]' or give a number") from None
 
@@ -51,7 +62,20 @@ def work_on_ray(work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]) -> Gen
         except (ConnectionError, RuntimeError, ValueError) as error:
             cause = " ".join(str(error).split())
             raise DataError(f"workers: Ray does not start or answer ({cause}); check RAY_ADDRESS") from None
-    running: dict[ray.ObjectRef, JobT] = {}
+    try:
+        yield ray
+    finally:
+        if started:
+            with answers_kept():
+                ray.shutdown()
+
+
+def _tasks(
+    ray: Any, work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]
+) -> Generator[tuple[JobT, ClipRecord | None]]:
+    from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+    running: dict[Any, JobT] = {}
     try:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(work)
         limit = max(MIN_TASKS, int(TASKS_PER_CORE * ray.cluster_resources().get("CPU", 1)))
@@ -70,6 +94,3 @@ def work_on_ray(work: Callable[[JobT], ClipRecord], jobs: Sequence[JobT]) -> Gen
     finally:  # also where the caller stops early: whatever is half done leaves no record
         for reference in running:
             ray.cancel(reference, force=True)
-        if started:
-            with answers_kept():
-                ray.shutdown()
