@@ -94,7 +94,7 @@ class FakeHead:
     def sampling(self, chosen):
         return sampling_presets(self.model.renderer.config)[chosen]
 
-    def open_portrait(self, source, *, face=None, frame=None, references=None):
+    def open_portrait(self, source, *, face=None, frame=None, references=None, landmarks=None):
         self.calls.append(("open", {"source": source, "face": face, "frame": frame, "references": references}))
         return source if isinstance(source, Portrait) else make_portrait(references=(make_portrait(),))
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
-    from atldiff.methods.portrait import PortraitSource, Size
+    from atldiff.methods.portrait import GivenLandmarks, PortraitSource, Size
     from atldiff.video.background import BackgroundSource
     from atldiff.workers import Workers
 
@@ -153,6 +153,7 @@ class TalkingHead:
         face: int | None = None,
         frame: int | None = None,
         references: Iterable[PortraitSource] | None = None,
+        landmarks: GivenLandmarks | None = None,
     ) -> Portrait:
         """Return a portrait with its landmarks, and with its references where the renderer has a use for them.
 
@@ -164,13 +165,17 @@ class TalkingHead:
         none; their order does not matter. Of a picture the largest face is taken, of a video the frames of its widest
         and its most closed mouth. None takes those two of a video given as source; an empty list takes none.
 
+        landmarks: points of the face, instead of looking for it: 68 or 478 of (x, y) or (x, y, z) in pixels of the
+        upright picture, as an array or a file of them (docs/given-landmarks.md); 68 are met exactly and the others
+        follow them. Of a video without `frame`, they are of its first one.
+
         Raises:
             FaceNotFound: no face, or no face of that number, or none in a reference. MediaError: not a picture.
-            ValueError: a frame of a picture, or more than 16 references.
+            ValueError: a frame of a picture, more than 16 references, or landmarks that cannot be a face's.
         """
         if not paints_whole_faces(self.painter.config):
-            return open_with_references(source, face, frame, references)
-        opened = open_portrait(source, face, frame)
+            return open_with_references(source, face, frame, references, landmarks)
+        opened = open_portrait(source, face, frame, landmarks)
         if references or (references is None and opened.references):
             _log.warning(
                 "references: not used: this renderer paints the whole face after one picture; renderers of the mouth, "

@@ -127,6 +127,21 @@ def check_input(path: Path, kind: str) -> None:
     check_file(path, kind)
 
 
+def check_given(options: FaceOptions) -> None:
+    """Raise unless a file of the face's landmarks, if there is to be one, is there, and nothing else says which face.
+
+    Raises:
+        ValueError: something does. MediaError: no such file.
+    """
+    if options.portrait_landmarks is None:
+        return
+    if options.face is not None:
+        raise ValueError(
+            f"face: got {options.face} with --portrait-landmarks, which say which face it is: leave one out"
+        )
+    check_input(options.portrait_landmarks, "landmarks")
+
+
 def check_references(references: Sequence[Path]) -> None:
     """Raise unless references are not too many and files that can be read and hold bytes.
 
@@ -155,7 +170,11 @@ def look_for_face(path: Path, options: FaceOptions, references: Sequence[Path] =
         with waiting("Looking for the faces", quiet=quiet):
             from atldiff.methods.references import open_with_references
 
-            return open_with_references(path, options.face, options.frame, references)
+            return open_with_references(path, options.face, options.frame, references, options.portrait_landmarks)
+    if options.portrait_landmarks is not None and not is_video(path):
+        from atldiff.methods.portrait import open_portrait
+
+        return open_portrait(path, options.face, options.frame, options.portrait_landmarks)
     if options.frame is not None or is_video(path):
         return path
     image, alpha = read_rgba(path)
@@ -177,7 +196,10 @@ def open_portrait(
     """
     references = () if landmarks_only else None
     with waiting("Looking at the portrait", quiet=quiet):
-        opened = head.open_portrait(found, face=options.face, frame=options.frame, references=references)
+        given = options.portrait_landmarks if isinstance(found, Path) else None
+        opened = head.open_portrait(
+            found, face=options.face, frame=options.frame, references=references, landmarks=given
+        )
     if isinstance(found, Path) and opened.references:
         say(f"portrait {found}: the frames of its widest and its most closed mouth are references", quiet=quiet)
     return opened

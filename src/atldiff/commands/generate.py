@@ -132,6 +132,7 @@ def check_inputs(options: Generate) -> None:
         ValueError, MediaError: in one line.
     """
     door.check_input(options.portrait, "portrait")
+    door.check_given(options.face)
     door.check_references(options.references.reference)
     if options.audio is not None:
         door.check_input(options.audio, "audio")
@@ -237,6 +238,7 @@ def run_live(options: Generate, output: str, watch: Stopwatch, background: Backg
     quiet, driving = options.report.quiet, options.driving.driving_video
     references = options.references.reference
     door.check_input(options.portrait, "portrait")
+    door.check_given(options.face)
     door.check_references(references)
     door.check_driving(driving, options.controls)
     found = door.look_for_face(options.portrait, options.face, references, quiet=quiet)

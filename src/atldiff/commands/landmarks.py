@@ -67,6 +67,7 @@ def run(args: list[str]) -> int:
     door.check_file_target(Path(output), *TRACK_SUFFIXES)
     door.refuse_replacing(output, driving)
     door.check_input(options.portrait, "portrait")
+    door.check_given(options.face)
     door.check_input(options.audio, "audio")
     door.check_driving(driving, options.controls)
 
@@ -81,12 +82,11 @@ def run(args: list[str]) -> int:
         controls=options.controls,
         quiet=quiet,
     )
+    opened = door.open_portrait(head, portrait, options.face, quiet=quiet, landmarks_only=True)
     with waiting("Making the landmarks", quiet=quiet):
         track = head.landmarks(
-            portrait,
+            opened,
             audio,
-            face=options.face.face,
-            frame=options.face.frame,
             framing=options.face.framing,
             controls=options.controls,
             driving=driver,

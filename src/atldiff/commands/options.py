@@ -42,6 +42,9 @@ class FaceOptions:
     largest when left out."""
     frame: Annotated[int | None, optional("N")] = None
     """Of a video as portrait the frame to take, from 0. The first that shows a face when left out."""
+    portrait_landmarks: Annotated[Path | None, optional("FILE.json")] = None
+    """Where the face is, instead of looking for it: a .json or .pts of 68 or 478 points in pixels, for drawings and
+    paintings in which none is found; `atldiff faces --landmarks` writes such a file."""
     framing: Framing = "full"
     """What is shown: all of the portrait, or a square of head and shoulders cut from it."""
 

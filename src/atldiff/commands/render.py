@@ -90,6 +90,7 @@ def run(args: list[str]) -> int:
     door.check_target(output, options.portrait, options.audio, *options.references.reference)
     background = door.check_background(options.render.background, output)
     door.check_input(options.portrait, "portrait")
+    door.check_given(options.face)
     door.check_references(options.references.reference)
     door.check_input(options.track, "landmark track")
 

@@ -174,7 +174,8 @@ def usable_of(image: np.ndarray, found: Sequence[FoundFace]) -> list[FoundFace]:
     if not found:
         raise FaceNotFound(
             f"portrait: no face found in the {width}x{height} picture; expected one face, upright, eyes and mouth "
-            f"visible and at least {MIN_FACE_PX} px wide: try a closer or better lit picture"
+            f"visible and at least {MIN_FACE_PX} px wide: try a closer or better lit picture, or say where the "
+            "face is with --portrait-landmarks (in Python: landmarks), as for a drawing"
         )
     if not usable:
         widest = max(face_width(face.points) for face in found)

@@ -9,6 +9,7 @@ import numpy as np
 from atldiff.landmarks.condition import conditions
 from atldiff.landmarks.crop import rotation_2d
 from atldiff.landmarks.detect import find_faces, usable_of
+from atldiff.landmarks.parted import part_lips
 from atldiff.landmarks.plausible import roll_deg
 from atldiff.landmarks.search import DOUBTFUL, MIN_FACE_PX, FoundFace, default_of
 from atldiff.landmarks.topology import MESH_POINTS
@@ -21,6 +22,7 @@ class ListedFace:
     number: what `--face` takes, None for a face that is too small. centre: (2,) and width: across it, in pixels. box:
     (4, 2) the corners of the rectangle around it, turned as the face is, from its upper left one on clockwise.
     roll_deg: clockwise. default: whether it is taken where none is chosen. notes: what may spoil a video of it.
+    points: (478, 3) pixels, as a video starts with them.
     """
 
     number: int | None
@@ -30,6 +32,7 @@ class ListedFace:
     roll_deg: float
     default: bool
     notes: tuple[str, ...]
+    points: np.ndarray
 
 
 def list_faces(image: np.ndarray) -> list[ListedFace]:
@@ -46,15 +49,19 @@ def list_faces(image: np.ndarray) -> list[ListedFace]:
 
 
 def _listed(image: np.ndarray, face: FoundFace, number: int | None, *, default: bool) -> ListedFace:
-    points = face.points
+    notes = [each.note for each in conditions(image, face.points)]
+    if number is None:
+        notes = [f"too small: expected {MIN_FACE_PX} px"]
+    elif face.certainty < DOUBTFUL:
+        notes.append("perhaps no face")
+    return listed(part_lips(image, face.points), number, notes=tuple(notes), default=default)
+
+
+def listed(points: np.ndarray, number: int | None, *, notes: tuple[str, ...], default: bool) -> ListedFace:
+    """Return a face by its points (478, 3) in pixels."""
     roll = roll_deg(points)
     turn = rotation_2d(roll)
     upright = points[:MESH_POINTS, :2] @ turn
     (left, top), (right, bottom) = upright.min(axis=0), upright.max(axis=0)
     box = np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) @ turn.T
-    notes = [each.note for each in conditions(image, points)]
-    if number is None:
-        notes = [f"too small: expected {MIN_FACE_PX} px"]
-    elif face.certainty < DOUBTFUL:
-        notes.append("perhaps no face")
-    return ListedFace(number, box.mean(axis=0), float(right - left), box, roll, default, tuple(notes))
+    return ListedFace(number, box.mean(axis=0), float(right - left), box, roll, default, notes, points)

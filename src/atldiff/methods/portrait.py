@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from atldiff.errors import FaceNotFound
+from atldiff.errors import FaceNotFound, MediaError
 from atldiff.landmarks.detect import detect
+from atldiff.landmarks.given import lift
 from atldiff.landmarks.parted import part_lips
+from atldiff.landmarks.points_file import read_points
 from atldiff.stages import stage
 from atldiff.types import Portrait
 from atldiff.video.background import bled
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     PortraitSource = str | os.PathLike[str] | np.ndarray | Image.Image | Portrait
+    GivenLandmarks = str | os.PathLike[str] | np.ndarray
 
 _log = logging.getLogger(__name__)
 
@@ -39,20 +42,43 @@ FIRST_FRAMES = 50
 _STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif", ".hif"})
 
 
-def open_portrait(source: PortraitSource, face: int | None = None, frame: int | None = None) -> Portrait:
-    """Return a portrait with its landmarks; source, face and frame as for `TalkingHead.open_portrait`.
+def open_portrait(
+    source: PortraitSource, face: int | None = None, frame: int | None = None, landmarks: GivenLandmarks | None = None
+) -> Portrait:
+    """Return a portrait with its landmarks; the arguments as for `TalkingHead.open_portrait`.
 
     Raises:
-        FaceNotFound: no face, or no face of that number. MediaError: not a picture. ValueError: a frame of a picture.
+        FaceNotFound: no face, or no face of that number. MediaError: not a picture. ValueError: a frame of a picture,
+        or landmarks that cannot be a face's.
     """
+    if landmarks is not None and face is not None:
+        raise ValueError(f"face: got {face} with landmarks, which say which face it is: leave one of them out")
     if isinstance(source, Portrait):
-        return source
+        return source if landmarks is None else placed(source.image, source.alpha, landmarks)
     path = video_path(source)
-    if path is not None:
+    if path is not None and landmarks is None:
         return _video_portrait(path, face, frame)
+    if path is not None:
+        _, image, alpha = next(searched_frames(path, frame or 0), (0, None, None))
+        if image is None:
+            raise MediaError(f"portrait {path}: no frame")
+        return placed(image, alpha, landmarks)
     if frame is not None:
         raise ValueError(f"frame: got {frame} with a still picture; expected a video as portrait")
+    if landmarks is not None:
+        return placed(*read_rgba(source), landmarks)  # pyright: ignore[reportArgumentType]
     return detected(*read_rgba(source), face)  # pyright: ignore[reportArgumentType]
+
+
+def placed(image: np.ndarray, alpha: np.ndarray | None, landmarks: GivenLandmarks | None) -> Portrait:
+    """Return a picture (H, W, 3) and its alpha as a portrait whose landmarks were given, as `lift` takes them.
+
+    Raises:
+        ValueError: none that can be a face's. MediaError: no such file.
+    """
+    size = (image.shape[0], image.shape[1])
+    points = read_points(landmarks, size) if isinstance(landmarks, (str, os.PathLike)) else np.asarray(landmarks)
+    return Portrait(image if alpha is None else bled(image, alpha), lift(points, size), alpha)
 
 
 def video_path(source: PortraitSource) -> Path | None:

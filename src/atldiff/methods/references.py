@@ -31,7 +31,7 @@ from atldiff.video.window import STORED_MOUTH, extract, fit_window
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from atldiff.methods.portrait import PortraitSource
+    from atldiff.methods.portrait import GivenLandmarks, PortraitSource
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +63,11 @@ def open_with_references(
     face: int | None = None,
     frame: int | None = None,
     references: Iterable[PortraitSource] | None = None,
+    landmarks: GivenLandmarks | None = None,
 ) -> Portrait:
     """Return a portrait with its references; arguments and errors as of `TalkingHead.open_portrait`."""
     given = None if references is None else check_references(references)
-    portrait = open_portrait(source, face, frame)
+    portrait = open_portrait(source, face, frame, landmarks)
     if given is not None:
         return replace(portrait, references=open_references(given, portrait))
     path = video_path(source)

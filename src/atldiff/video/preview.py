@@ -19,12 +19,16 @@ _FONT, _FONT_PX = cv2.FONT_HERSHEY_SIMPLEX, 22  # height of its capitals at scal
 
 
 def draw_faces(
-    image: np.ndarray, boxes: Sequence[np.ndarray], labels: Sequence[tuple[str, str]], chosen: Sequence[bool]
+    image: np.ndarray,
+    boxes: Sequence[np.ndarray],
+    labels: Sequence[tuple[str, str]],
+    chosen: Sequence[bool],
+    points: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Return a picture (H, W, 3) uint8, enlarged or reduced, with a frame and a label above and below each face.
 
     boxes: each (4, 2) corners in pixels, around a face. labels: what is written above it, large, and below it, small.
-    chosen: which are green; the others are white.
+    chosen: which are green; the others are white. points: of some faces (K, 2 or 3) in pixels, drawn as dots.
     """
     canvas, scale = _resized(image)
     placed = []
@@ -40,6 +44,10 @@ def draw_faces(
         (left, top), (_, bottom) = corners.min(axis=0), corners.max(axis=0)
         placed.append((above, (left, top), text_px, colour, True))
         placed.append((below, (left, bottom), 0.6 * text_px, colour, False))
+    for x, y in (scale * each[:2] for face in points for each in face):
+        centre = (round(float(x)), round(float(y)))
+        cv2.circle(canvas, centre, 3, INK, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(canvas, centre, 2, CHOSEN, cv2.FILLED, cv2.LINE_AA)
     for text, place, text_px, colour, is_above in placed:  # over all frames: a neighbour's must not cross a number
         _write(canvas, text, place, text_px, colour, above=is_above)
     return canvas
