@@ -35,7 +35,7 @@ BASE = {
 }
 MIDDLE = {"audio", "landmarks", "diffusion", "video"}
 MODEL = {"checkpoint", "methods"}
-UP_TO_PIPELINE = BASE | MIDDLE | MODEL | {"export", "loading", "rendering", "pipeline"}
+UP_TO_PIPELINE = BASE | MIDDLE | MODEL | {"export", "loading", "rendering", "dubbing", "pipeline"}
 
 MAY_IMPORT = {
     **{room: BASE for room in BASE | MIDDLE},  # so the middle rooms never see one another
@@ -47,7 +47,8 @@ MAY_IMPORT = {
     "export": BASE | MIDDLE | MODEL,  # the networks in other runtimes
     "loading": BASE | MIDDLE | MODEL | {"export"},
     "rendering": BASE | MIDDLE | MODEL,
-    "pipeline": BASE | MIDDLE | MODEL | {"loading", "rendering"},
+    "dubbing": BASE | MIDDLE | MODEL,
+    "pipeline": BASE | MIDDLE | MODEL | {"loading", "rendering", "dubbing"},
     "training": UP_TO_PIPELINE | {"data", "backbones"},
     "evaluation": UP_TO_PIPELINE | {"data", "backbones"},
     "ablation": UP_TO_PIPELINE | {"data", "training", "evaluation"},

@@ -115,6 +115,24 @@ def clear(target: Path) -> None:
     _clear(target.parent, name)
 
 
+@contextmanager
+def left_behind(target: Path) -> Iterator[list[Path]]:
+    """Give the workplaces of a target whose processes are gone, held meanwhile so that nobody tidies them away."""
+    name = re.compile(re.escape(_prefix(target)) + _OWNER)
+    folders, locks = [], []
+    with suppress(OSError), os.scandir(target.parent) as entries:
+        for path in sorted(Path(entry.path) for entry in entries if name.fullmatch(entry.name)):
+            lock = _locked(path, wait=False)
+            if lock is not None:
+                folders.append(path)
+                locks.append(lock)
+    try:
+        yield folders
+    finally:
+        for lock in locks:
+            os.close(lock)
+
+
 def clear_all(folder: Path) -> None:
     """Remove the workplaces of every target in a folder that no living process holds."""
     _clear(folder, re.compile(r"\..+\." + _OWNER))

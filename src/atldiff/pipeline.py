@@ -42,13 +42,18 @@ from atldiff.video.patch import unpatched
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from atldiff.dubbing.choice import FaceChoice
+    from atldiff.dubbing.dub import Dub
+    from atldiff.dubbing.timing import Fit
+    from atldiff.dubbing.tracking import OnMissing
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
     from atldiff.methods.portrait import GivenLandmarks, PortraitSource, Size
+    from atldiff.methods.window_frames import WindowPainter
     from atldiff.video.background import BackgroundSource
     from atldiff.workers import Workers
 
@@ -87,6 +92,7 @@ class TalkingHead:
         self.workers = workers or workers_for(self.compute)
         self._video = partial(Video, self.painter, self.workers)
         self._paired = loaded.paired
+        self._named = f"{loaded.speaker.config} {loaded.painter.config} {loaded.compute}"
 
     @classmethod
     def from_pretrained(
@@ -305,6 +311,49 @@ class TalkingHead:
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
         seed, emotion, own = controls.seed, controls.emotion, shown.size if size is None else None
         return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind)
+
+    def dub(
+        self,
+        video: str | os.PathLike[str],
+        audio: AudioSource,
+        *,
+        face: FaceChoice = None,
+        on_missing: OnMissing = "hold",
+        fit: Fit = "loop",
+        controls: Controls = Controls(),  # noqa: B008 - frozen
+        sampling: SampleConfig | Preset = "balanced",
+        sample_rate: int | None = None,
+        audio_track: int | str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Dub:
+        """Return a video in which a face speaks a recording; of every frame only the mouth and the jaw change.
+
+        The video is read once, to follow the face; nothing is rendered until what is returned is iterated or saved.
+
+        face: None or `largest`; a number as `atldiff faces` gives it, in the first frame that shows so many; a place
+        (x, y) in pixels, or `x,y`, in the first frame with a face; or a picture of the person. on_missing: what becomes
+        of frames that show no such face: `hold` interpolates landmarks over up to 0.4 s and leaves longer ones as they
+        are, `passthrough` leaves them all, `skip` leaves them out, `error` raises. fit: `loop` lasts as long as the
+        speech, a shorter video goes forth and back; `freeze` as long as the longer, on the last frame; `cut` as long as
+        the shorter. controls: what moves head and eyes is not used. audio_track: as for `load_audio`. progress: called
+        with (done, all) frames while the face is followed.
+
+        Raises:
+            FaceNotFound, MediaError, ValueError: bad input, before any rendering; HDR, or a renderer of whole faces.
+        """
+        if paints_whole_faces(self.painter.config):
+            raise ValueError("dub: this renderer paints whole faces, expected one of the mouth, such as atl-diff's")
+        self._check_pair(controls.emotion)
+        from atldiff.dubbing.dub import DubMethod, check_dub_options, open_dub
+
+        check_dub_options(on_missing, fit)
+        chosen = self.sampling(sampling)
+        recording = _heard(audio, sample_rate, audio_track)
+        method = DubMethod(self.speaker, cast("WindowPainter", self.painter), self.motion, self.workers, self._named)
+        return open_dub(
+            method, video, recording, face=face, on_missing=on_missing, fit=fit, controls=controls, sampling=chosen,
+            progress=progress,
+        )  # fmt: skip
 
     def stream(
         self,

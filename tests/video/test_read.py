@@ -206,15 +206,15 @@ def timed(stamps: list[int | None], length: int | None = 40) -> list[Any]:
     ],
 )
 def test_time_grows_whatever_the_timestamps(stamps: list[int | None], times: list[int]) -> None:
-    clocked = list(read._on_clock(iter(timed(stamps)), Fraction(1, 25)))
+    clocked = list(read.on_clock(iter(timed(stamps)), Fraction(1, 25)))
     assert [1000 * time for time, _, _ in clocked] == times
     assert {length for _, length, _ in clocked} == {Fraction(1, 25)}
 
 
 def test_the_last_frame_lasts_as_long_as_it_states(tmp_path: Path) -> None:
-    (clocked,) = read._on_clock(iter(timed([0], 2000)), Fraction(1, 25))
+    (clocked,) = read.on_clock(iter(timed([0], 2000)), Fraction(1, 25))
     assert clocked[:2] == (0, 2)
-    (unstated,) = read._on_clock(iter(timed([0], None)), Fraction(1, 30))
+    (unstated,) = read.on_clock(iter(timed([0], None)), Fraction(1, 30))
     assert unstated[:2] == (0, Fraction(1, 30))
     path = tmp_path / "long.mp4"
     with av.open(str(path), "w") as container:
@@ -259,9 +259,9 @@ def test_a_late_part_is_not_decoded_from_the_beginning(tmp_path: Path, monkeypat
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), i % 200, np.uint8))))
         container.mux(stream.encode(None))
     decoded = []
-    original = read._decoded_frames
+    original = read.decoded_frames
     monkeypatch.setattr(
-        read, "_decoded_frames", lambda *arguments: (decoded.append(1) or frame for frame in original(*arguments))
+        read, "decoded_frames", lambda *arguments: (decoded.append(1) or frame for frame in original(*arguments))
     )
     assert len(list(read_frames_at(path, start=450, stop=460))) == 10
     assert len(decoded) < 70
@@ -274,7 +274,7 @@ def test_a_late_part_is_not_decoded_from_the_beginning(tmp_path: Path, monkeypat
 def test_at_most_two_frames_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", list(range(25)))
     alive: list[weakref.ref] = []
-    original = read._decoded_frames
+    original = read.decoded_frames
 
     class Held:
         def __init__(self, frame: Any) -> None:
@@ -290,7 +290,7 @@ def test_at_most_two_frames_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyP
             yield held
             del held, frame
 
-    monkeypatch.setattr(read, "_decoded_frames", watched)
+    monkeypatch.setattr(read, "decoded_frames", watched)
     for _ in read_frames_at(path):
         assert sum(ref() is not None for ref in alive) <= 2
     assert len(alive) == 25

@@ -435,7 +435,7 @@ def test_a_failing_last_step_keeps_the_part(tmp_path: Path, monkeypatch: pytest.
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("atldiff.video.write._copy_streams", full_disk)
+    monkeypatch.setattr("atldiff.video.write.copy_streams", full_disk)
     with pytest.raises(MediaError, match="No space left"):
         render(tmp_path / "out.mp4", 30)
     assert names(tmp_path) == ["out.partial.mp4"]

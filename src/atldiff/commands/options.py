@@ -108,7 +108,7 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RenderOptions:
+class SamplingOptions:
     """How frames are made."""
 
     preset: Preset = "balanced"
@@ -119,9 +119,6 @@ class RenderOptions:
     lent_teeth: bool = True
     """A portrait that shows no teeth, and has no reference that does, is lent an upper row of another's; with
     --no-lent-teeth they are the network's."""
-    size: Annotated[int | Literal["full"] | None, optional("PIXELS|full")] = None
-    """Longest side of the output, or full: the portrait's own, or that of the square cut from it. That, but no more
-    than 1920, when left out."""
 
     def check(self) -> None:
         """Raise ValueError for a number of steps that no method takes, before anything is loaded."""
@@ -132,6 +129,15 @@ class RenderOptions:
         """Return the preset with what was asked for beside it; presets: such as `TalkingHead.sampling`."""
         chosen = replace(presets(self.preset), lent_teeth=self.lent_teeth)
         return chosen if self.steps is None else replace(chosen, steps=self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderOptions(SamplingOptions):
+    """How frames are made, and how large."""
+
+    size: Annotated[int | Literal["full"] | None, optional("PIXELS|full")] = None
+    """Longest side of the output, or full: the portrait's own, or that of the square cut from it. That, but no more
+    than 1920, when left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,6 +70,13 @@ class LatentPainter:
         """Return the frames of windows and the warped portrait that they change; as `WindowPainter.render_window`."""
         raise NotImplementedError
 
+    def render_filmed(
+        self, identity: np.ndarray, source: np.ndarray, target: np.ndarray, noise: np.ndarray, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return one window of frames that are each a portrait; as `WindowPainter.render_filmed`."""
+        raise NotImplementedError
+
     def render_batch(
         self, batch: Mapping[str, np.ndarray], noise: np.ndarray, steps: int
     ) -> tuple[np.ndarray, np.ndarray]:

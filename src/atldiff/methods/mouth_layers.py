@@ -105,6 +105,11 @@ def over_time(maps: np.ndarray, frames: int) -> np.ndarray:
     return maps.reshape(-1, frames, *(maps.shape[1:] if maps.ndim == 4 else (1, *maps.shape[1:]))).swapaxes(1, 2)
 
 
+def one_window(maps: np.ndarray) -> np.ndarray:
+    """Return maps (T, C, 1, H, W) of windows of one frame each as those of one window, (1, C, T, H, W)."""
+    return np.ascontiguousarray(maps[:, :, 0].swapaxes(0, 1)[None])
+
+
 def fading(size: tuple[int, int], ramp_px: float) -> np.ndarray:
     """Return (H, W) float32: 1 in a window of this width and height, falling smoothly to 0 at its border."""
     along = [np.clip(np.minimum(np.arange(n) + 0.5, n - 0.5 - np.arange(n)) / ramp_px, 0, 1) for n in size]

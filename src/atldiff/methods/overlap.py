@@ -34,13 +34,15 @@ class OverlapStream:
         sampling: SampleConfig,
         sample: Callable[[np.ndarray, int], tuple[np.ndarray, Finish]],
         workers: Workers | None = None,
+        first: int = 0,
     ) -> None:
+        """first: the number of the first frame that is pushed, where a window begins."""
         self._sample, self._workers = sample, workers
         self._running: deque[tuple[Future[tuple[np.ndarray, Finish]], int]] = deque()  # and how many frames to emit
         self._size, self._shared = sampling.window_frames, sampling.shared_frames
         self._hop = self._size - self._shared
         self._waiting: list[np.ndarray] = []  # landmarks not yet sampled by the last window
-        self._first = 0  # the video's frame that the next window starts with
+        self._first = first  # the video's frame that the next window starts with
         self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:

@@ -80,6 +80,16 @@ class WindowPainter(Protocol):
         """
         ...
 
+    def render_filmed(
+        self, identity: np.ndarray, source: np.ndarray, target: np.ndarray, noise: np.ndarray, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return as `render_window` one window of T frames, each of which is a portrait of its own: filmed ones.
+
+        identity: (T, 3, H, W). source, target: (T, 478, 2). layers: of each frame.
+        """
+        ...
+
 
 class FrameStream:
     """Frames of one portrait, from landmarks pushed in any portions, by a painter of the mouth's window.

@@ -43,7 +43,7 @@ def displayed_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, i
     The shorter side of a pixel is stretched, so no detail is lost.
     """
     height, width = _square(frame, stream)
-    return (width, height) if _orientation(frame)[0] else (height, width)
+    return (width, height) if orientation(frame)[0] else (height, width)
 
 
 def to_rgb(
@@ -53,7 +53,7 @@ def to_rgb(
 
     size: (height, width) to scale to; the displayed size when None.
     """
-    transposed, left, up = _orientation(frame)
+    transposed, left, up = orientation(frame)
     height, width = _square(frame, stream) if size is None else size[::-1] if transposed else size
     space = tagged(frame.color_primaries, frame.color_trc)
     clear = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
@@ -147,7 +147,7 @@ def _square(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
     return round(frame.height / aspect), frame.width
 
 
-def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """Return whether a frame is to be transposed, and then mirrored left to right and upside down.
 
     The nearest of the eight ways to lay a picture to what its display matrix says: (x, y) to (a x + c y, b x + d y).

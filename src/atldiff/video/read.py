@@ -104,8 +104,8 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         MediaError: the file is missing, empty or not a video.
     """
     path = Path(path)
-    with _opened(path) as (container, stream):
-        frame = next(_decoded_frames(container, stream), None)
+    with opened(path) as (container, stream):
+        frame = next(decoded_frames(container, stream), None)
         if frame is None:
             raise MediaError(f"video {path}: no frame decodes, expected a whole video file: export it again")
         height, width = displayed_size(frame, stream)
@@ -116,12 +116,12 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         elif container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
             stated_start = Fraction(container.start_time or 0, av.time_base)
-        start, own_s = _time_s(frame) or Fraction(0), 1 / _frame_rate(stream)
+        start, own_s = time_s(frame) or Fraction(0), 1 / frame_rate(stream)
         if duration is not None and start - stated_start > own_s:  # what cannot be decoded is none of it
             duration = max(duration - (start - stated_start), own_s)
         if container.format.name == _NO_DISPLAY_TIMES and stream.codec_context.has_b_frames:
             start -= own_s / 2
-        return VideoInfo(width, height, _frame_rate(stream), duration, bool(container.streams.audio), start)
+        return VideoInfo(width, height, frame_rate(stream), duration, bool(container.streams.audio), start)
 
 
 def read_frames(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Iterator[NDArray[np.uint8]]:
@@ -146,9 +146,9 @@ def read_rgba_frames(
         MediaError: as `read_frames`.
     """
     path = Path(path)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         empty = True
-        for frame in _decoded_frames(container, stream):
+        for frame in decoded_frames(container, stream):
             yield to_rgb(frame, stream, size)
             empty = False
     if empty:
@@ -178,7 +178,7 @@ def read_frames_at(
     path = Path(path)
     most = sys.maxsize if stop is None else stop
     with _clocked(path, start / fps) as (stream, frames):
-        own_s = 1 / _frame_rate(stream)
+        own_s = 1 / frame_rate(stream)
         shown: av.VideoFrame | None = None
         time = length = Fraction(0)  # seconds: when `shown` is shown, and for how long if it is the last
         sent = start
@@ -211,17 +211,17 @@ def _clocked(path: Path, start_s: Fraction) -> Iterator[tuple[av.VideoStream, It
     A file with an index is read from the key frame before, unless the index leads elsewhere.
     """
     if start_s > _SEEK_MARGIN_S:
-        with _opened(path) as (container, stream):
+        with opened(path) as (container, stream):
             frames = _sought(container, stream, start_s)
             if frames is not None:
                 yield stream, frames
                 return
-    with _opened(path) as (container, stream):
-        yield stream, _on_clock(_decoded_frames(container, stream), 1 / _frame_rate(stream))
+    with opened(path) as (container, stream):
+        yield stream, on_clock(decoded_frames(container, stream), 1 / frame_rate(stream))
 
 
 def _sought(container: InputContainer, stream: av.VideoStream, start_s: Fraction) -> Iterator[_Clocked] | None:
-    first = next(_decoded_frames(container, stream), None)
+    first = next(decoded_frames(container, stream), None)
     if container.format.name not in _INDEXED or first is None or first.pts is None or not first.time_base:
         return None
     origin = first.pts * first.time_base
@@ -229,12 +229,12 @@ def _sought(container: InputContainer, stream: av.VideoStream, start_s: Fraction
         container.seek(floor((origin + start_s - _SEEK_MARGIN_S) / first.time_base), stream=stream)
     except FFmpegError:
         return None
-    frames = _on_clock(_decoded_frames(container, stream), 1 / _frame_rate(stream), origin)
+    frames = on_clock(decoded_frames(container, stream), 1 / frame_rate(stream), origin)
     landed = next(frames, None)
     return None if landed is None or landed[0] > start_s else chain([landed], frames)
 
 
-def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction | None = None) -> Iterator[_Clocked]:
+def on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction | None = None) -> Iterator[_Clocked]:
     """Yield decoded frames with the seconds from the first one to each, growing, and the seconds that each states.
 
     A frame without a timestamp comes `own_s`, the mean interval, after the one before it. One that would be shown for
@@ -244,7 +244,7 @@ def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction
     time: Fraction | None = None
     length = own_s
     for frame in frames:
-        stamp = _time_s(frame)
+        stamp = time_s(frame)
         if time is None:
             origin = stamp if origin is None else origin
             now = Fraction(0) if stamp is None or origin is None else stamp - origin
@@ -264,7 +264,7 @@ def _on_clock(frames: Iterator[av.VideoFrame], own_s: Fraction, origin: Fraction
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a video for the length of a `with`; FFmpeg's errors inside become one-line MediaErrors."""
     check_file(path, "video")
     try:
@@ -286,7 +286,7 @@ def _picture_stream(container: InputContainer) -> av.VideoStream | None:
     return None
 
 
-def _decoded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+def decoded_frames(container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
     """Yield the frames that decode, interlaced ones made whole; damaged packets are left out with a warning."""
     return deinterlaced(_coded_frames(container, stream))
 
@@ -317,10 +317,12 @@ def _shown(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
     return colour if alpha is None else on_grey(colour, alpha)
 
 
-def _frame_rate(stream: av.VideoStream) -> Fraction:
+def frame_rate(stream: av.VideoStream) -> Fraction:
+    """Return a stream's mean frames a second, the usual ones where it states none."""
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate
     return Fraction(rate) if rate else Fraction(FPS)
 
 
-def _time_s(frame: av.VideoFrame) -> Fraction | None:
+def time_s(frame: av.VideoFrame) -> Fraction | None:
+    """Return a frame's timestamp in seconds."""
     return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base

@@ -40,9 +40,9 @@ _log = logging.getLogger(__name__)
 
 # The index of a fragmented file waits for the first fragment, because only then the encoder delays are known: written
 # at once it could not hold the edit lists that make sound and picture both start at 0.
-_FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
+FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 
-_ENCODER_OPTIONS = {
+ENCODER_OPTIONS = {
     "libx264": {"preset": "veryfast"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
     # A macroblock's bits: half of what the profile takes, which is more than PNG. 8 bits of alpha are all there are.
@@ -208,7 +208,7 @@ class VideoWriter:
                 self._sink.finish()
             if self._format is not None and self._format.fragmented:
                 whole = self._place.path.with_name(f"whole{self._place.path.suffix}")
-                _copy_streams(self._place.path, whole, self._format.muxer)
+                copy_streams(self._place.path, whole, self._format.muxer)
                 whole.replace(self._place.path)
             with held():
                 self._publish(self.path)
@@ -265,11 +265,11 @@ class _Stream:
     ) -> None:
         self._fps = fps
         self._container = av.open(
-            os.path.abspath(path), "w", format=form.muxer, container_options=_FRAGMENTS if form.fragmented else {}
+            os.path.abspath(path), "w", format=form.muxer, container_options=FRAGMENTS if form.fragmented else {}
         )
         self._pixels = form.pixels
         self._planes = Planes((*size, 4 if "a" in form.pixels else 3), form.even, self._converted)
-        options = dict(_ENCODER_OPTIONS[form.video])
+        options = dict(ENCODER_OPTIONS[form.video])
         if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
             options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
         if form.pixels == "yuva420p":
@@ -371,7 +371,7 @@ class _Folder:
         """Leave the frames as they are: each is whole."""
 
 
-def _copy_streams(source: Path, target: Path, muxer: str) -> None:
+def copy_streams(source: Path, target: Path, muxer: str) -> None:
     """Copy the packets of a fragmented file into one with its index in front, so that it starts at once anywhere."""
     with (
         av.open(os.path.abspath(source)) as fragments,

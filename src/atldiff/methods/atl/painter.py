@@ -9,6 +9,7 @@ import numpy as np
 from atldiff.diffusion.noise import guided_noise, window_noise
 from atldiff.diffusion.sampler import sample, time_features
 from atldiff.methods.atl.inputs import NEEDED, build_inputs, changed, window_of
+from atldiff.methods.mouth_layers import one_window
 from atldiff.methods.window_frames import FrameStream
 from atldiff.stages import stage
 
@@ -65,6 +66,17 @@ class ATLPainter:
             inputs = build_inputs(identity, source[:, NEEDED], target[:, :, NEEDED], self.config, layers)
         with stage("denoise"):
             return self.render(inputs.prior, inputs.conditions, inputs.mask, noise, steps), inputs.prior
+
+    def render_filmed(
+        self, identity: np.ndarray, source: np.ndarray, target: np.ndarray, noise: np.ndarray, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return one window of frames that are each a portrait; as `WindowPainter.render_filmed`."""
+        with stage("inputs"):
+            inputs = build_inputs(identity, source[:, NEEDED], target[:, None, NEEDED], self.config, layers)
+            prior, conditions, mask = map(one_window, (inputs.prior, inputs.conditions, inputs.mask))
+        with stage("denoise"):
+            return self.render(prior, conditions, mask, noise, steps), prior
 
     def render(
         self, prior: np.ndarray, conditions: np.ndarray, mask: np.ndarray, noise: np.ndarray, steps: int

@@ -8,6 +8,7 @@ import numpy as np
 
 from atldiff.methods.latent_painter import LatentPainter
 from atldiff.methods.lmdiff.inputs import NEEDED, TOKENS, build_inputs, in_window_widths
+from atldiff.methods.mouth_layers import one_window
 from atldiff.stages import stage
 
 if TYPE_CHECKING:
@@ -40,6 +41,21 @@ class LMDiffPainter(LatentPainter):
             return self.render_batch(
                 given | {"prior": inputs.prior, "shown": inputs.shown, "mask": inputs.mask}, noise, steps
             )
+
+    def render_filmed(
+        self, identity: np.ndarray, source: np.ndarray, target: np.ndarray, noise: np.ndarray, steps: int,
+        layers: Sequence[MouthLayers] = (),
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Return one window of frames that are each a portrait; as `WindowPainter.render_filmed`."""
+        with stage("inputs"):
+            source, target = source[:, NEEDED], target[:, None, NEEDED]
+            inputs = build_inputs(identity, source, target, self.config, layers=layers)
+            middle = len(source) // 2  # one portrait is described to the network
+            still, wanted = (points[..., TOKENS, :].astype(np.float32) for points in (source[middle], target[:, 0]))
+        with stage("denoise"):
+            shown = {name: one_window(getattr(inputs, name)) for name in ("prior", "shown", "mask")}
+            given = {"reference": identity[middle][None], "source": still[None], "points": wanted[None]}
+            return self.render_batch({**shown, **given}, noise, steps)
 
     def render_batch(
         self, batch: Mapping[str, np.ndarray], noise: np.ndarray, steps: int
