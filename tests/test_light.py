@@ -334,3 +334,26 @@ def paint() -> None:
 
 def test_pictures() -> None:
     light.run(paint)
+
+
+def test_a_video_is_dubbed(tmp_path: Path) -> None:
+    import av
+    from PIL import Image
+
+    picture = Image.open(EXAMPLE).convert("RGB")
+    picture.thumbnail((256, 256))
+    video, out = tmp_path / "still.mp4", tmp_path / "out.mp4"
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = picture.width // 2 * 2, picture.height // 2 * 2, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.asarray(picture.resize((stream.width, stream.height))))
+        for _ in range(6):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    done = light.command("dub", video, EXAMPLE.with_name("speech.wav"), "-o", out, "--fit", "cut", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["frames"], told["frames_with_face"]) == (6, 6)
+    assert "the face is seen in 6 of 6 frames" in done.stderr
+    with av.open(str(out)) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from atldiff.workers import Workers
 
 TEMPLATE = WindowGeometry(128, (0, 0))
-MOVING = WindowGeometry(148, (-10, 20), height=122)
-"""What of a face may move: cheeks below the eyes, mouth, jaw and chin, in template pixels."""
-BORDER = 10.0
+MOVING = WindowGeometry(148, (-10, 32), height=110)
+"""What of a face may move: from the wings of the nose to below the chin, in template pixels."""
+BORDER = 8.0
 """Template pixels over which motion fades towards its border."""
 CELL = 2.0
 """Template pixels of the grid that motion is evaluated on."""

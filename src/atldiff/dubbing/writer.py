@@ -96,7 +96,7 @@ class Part:
             with av.open(os.path.abspath(self.path)) as container:
                 for packet in container.demux(container.streams.video[0]):
                     if packet.size and packet.pts is not None:
-                        found.append(packet)
+                        found.append(_as_encoded(packet) if packet.stream.codec_context.name == "h264" else packet)
         except (FFmpegError, OSError, IndexError):  # its end was cut off
             pass
         return found
@@ -106,6 +106,20 @@ class Part:
         for path in (self.path, self.state):
             with suppress(OSError):
                 path.unlink()
+
+
+def _as_encoded(packet: av.Packet) -> av.Packet:
+    """Return a packet of H.264 as encoders give it: containers put the lengths of its parts where start codes were."""
+    data = bytearray(bytes(packet))
+    at = 0
+    while at + 4 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        data[at : at + 4] = b"\0\0\0\1"
+        at += 4 + length
+    made = av.Packet(bytes(data))
+    made.pts, made.dts, made.duration, made.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
+    made.is_keyframe = packet.is_keyframe
+    return made
 
 
 class DubWriter:
@@ -142,7 +156,7 @@ class DubWriter:
             raise MediaError(f"output {self.path}: would replace its own audio file: choose another -o")
         self._part = Part(self.path)
         self._place = Workplace(self.path)
-        self._stretch = STRETCH_S * max(1, round(footage.rate))
+        self._stretch = max(1, round(STRETCH_S * footage.rate))
         self._encoder: av.VideoCodecContext | None = None
         self._last_dts: int | None = None
         self._open, self._begun = True, False

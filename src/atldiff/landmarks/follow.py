@@ -21,8 +21,8 @@ SURE = 0.5
 """Probability of a face above which a mesh counts."""
 LOOK_EVERY = 25
 """Frames after which other faces are looked for beside one that is followed."""
-SEEK_EVERY = 3
-"""Frames after which a face that is lost is looked for again."""
+SEEK_ALL, SEEK_EVERY = 12, 3
+"""Frames in which a face that is lost is looked for, and then every how many."""
 NEAR = 3.0
 """Distance, in face widths, up to which another face is followed as well: the two may cross."""
 SAME = 0.3
@@ -142,7 +142,7 @@ class Follower:
             points = None
         if points is None:
             self._missed += 1
-            if self._missed == 1 or self._missed % SEEK_EVERY == 0:
+            if self._missed <= SEEK_ALL or self._missed % SEEK_EVERY == 0:
                 points = self._sought(view)
         if points is None:
             return None
