@@ -42,8 +42,9 @@ def film(tmp_path: Path) -> Callable[..., Path]:
 
     def write(
         name: str, frames: Sequence[np.ndarray], *, stamps: Sequence[int] | None = None,
-        tick: Fraction = Fraction(1, 25), full: bool = False, matrix: int = 2, turned: int = 0, aspect: Fraction = Fraction(1), gop: int = 8,
-        last: int = 1, transfer: int = 1, sound: np.ndarray | None = None, pixels: str = "yuv420p",
+        tick: Fraction = Fraction(1, 25), full: bool = False, matrix: int = 2, transfer: int = 1, turned: int = 0,
+        aspect: Fraction = Fraction(1), gop: int = 8, last: int = 1, sound: np.ndarray | None = None,
+        pixels: str = "yuv420p",
     ) -> Path:  # fmt: skip
         path = tmp_path / name
         with av.open(str(path), "w") as container:

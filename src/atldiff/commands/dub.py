@@ -14,7 +14,7 @@ from atldiff.commands.progress import Progress, Stopwatch, say, write_json
 from atldiff.types import Controls
 
 if TYPE_CHECKING:
-    from atldiff.dubbing.dub import Dub
+    from atldiff.dubbing.dub import Dub as DubbedVideo
 
 ALIASES = aliases.Aliases(
     positionals=(("--video", "--video-path", "--source", "--source-path", "--source-video"), aliases.AUDIO),
@@ -73,7 +73,7 @@ class MouthOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class DubCommand:
+class Dub:
     """Have the face of a video say something else: only its mouth and jaw change."""
 
     video: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="VIDEO")]
@@ -95,7 +95,7 @@ class DubCommand:
 
 def run(args: list[str]) -> int:
     """Run the sub-command."""
-    options = read(DubCommand, "dub", args, ALIASES)
+    options = read(Dub, "dub", args, ALIASES)
     watch = Stopwatch()
     quiet = options.report.quiet
     options.render.check()
@@ -135,13 +135,13 @@ def run(args: list[str]) -> int:
     return 0
 
 
-def describe(video: Path, dub: Dub) -> str:
+def describe(video: Path, dub: DubbedVideo) -> str:
     """Return how many frames show the face, and how many will be made of them, in one line."""
     found, frames = dub.found
     return f"{video}: the face is seen in {found} of {frames} frames; {len(dub)} frames will be made"
 
 
-def finish(output: str, dub: Dub, watch: Stopwatch, report: ReportOptions) -> None:
+def finish(output: str, dub: DubbedVideo, watch: Stopwatch, report: ReportOptions) -> None:
     """Say what was made and how long it took."""
     duration_s, total = float(dub.duration), watch.total
     height, width = dub.size
