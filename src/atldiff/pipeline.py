@@ -28,6 +28,7 @@ from atldiff.live import as_arrays
 from atldiff.loading import Loaded, load, of_model, workers_for
 from atldiff.methods.build import paints_whole_faces
 from atldiff.methods.driving import open_driving
+from atldiff.methods.edits import edited, pose_of
 from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from atldiff.dubbing.tracking import OnMissing
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
+    from atldiff.methods.edits import Edits
     from atldiff.methods.models import Model
     from atldiff.methods.pair import Pair
     from atldiff.methods.portrait import GivenLandmarks, PortraitSource, Size
@@ -200,6 +202,7 @@ class TalkingHead:
         controls: Controls = Controls(),  # noqa: B008 - frozen
         driving: DrivingSource | None = None,
         fps: Fraction | float | None = None,
+        edits: Edits | None = None,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
     ) -> LandmarkTrack:
@@ -208,7 +211,7 @@ class TalkingHead:
         framing: what is shown of the portrait, and so what the track's pixels are counted in: `full`, all of it, or
         `head`, the square of head and shoulders. driving: a video, or a landmark track, whose face moves head, eyes and
         brows; played forth and back where it is shorter than the sound. None leaves them to `controls`.
-        audio_track: as for `load_audio`.
+        edits: what is done to the track in the end. audio_track: as for `load_audio`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -224,9 +227,9 @@ class TalkingHead:
             pieces.append(self.workers.alone(stream.push, recording.samples[start : start + SAMPLE_RATE]))
         pieces.append(self.workers.alone(stream.flush))
         track = join(pieces)
-        if rate == FPS:
-            return track
-        return at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))
+        if rate != FPS:
+            track = at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))
+        return track if edits is None else edited(track, edits, samples=recording.samples, seed=controls.seed)
 
     def render(
         self,
@@ -245,12 +248,13 @@ class TalkingHead:
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
         emotion: str | None = None,
+        edits: Edits | None = None,
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
         references: as for `open_portrait`. framing: as for `landmarks`; a track of this portrait in the other framing
-        is moved along. size, background: as for a call. audio: the sound of the saved file.
-        audio_track: as for `load_audio`. emotion: as in `Controls`.
+        is moved along. edits: what is done to the track once it is this portrait's. size, background: as for a call.
+        audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -263,8 +267,11 @@ class TalkingHead:
         shown = framed(whole, framing)
         opened = resized(shown, size)
         say_if_hidden(behind, opened)
-        fitted = self._fitted(reframe(track, whole, framing), opened)
         recording = None if audio is None else _heard(audio, sample_rate, audio_track)
+        fitted = self._fitted(reframe(track, whole, framing), opened)
+        if edits is not None:
+            samples = None if recording is None else recording.samples
+            fitted = edited(fitted, edits, portrait=pose_of(opened), samples=samples, seed=seed)
         chosen, own = self.sampling(sampling), shown.size if size is None else None
         return self._video(opened, fitted, recording, chosen, seed, emotion, own=own, background=behind)
 
@@ -281,6 +288,7 @@ class TalkingHead:
         driving: DrivingSource | None = None,
         sampling: SampleConfig | Preset = "balanced",
         fps: Fraction | float | None = None,
+        edits: Edits | None = None,
         size: Size = None,
         background: BackgroundSource | None = None,
         sample_rate: int | None = None,
@@ -290,7 +298,7 @@ class TalkingHead:
 
         fps: frames a second of the output (landmarks are interpolated); None is 25. size: longest side in pixels, or
         `full`, which keeps that of what is shown; None keeps it up to 1920. references: as for `open_portrait`.
-        framing, driving: as for `landmarks`. audio_track: as for `load_audio`.
+        framing, driving, edits: as for `landmarks`. audio_track: as for `load_audio`.
 
         background: what is behind a portrait with alpha: a colour's name, `#rrggbb` or (R, G, B); a picture, as a file
         or an array, which covers it; `blur`, an enlarged and blurred copy of itself; or `transparent`, which makes
@@ -308,7 +316,7 @@ class TalkingHead:
         shown = framed(whole, framing)
         opened = resized(shown, size)
         say_if_hidden(behind, opened)
-        track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps)
+        track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps, edits=edits)
         seed, emotion, own = controls.seed, controls.emotion, shown.size if size is None else None
         return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind)
 

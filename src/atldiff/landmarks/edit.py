@@ -119,11 +119,26 @@ def at_fps(track: LandmarkTrack, fps: Fraction) -> LandmarkTrack:
         return replace(track, fps=fps)
     step = track.fps / fps
     frames = math.ceil(len(track) / step)
-    positions = [divmod(index * step.numerator, step.denominator) for index in range(frames)]
+    positions = [split(index * step) for index in range(frames)]
+    return replace(sampled(track, positions), fps=fps)
+
+
+def split(position: Fraction) -> tuple[int, Fraction]:
+    """Return a position as `sampled` takes it."""
+    whole = math.floor(position)
+    return whole, position - whole
+
+
+def sampled(track: LandmarkTrack, positions: list[tuple[int, Fraction]]) -> LandmarkTrack:
+    """Return the track as it is at other moments, at its own frame rate; its ends are held.
+
+    positions: for each frame that is wanted, a frame's number and a share in [0, 1) of the way to the next one.
+    Rotations are interpolated along the shortest turn, the rest linearly; what falls on a frame is that frame.
+    """
     last = len(track) - 1
-    before = np.array([min(whole, last) for whole, _ in positions])
+    before = np.array([min(max(whole, 0), last) for whole, _ in positions], int)
     after = np.minimum(before + 1, last)
-    weight = np.array([rest / step.denominator if whole < last else 0.0 for whole, rest in positions])
+    weight = np.array([float(rest) if 0 <= whole < last else 0.0 for whole, rest in positions])
     rotation = turned_part_way(track.rotation[before], track.rotation[after], weight).astype(np.float32)
     on_frame = weight == 0
     rotation[on_frame] = track.rotation[before[on_frame]]
@@ -138,5 +153,4 @@ def at_fps(track: LandmarkTrack, fps: Fraction) -> LandmarkTrack:
         rotation=rotation,
         scale=between(track.scale),
         translation=between(track.translation),
-        fps=fps,
     )
