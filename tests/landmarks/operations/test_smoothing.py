@@ -34,7 +34,7 @@ def lag(moved: np.ndarray, of: np.ndarray) -> tuple[int, float]:
     """Return by how many frames a series is behind another: the peak of their speeds' cross-correlation, and the shift
     that leaves least between them."""
     (a, b), shifts = (np.diff(series.astype(np.float64)) for series in (moved, of)), np.arange(-5, 6)
-    match = [float(np.sum(a[5 + shift : len(a) - 5 + shift] * b[5:-5])) for shift in shifts]
+    match = [float(np.corrcoef(a[5 + shift : len(a) - 5 + shift], b[5:-5])[0, 1]) for shift in shifts]
     slope = np.gradient(of.astype(np.float64))
     return int(shifts[np.argmax(match)]), float(-np.sum((moved - of) * slope) / np.sum(slope**2))
 
