@@ -18,6 +18,7 @@ BASE = {
     "track_json",
     "timebase",
     "loudness",
+    "emotions",
     "errors",
     "config",
     "files",

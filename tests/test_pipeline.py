@@ -27,6 +27,7 @@ from atldiff.errors import AtlDiffError, FaceNotFound
 from atldiff.evaluation.metrics.motion import eye_opening
 from atldiff.landmarks.blink import blink_displacement
 from atldiff.landmarks.detect import detect
+from atldiff.landmarks.emotion import with_emotion
 from atldiff.methods.atl.network import ATLModel
 from atldiff.methods.atl_published.network import PublishedModel
 from atldiff.pipeline import TalkingHead
@@ -320,14 +321,11 @@ def test_frames_between_painted_ones_are_interpolated_in_the_mouth_alone(atl_hea
     assert (whole[:, upper] == less[:, upper]).all()  # the head moves in every frame all the same
 
 
-def test_emotions_belong_to_the_published_method(atl_head, paper_head, portrait, speech) -> None:
+def test_emotions_are_told_to_the_published_method(paper_head, portrait, speech) -> None:
     still, short = Controls(still=True), SampleConfig(steps=1, window_frames=8, shared_frames=2)
     happy = replace(still, emotion="happy")
-    with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions") as caught:
-        atl_head(portrait, speech, controls=happy)
-    assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="emotion: got 'merry', expected one of angry, fear"):
-        Controls(emotion="merry")  # type: ignore[arg-type]
+        Controls(emotion="merry")
     plain, felt = (paper_head.landmarks(portrait, speech, controls=controls) for controls in (still, happy))
     assert np.abs(plain.displacements - felt.displacements).max() > 1e-4  # the generator hears it
     drawn = [
@@ -338,6 +336,26 @@ def test_emotions_belong_to_the_published_method(atl_head, paper_head, portrait,
     streamed = np.stack(list(paper_head.stream(portrait, [speech[:6400]], controls=happy, sampling=short)))
     assert (whole == streamed).all()
     assert (whole != frames_of(paper_head(portrait, speech[:6400], controls=still, sampling=short))).any()
+    half = paper_head.landmarks(portrait, speech, controls=replace(still, emotion="happy:0.5"))
+    assert np.allclose(
+        half.displacements, with_emotion(plain, "happy:0.5").displacements, atol=1e-6
+    )  # no label says it
+
+
+def test_emotions_move_the_landmarks_of_all_other_methods(atl_head, portrait, speech) -> None:
+    said = "neutral happy:0.8@0.2 sad@0.7"
+    plain, felt = (atl_head.landmarks(portrait, speech, controls=Controls(seed=1, emotion=e)) for e in (None, said))
+    assert np.allclose(felt.displacements, with_emotion(plain, said).displacements, atol=1e-6)
+    assert np.array_equal(felt.displacements[:6], plain.displacements[:6])
+    assert np.abs(felt.displacements[16] - plain.displacements[16]).max() > 0.05
+    controls = Controls(seed=1, emotion=said)
+    whole = frames_of(atl_head(portrait, speech[:19200], controls=controls))
+    pieces = np.split(speech[:19200], [123, 4000, 11000])
+    assert (np.stack(list(atl_head.stream(portrait, pieces, controls=controls))) == whole).all()
+    track = atl_head.landmarks(portrait, speech[:19200], controls=Controls(seed=1))
+    rendered = frames_of(atl_head.render(portrait, track, seed=1, emotion=said))
+    assert np.abs(rendered.astype(int) - whole).max() <= 40  # the track's displacements were rounded once more
+    assert np.abs(rendered.astype(int) - whole).mean() < 0.01
 
 
 def test_an_unknown_emotion_is_refused_before_any_work(head, portrait, speech) -> None:

@@ -14,6 +14,7 @@ from atldiff.audio.load import load_audio
 from atldiff.checkpoint import save_model
 from atldiff.config import SampleConfig
 from atldiff.errors import CheckpointError
+from atldiff.landmarks.emotion import with_emotion
 from atldiff.methods.pair import Pair
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack, Portrait
@@ -139,20 +140,19 @@ def test_what_a_pair_is_and_what_it_cannot(folders: dict[str, Path], tmp_path: P
 
 
 @BOTH_WAYS
-def test_emotions_need_both_stages(
+def test_a_stage_is_told_an_emotion_that_it_knows(
     folders: dict[str, Path], portrait: Portrait, speech: np.ndarray, generator: str, renderer: str
 ) -> None:
     head = opened(folders[generator], renderer=folders[renderer])
     short = SampleConfig(steps=1, window_frames=8, shared_frames=2)
-    happy = Controls(emotion="happy")
-    for call in (
-        lambda: head(portrait, speech[:6400], controls=happy, sampling=short),
-        lambda: next(head.stream(portrait, [speech[:6400]], controls=happy, sampling=short)),
-    ):
-        with pytest.raises(
-            ValueError, match="^emotion: got 'happy', but .* was not trained with emotions; leave it out"
-        ):
-            call()
+    plain, happy = (Controls(still=True, emotion=emotion) for emotion in (None, "happy"))
+    track, felt = (head.landmarks(portrait, speech[:6400], controls=controls) for controls in (plain, happy))
+    offsets = with_emotion(track, "happy").displacements
+    assert np.allclose(felt.displacements, offsets, atol=1e-6) == (generator == "atl")
+    assert np.abs(felt.displacements - track.displacements).max() > 1e-5
+    whole = np.stack(list(head(portrait, speech[:6400], controls=happy, sampling=short)))
+    streamed = np.stack(list(head.stream(portrait, [speech[:6400]], controls=happy, sampling=short)))
+    assert (whole == streamed).all()
 
 
 def test_errors_of_the_command_line(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

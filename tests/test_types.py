@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atldiff.emotions import EMOTIONS, emotion_label
 from atldiff.landmarks.geometry import rotation_from_euler
-from atldiff.types import EMOTIONS, POINTS, Controls, LandmarkTrack, Portrait, emotion_label
+from atldiff.types import POINTS, Controls, LandmarkTrack, Portrait
 
 
 def make_track(frames: int = 5, seed: int = 0) -> LandmarkTrack:

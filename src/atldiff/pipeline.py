@@ -21,7 +21,9 @@ import numpy as np
 from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
 from atldiff.config import Preset, SampleConfig, sampling_presets
+from atldiff.emotions import labelled
 from atldiff.landmarks.edit import at_fps, retarget
+from atldiff.landmarks.emotion import with_emotion
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
@@ -37,7 +39,7 @@ from atldiff.rendering import Video, drawn
 from atldiff.runtime.choose import choose
 from atldiff.stages import stage
 from atldiff.timebase import FPS, SAMPLE_RATE, output_frame_count
-from atldiff.types import Controls, Framing, LandmarkTrack, Portrait, emotion_label
+from atldiff.types import Controls, Framing, LandmarkTrack, Portrait
 from atldiff.video.background import open_background, say_if_hidden
 from atldiff.video.patch import unpatched
 
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from atldiff.dubbing.dub import Dub
     from atldiff.dubbing.timing import Fit
     from atldiff.dubbing.tracking import OnMissing
+    from atldiff.emotions import EmotionSchedule
     from atldiff.live import Samples
     from atldiff.methods.driving import DrivingSource
     from atldiff.methods.edits import Edits
@@ -254,13 +257,13 @@ class TalkingHead:
 
         references: as for `open_portrait`. framing: as for `landmarks`; a track of this portrait in the other framing
         is moved along. edits: what is done to the track once it is this portrait's. size, background: as for a call.
-        audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`.
+        audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`, on top of what
+        the track has: a renderer that was trained with emotions is told a plain word, all else moves the landmarks.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
-        emotion_label(emotion)
-        self._check_emotion(emotion)
+        label, offsets = self._emotion(emotion)
         check_framing(framing)
         behind = open_background(background)
         whole = self.open_portrait(portrait, face=face, frame=frame, references=references)
@@ -272,8 +275,10 @@ class TalkingHead:
         if edits is not None:
             samples = None if recording is None else recording.samples
             fitted = edited(fitted, edits, portrait=pose_of(opened), samples=samples, seed=seed)
+        if offsets is not None:
+            fitted = with_emotion(fitted, offsets)
         chosen, own = self.sampling(sampling), shown.size if size is None else None
-        return self._video(opened, fitted, recording, chosen, seed, emotion, own=own, background=behind)
+        return self._video(opened, fitted, recording, chosen, seed, label, own=own, background=behind)
 
     def __call__(
         self,
@@ -308,7 +313,6 @@ class TalkingHead:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
         """
         chosen = self.sampling(sampling)
-        self._check_pair(controls.emotion)
         check_framing(framing)
         behind = open_background(background)
         recording = _heard(audio, sample_rate, audio_track)
@@ -317,7 +321,7 @@ class TalkingHead:
         opened = resized(shown, size)
         say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps, edits=edits)
-        seed, emotion, own = controls.seed, controls.emotion, shown.size if size is None else None
+        seed, emotion, own = controls.seed, self._emotion(controls.emotion)[0], shown.size if size is None else None
         return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind)
 
     def dub(
@@ -351,7 +355,6 @@ class TalkingHead:
         """
         if paints_whole_faces(self.painter.config):
             raise ValueError("dub: this renderer paints whole faces, expected one of the mouth, such as atl-diff's")
-        self._check_pair(controls.emotion)
         from atldiff.dubbing.dub import DubMethod, check_dub_options, open_dub
 
         check_dub_options(on_missing, fit)
@@ -389,7 +392,6 @@ class TalkingHead:
         type's range, or bytes of mono 16-bit little-endian PCM; all that `atldiff.live.as_arrays` takes.
         references: as for `open_portrait`. framing, driving: as for `landmarks`. size, background: as for a call.
         """
-        self._check_pair(controls.emotion)
         check_framing(framing)
         behind = open_background(background)
         whole = self.open_portrait(portrait, face=face, references=references)
@@ -401,7 +403,7 @@ class TalkingHead:
         resampler = PacketResampler(sample_rate)
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.speaker, opened, controls, driver, self.motion)
-        chosen, emotion = self.sampling(sampling), controls.emotion
+        chosen, emotion = self.sampling(sampling), self._emotion(controls.emotion)[0]
         frames = self.painter.open(opened, chosen, controls.seed, emotion, self.workers, drawn(behind, opened))
         alone = self.workers.alone
         for samples in as_arrays(chunks):
@@ -412,13 +414,9 @@ class TalkingHead:
         yield from map(unpatched, frames.push(alone(tracks.flush).points()))
         yield from map(unpatched, frames.flush())
 
-    def _check_emotion(self, emotion: str | None) -> None:
-        if emotion is not None and not paints_whole_faces(self.painter.config):
-            raise ValueError(f"emotion: got {emotion!r}, but this renderer was not trained with emotions; leave it out")
-
-    def _check_pair(self, emotion: str | None) -> None:
-        if self._paired:  # of one model, the generator speaks for both
-            self._check_emotion(emotion)
+    def _emotion(self, emotion: str | None) -> tuple[str | None, EmotionSchedule | None]:
+        """Return what of an emotion the renderer is told, and what is left to the landmarks."""
+        return labelled(emotion, getattr(self.painter.config, "emotions", 0))
 
     def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:
         shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())

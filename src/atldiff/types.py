@@ -11,11 +11,12 @@ import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from atldiff.arrays import open_arrays
+from atldiff.emotions import parse_emotion
 from atldiff.files import replacing
 from atldiff.track_json import SUFFIX as JSON_SUFFIX
 from atldiff.track_json import read_json_track, write_json_track
@@ -44,10 +45,6 @@ POINTS_ERROR_PX, POINTS_ERROR = 0.05, 1e-4
 """By how much a file's points may differ from those of its displacements: so much, and so much of their size."""
 _BLOCK = 1024
 
-Emotion = Literal["angry", "fear", "sad", "contempt", "happy", "surprised", "disgusted", "neutral"]
-EMOTIONS: tuple[Emotion, ...] = get_args(Emotion)
-"""Emotion labels in the order of the released ATL-Diff; a label's number is its place here."""
-
 MOTION_STYLES = ("calm", "natural", "lively")
 """As a quarter, half and three quarters of the people are that the motion model was learned from."""
 MOTION_STYLE_EXPECTED = (
@@ -59,23 +56,6 @@ MOTION_FILE = "motion.safetensors"
 
 Framing = Literal["full", "head"]
 """What is shown of a photograph: all of it, or a square of head and shoulders."""
-
-
-def emotion_label(emotion: str | None, known: int = len(EMOTIONS)) -> int:
-    """Return an emotion's number; None and the empty word, of clips and users that name none, are the one after all.
-
-    known: how many of the labels a model was trained with.
-
-    Raises:
-        ValueError: not an emotion, or none of the known ones.
-    """
-    if not emotion:
-        return known
-    if not known:
-        raise ValueError(f"emotion: got {emotion!r}, but this model was not trained with emotions; leave it out")
-    if emotion not in EMOTIONS[:known]:
-        raise ValueError(f"emotion: got {emotion!r}, expected one of {', '.join(EMOTIONS[:known])}")
-    return EMOTIONS.index(emotion)
 
 
 def _require(condition: bool, name: str, got: object, expected: str) -> None:
@@ -358,11 +338,14 @@ class Controls:
     """Close the mouth where nobody speaks: in silence, noise and music."""
     seed: int = 0
     """Seed of blinks, head motion and noise. Range 0 to 2**32 - 1."""
-    emotion: Emotion | None = None
-    """One of `EMOTIONS`, for methods that were trained with them; None leaves it open."""
+    emotion: str | None = None
+    """One of the eight of MEAD, plain or as NAME[:INTENSITY][@SECONDS], such as "happy:0.7" or "neutral happy@2.5":
+    angry, fear, sad, contempt, happy, surprised, disgusted, neutral; intensities from 0 to 1.5. Methods that were
+    trained with emotions are told a plain word; all else moves the landmarks. None leaves it open."""
 
     def __post_init__(self) -> None:
-        emotion_label(self.emotion)
+        if self.emotion is not None:
+            parse_emotion(self.emotion)
         for name, low, high in (
             ("expression_scale", 0.0, 3.0),
             ("blink_rate_hz", 0.0, 2.0),

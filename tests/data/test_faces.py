@@ -16,11 +16,11 @@ from atldiff.data.faces import load_faces
 from atldiff.data.manifest import Manifest, ManifestEntry, Split
 from atldiff.data.speech import in_step, load_samples, load_speech
 from atldiff.data.synthetic import make_synthetic
+from atldiff.emotions import EMOTIONS
 from atldiff.errors import DataError
 from atldiff.landmarks.detect import FaceTracker
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.timebase import SAMPLES_PER_FRAME
-from atldiff.types import EMOTIONS
 from atldiff.video.read import read_frames
 from atldiff.video.window import STORED_FACE_SIDE, apply, extract, face_window, fit_still_window
 

@@ -9,8 +9,8 @@ from atldiff.data.clip import RECORD_FORMAT, ClipRecord
 from atldiff.data.manifest import Manifest, Split
 from atldiff.data.prepare import clip_name, prepare
 from atldiff.data.sources import SOURCES, crema_d, folder, grid, hdtf, mead
+from atldiff.emotions import EMOTIONS
 from atldiff.errors import DataError
-from atldiff.types import EMOTIONS
 
 
 def touch(root: Path, *paths: str) -> Path:

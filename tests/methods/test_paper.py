@@ -20,6 +20,7 @@ from atldiff.config import (
 )
 from atldiff.diffusion import ddim
 from atldiff.diffusion.noise import guide_mask
+from atldiff.emotions import EMOTIONS
 from atldiff.landmarks.geometry import from_canonical, rotation_from_euler
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.topology import SIXTY_EIGHT
@@ -36,7 +37,7 @@ from atldiff.methods.atl_published.painter import PublishedPainter
 from atldiff.methods.difftalker.network import DiffTalkerModel, LatentRenderer
 from atldiff.methods.lmdiff.network import LMDiffModel, TalkRenderer
 from atldiff.methods.models import build, painter_of
-from atldiff.types import EMOTIONS, Portrait
+from atldiff.types import Portrait
 from atldiff.video.window import outline
 
 torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from atldiff.data.manifest import Manifest, Split
 from atldiff.data.speech import load_samples
 from atldiff.data.synthetic import make_synthetic
 from atldiff.data.windows import clip_weights
+from atldiff.emotions import EMOTIONS
 from atldiff.errors import CheckpointError, DataError, TrainingError
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT
@@ -35,7 +36,6 @@ from atldiff.methods.atl_published.training.renderer_task import paper_renderer_
 from atldiff.training.landmarks_task import usable_speech
 from atldiff.training.optimiser import MasterOptimiser
 from atldiff.training.run import align_data, train_stage
-from atldiff.types import EMOTIONS
 
 torch.set_num_threads(1)
 

@@ -23,7 +23,7 @@ from atldiff.commands.options import (
 )
 from atldiff.commands.progress import Stopwatch
 from atldiff.commands.substitutes import SUBSTITUTES
-from atldiff.types import Emotion
+from atldiff.emotions import parse_emotion
 
 ALIASES = aliases.Aliases(
     positionals=(aliases.PORTRAIT, ("--track", "--landmarks")),
@@ -61,8 +61,9 @@ class Render:
     """Frames a second, such as 30 or 30000/1001. 1 to 120; the track's own when left out."""
     seed: int = 0
     """Seed of the noise. Range 0 to 2**32 - 1."""
-    emotion: Annotated[Emotion | None, optional("EMOTION")] = None
-    """Emotion to show, with methods that were trained with labels."""
+    emotion: Annotated[str | None, optional("EMOTION[:0..1.5][@SECONDS] ...")] = None
+    """Emotion to add to the track: one of MEAD's eight, such as happy:0.7, or several over time, such as
+    "neutral happy@2.5". Methods that were trained with labels are told a plain word instead."""
     sound: SoundOptions = field(default_factory=SoundOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
     references: ReferenceOptions = field(default_factory=ReferenceOptions)
@@ -73,6 +74,8 @@ class Render:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2**32 - 1")
+        if self.emotion is not None:
+            parse_emotion(self.emotion)
 
 
 def run(args: list[str]) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from safetensors import safe_open
 
 from atldiff.data.stored import read_stored, stored_offsets
+from atldiff.emotions import emotion_label
 from atldiff.errors import DataError
 from atldiff.landmarks.topology import LIPS_INNER
-from atldiff.types import emotion_label
 from atldiff.video.window import STORED_FACE_SIDE, apply
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from atldiff.audio.features import MelStream
 from atldiff.audio.voice import VoiceStream
+from atldiff.emotions import labelled
+from atldiff.landmarks.emotion import emotion_displacements
 from atldiff.landmarks.gate import HEARD_FRAMES, SpeechGate
 from atldiff.landmarks.geometry import to_canonical
 from atldiff.landmarks.motion import GaussianSmoother
@@ -36,7 +39,7 @@ class TrackStream:
     motion: folder of its weights; None takes the package's.
 
     Raises:
-        ValueError: controls that the generator was not trained with, or a driving track for a face that is to be still.
+        ValueError: an emotion that the generator was not trained with, or a driving track for a face to be still.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class TrackStream:
         moved = None if driving is not None or controls.still else open_motion(controls.motion_style, motion)
         pose = (rotation, scale, translation)
         self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, moved)
-        self._predicted = speaker.open(portrait, closed, controls, self._visible)
+        label, self._emotion = labelled(controls.emotion, getattr(speaker.config, "emotions", 0))
+        self._predicted = speaker.open(portrait, closed, replace(controls, emotion=label), self._visible)
         self._smoother = GaussianSmoother(controls.smoothing_frames)
         self._coefficients = np.zeros((0, len(self._closing)), np.float32)
         self._gates = np.zeros(0, np.float32)
@@ -122,6 +126,9 @@ class TrackStream:
         frames = self._frames + np.arange(len(rows))
         self._frames += len(rows)
         displacements = displacements + self._visible.displacements(frames)
+        if self._emotion is not None:
+            intensities = self._emotion.intensities(frames / FPS)
+            displacements = displacements + emotion_displacements(self._neutral, displacements, intensities)
         rotation, scale, translation = self._visible.pose(frames)
         return LandmarkTrack(
             neutral=self._neutral,

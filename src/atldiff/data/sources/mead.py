@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from atldiff.data.sources.raw import RawClip, Source, beside, read_layout
+from atldiff.emotions import EMOTIONS
 from atldiff.errors import DataError
-from atldiff.types import EMOTIONS
 
 TEST_SPEAKERS = ("M003", "M030", "W009", "W015")
 """Held out for figures. The paper leaves it open; these four are the ones most papers on MEAD test on."""

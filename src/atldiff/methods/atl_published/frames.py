@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atldiff.emotions import emotion_label
 from atldiff.landmarks.control import FACE_CONTROL
 from atldiff.landmarks.topology import OVAL
 from atldiff.methods.atl_published.inputs import NEEDED, build_start
 from atldiff.methods.overlap import OverlapStream
 from atldiff.stages import stage
-from atldiff.types import emotion_label
 from atldiff.video.background import lay
 from atldiff.video.paste import paste
 from atldiff.video.tone import tone_of

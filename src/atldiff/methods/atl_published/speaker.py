@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from atldiff.emotions import emotion_label
 from atldiff.errors import CheckpointError
 from atldiff.landmarks.fit import ridge_solution
 from atldiff.landmarks.geometry import from_canonical, to_canonical
@@ -18,7 +19,6 @@ from atldiff.landmarks.topology import SIXTY_EIGHT, SIXTY_EIGHT_MOUTH
 from atldiff.loudness import NO_SOUND_DB, SILENT, against_loudest, audible
 from atldiff.methods.atl_published.coordinates import POINTS, TOKENS, WINDOW_SIDE, denormalise, normalise
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, MEL_BANDS, SAMPLE_RATE
-from atldiff.types import emotion_label
 from atldiff.video.window import apply, face_window, fit_still_window
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atldiff.data.speech import load_samples
+from atldiff.emotions import emotion_label
 from atldiff.landmarks.stream import SILENT
 from atldiff.landmarks.topology import SIXTY_EIGHT
 from atldiff.methods.atl_published.coordinates import normalise
 from atldiff.timebase import COLUMNS_PER_FRAME, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from atldiff.training.draws import Draw, item_random, shown_emotion, stack
 from atldiff.training.landmarks_data import BEFORE_FRAMES, augment, clip_weights
-from atldiff.types import emotion_label
 
 if TYPE_CHECKING:
     import torch
