@@ -68,5 +68,5 @@ def test_one_follows_another() -> None:
 def test_who_is_told_what() -> None:
     assert labelled(None, 8) == labelled(None, 0) == (None, None)
     assert labelled("surprise", 8) == ("surprised", None)
-    for text, labels in (("happy", 0), ("happy:0.5", 8), ("happy@1", 8), ("happy sad@1", 8)):
+    for text, labels in (("happy", 0), ("happy", 4), ("happy:0.5", 8), ("happy@1", 8), ("happy sad@1", 8)):
         assert labelled(text, labels) == (None, parse_emotion(text))

@@ -112,8 +112,7 @@ def parse_emotion(text: str) -> EmotionSchedule:
 def labelled(emotion: str | None, labels: int) -> tuple[str | None, EmotionSchedule | None]:
     """Return what of an emotion a model is told that was trained with so many labels, and what is left to landmarks.
 
-    A model with labels is told a plain word; intensities and times, and all that a model without labels does not
-    know, move landmarks.
+    A model is told a plain word of its labels; intensities and times, and all that it does not know, move landmarks.
 
     Raises:
         ValueError: as `parse_emotion`.
@@ -121,7 +120,7 @@ def labelled(emotion: str | None, labels: int) -> tuple[str | None, EmotionSched
     if emotion is None:
         return None, None
     schedule = parse_emotion(emotion)
-    return (schedule.label, None) if labels and schedule.label is not None else (None, schedule)
+    return (schedule.label, None) if schedule.label in EMOTIONS[:labels] else (None, schedule)
 
 
 def _number(text: str) -> float:

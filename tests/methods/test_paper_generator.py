@@ -383,11 +383,13 @@ def test_the_gain_is_the_generators_own(portrait: Portrait, random_model: Any) -
 
 def test_emotions_that_are_not_known_are_errors(portrait: Portrait, random_model: Any) -> None:
     happy = Controls(emotion="happy")
-    with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions"):
-        TrackStream(speaker_of(random_model.generator), portrait, happy)
-    few = speaking(replace(TINY, emotions=4))
     visible = MotionModel(NEUTRAL, Controls(still=True), np.eye(3), 1.0, np.zeros(3))
+    with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions"):
+        speaker_of(random_model.generator).open(portrait, NEUTRAL, happy, visible)
+    few = speaking(replace(TINY, emotions=4))
     with pytest.raises(ValueError, match="emotion: got 'happy', expected one of angry, fear, sad, contempt$"):
         few.open(portrait, NEUTRAL, happy, visible)
+    plain = track(few, portrait, Controls(still=True), 36_100)  # of a whole track the landmarks say it
+    assert 0.03 < np.abs(track(few, portrait, Controls(still=True, emotion="happy"), 36_100) - plain).max() < 0.15
     few.open(portrait, NEUTRAL, Controls(emotion="sad"), visible)
     few.open(portrait, NEUTRAL, Controls(), visible)
