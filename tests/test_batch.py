@@ -118,7 +118,11 @@ def test_a_bad_line_is_told_and_the_others_are_made(
 BAD_MANIFESTS = {
     "empty": ("items.csv", "portrait,audio\n", "got no lines"),
     "no header": ("items.csv", "face.png,a.wav,x.mp4\n", "line 1: column face.png: no such option"),
-    "no sound": ("items.csv", "portrait,output\nface.png,x.mp4\n", "expected a header with portrait and audio"),
+    "no sound": (
+        "items.csv",
+        "portrait,output\nface.png,x.mp4\n",
+        "expected a header with portrait (or video) and audio",
+    ),
     "a misspelt column": ("items.csv", "portrait,audio,sizes\nface.png,a.wav,1\n", "column sizes: no such option; did"),
     "one column twice": ("items.csv", "portrait,audio,head-motion,head_motion\na,b,1,1\n", "got it a second time"),
     "another suffix": ("items.txt", "x", "got suffix '.txt', expected .csv or .jsonl"),
@@ -194,7 +198,7 @@ def test_videos_of_a_checkpoint(folder: Path, random_model, capsys: pytest.Captu
         line("1.mp4", landmarks="1.npz"), line("2.mp4", portrait="wall.png"), line("3.mp4", audio="none.wav"),
         line("frames/"), line("5.npz"),
     )  # fmt: skip
-    run = ["batch", str(path), "--workers", "0", "--size", "96", "--weights", "weights", "--results"]
+    run = ["batch", str(path), "--workers", "0", "--size", "96", "--weights", str(folder / "weights"), "--results"]
     assert cli.run([*run, str(folder / "r.jsonl"), "--json"]) == 1
     out, err = capsys.readouterr()
     counts = json.loads(out)
@@ -210,6 +214,37 @@ def test_videos_of_a_checkpoint(folder: Path, random_model, capsys: pytest.Captu
     assert cli.run([*run, str(folder / "r.jsonl"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["skipped"] == 3
     assert (folder / "1.mp4").stat().st_mtime_ns == before
+
+
+BAD_DUBS = {
+    "both": ({"portrait": "face.png", "video": "talking.mp4"}, "portrait: got it with a video, expected one of them"),
+    "an option of a portrait": ({"video": "talking.mp4", "size": 64}, "size: no option of a dub: leave it empty"),
+    "an option of a dub": ({"portrait": "face.png", "fit": "cut"}, "fit: an option of a dub, got it without a video"),
+    "no option": ({"video": "talking.mp4", "fits": "cut"}, "fits: no such option; did you mean fit?"),
+    "a missing video": ({"video": "none.mp4"}, "none.mp4: no such file"),
+}
+
+
+def test_videos_are_dubbed(folder: Path, random_model, talking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from atldiff.checkpoint import save_model
+    from atldiff.video.read import probe
+
+    save_model(random_model, folder / "weights")
+    shutil.copy(talking, folder / "talking.mp4")
+    good = {"video": "talking.mp4", "audio": "a.wav", "output": "dubbed.mp4", "fit": "cut", "expression_scale": 1.2}
+    bad = [{"audio": "a.wav", "output": f"{i}.mp4", **line} for i, (line, _) in enumerate(BAD_DUBS.values())]
+    path = write(folder, good, *bad)
+    run = ["batch", str(path), "--workers", "0", "--size", "96", "--weights", str(folder / "weights"), "--quiet"]
+    assert cli.run(run) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == len(BAD_DUBS)
+    for said, (_, expected) in zip(err, BAD_DUBS.values(), strict=True):
+        assert expected in said
+    made, source = probe(folder / "dubbed.mp4"), probe(talking)
+    assert (made.width, made.height, made.fps) == (source.width, source.height, source.fps)
+    assert (told(path)[1]["status"], told(path)[1]["frames"]) == ("done", 10)
+    assert cli.run(run) == 1
+    assert told(path)[1]["status"] == "skipped"
 
 
 def test_every_option_of_a_video_is_one_of_a_batch() -> None:

@@ -29,9 +29,10 @@ class Assigner:
 
     def __init__(self, kind: type, *, without: Collection[str] = (), aliases: Mapping[str, str] | None = None) -> None:
         """kind: the options class. without: its fields whose options are not taken. aliases: other names to ours."""
+        self._command = kind.__name__.lower()
         self._options: dict[str, tuple[Option, bool]] = {}
         for option in options_of(kind):
-            if option.place[0] in without:
+            if option.place[0] in without or option.place[-1] in without:
                 continue
             for name in option.names if option.positional else option.names[-1:]:
                 self._options[_plain(name)] = (option, name.startswith("--no-"))
@@ -40,7 +41,11 @@ class Assigner:
             if _plain(name) in self._options:
                 self._options.setdefault(_plain(alias), self._options[_plain(name)])
 
-    def check_name(self, name: str) -> str:
+    def knows(self, name: str) -> bool:
+        """Return whether it is an option's name."""
+        return _plain(name) in self._options
+
+    def place(self, name: str) -> str:
         """Return the name of an option's field as a path, such as `controls.head_motion`.
 
         Raises:
@@ -70,7 +75,7 @@ class Assigner:
         found = self._options.get(_plain(name))
         if found is None:
             near = get_close_matches(_plain(name), self._options, n=1)
-            hint = f"; did you mean {near[0]}?" if near else " (see `atldiff generate --help`)"
+            hint = f"; did you mean {near[0]}?" if near else f" (see `atldiff {self._command} --help`)"
             raise ValueError(f"{name}: no such option{hint}")
         return found
 

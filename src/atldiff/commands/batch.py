@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
-from atldiff.commands import aliases, door, generate
-from atldiff.commands.generate import Generate
+from atldiff.commands import aliases, door, dub, generate
+from atldiff.commands.assign import values_of
 from atldiff.commands.message import one_line
 from atldiff.commands.options import (
     DrivingOptions,
@@ -49,13 +49,13 @@ ALIASES = aliases.Aliases(
 class Batch:
     """Make the videos of a list: a line each with portrait, audio, output and any options of `atldiff generate`.
 
-    The same command again makes only what is missing or has changed. A bad line never stops the others; the exit code
-    is 1 if any line failed.
+    A line with video instead of portrait is dubbed, with options of `atldiff dub`. The same command again makes only
+    what is missing or has changed. A bad line never stops the others; the exit code is 1 if any line failed.
     """
 
     manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
-    """A .csv with a header, or a .jsonl of objects: columns or keys are portrait, audio, output, and options by the
-    names of their flags. Paths are relative to its folder."""
+    """A .csv with a header, or a .jsonl of objects: columns or keys are portrait or video, audio, output, and options
+    by the names of their flags. Paths are relative to its folder."""
     output_dir: Annotated[Path | None, optional("FOLDER")] = None
     """Folder that outputs are relative to, made where it is missing; that of MANIFEST when left out."""
     workers: Annotated[str | None, optional("N|ray|ray:N")] = None
@@ -119,7 +119,7 @@ def run(args: list[str]) -> int:
         and (last := before.get(item.output)) is not None
         and last.made_of == digests[item.line]
         and last.is_whole
-        and (item.options.landmarks is None or item.options.landmarks.exists())
+        and (not (track := getattr(item.options, "landmarks", None)) or track.exists())
     ]
     bad = [item for item in items if item.options is None]
     skipped = {result.line for result in kept}
@@ -175,11 +175,26 @@ def _made(folder: Path) -> Path:
     return folder.absolute()
 
 
-def _defaults(options: Batch) -> Generate:
-    """Return what lines that say nothing else are made with."""
-    shared = {entry.name for entry in fields(Generate)} & {entry.name for entry in fields(Batch)}
-    values = {name: getattr(options, name) for name in shared - {"output_dir", "report"}}
-    return Generate(portrait=Path(), **values)
+def _defaults(options: Batch) -> dict[str, object]:
+    """Return the options that lines are made with that say nothing else, by name: those that say something."""
+    groups = ("sound", "driving", "controls", "face", "references", "render", "model")
+    plain = values_of(Batch(options.manifest), Batch)
+    said = {place: value for place, value in values_of(options, Batch).items() if value != plain[place]}
+    return {
+        place[-1]: _from_here(value, place[-1])
+        for place, value in said.items()
+        if place[0] in groups or place == ("fps",)
+    }
+
+
+def _from_here(value: object, name: str) -> object:
+    """Return a value of the command line, whose paths are relative to where it was given."""
+    from atldiff.commands.manifest import WORDS_OR_FILES
+
+    if isinstance(value, tuple):
+        return [_from_here(each, name) for each in value]
+    may_be = isinstance(value, str) and name in WORDS_OR_FILES and Path(value).exists()
+    return str(Path(value).absolute()) if isinstance(value, Path) or may_be else value
 
 
 def _at_work(todo: Sequence[Item], crew: Crew, options: Batch) -> Generator[tuple[Item, Made]]:
@@ -224,10 +239,14 @@ def make_item(item: Item) -> Made:
     frames = duration_s = None
     with _warnings() as warnings:
         try:
-            checked = generate.check(item.options)
-            track, written = generate.make(item.options, checked, watch, quiet=True, load=_head)
-            frames = len(track) if written is None else written.frames
-            duration_s = round(len(track) / float(track.fps), 3)
+            if isinstance(item.options, dub.Dub):
+                dubbed = dub.make(item.options, item.output, watch, quiet=True, load=_head)
+                frames, duration_s = len(dubbed), round(float(dubbed.duration), 3)
+            else:
+                checked = generate.check(item.options)
+                track, written = generate.make(item.options, checked, watch, quiet=True, load=_head)
+                frames = len(track) if written is None else written.frames
+                duration_s = round(len(track) / float(track.fps), 3)
             reason = ""
         except Exception as error:  # noqa: BLE001 - one video never stops the others
             reason = one_line(error)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atldiff.commands.assign import values_of
+from atldiff.commands.dub import Dub
 from atldiff.commands.generate import Generate
 from atldiff.commands.manifest import WRITTEN, inputs_of
 from atldiff.files import write_text
@@ -52,15 +53,16 @@ class Result:
         return self.made_of is not None and self.size is not None and size_of(self.output) == self.size
 
 
-def made_of(options: Generate) -> str:
+def made_of(options: Generate | Dub) -> str:
     """Return a digest of what decides a video: the options that say something, and its files' sizes and times."""
-    plain = values_of(Generate(portrait=Path()), Generate)
-    told = {
+    nothing = Generate(Path()) if isinstance(options, Generate) else Dub(Path(), Path())
+    plain = values_of(nothing, type(nothing))
+    told: dict[str, Any] = {
         ".".join(place): value
-        for place, value in values_of(options, Generate).items()
+        for place, value in values_of(options, type(nothing)).items()
         if place not in WRITTEN and place[0] not in ("live", "report") and value != plain[place]
     }
-    if options.landmarks is not None:
+    if isinstance(options, Generate) and options.landmarks is not None:
         told["landmarks"] = True  # they are to be there as well, wherever that is
     told["suffix"] = "/" if str(options.output).endswith("/") else Path(str(options.output)).suffix.lower()
     files = {str(path): _state(path) for path in sorted(set(inputs_of(options)))}

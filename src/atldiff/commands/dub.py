@@ -14,7 +14,10 @@ from atldiff.commands.progress import Progress, Stopwatch, say, write_json
 from atldiff.types import Controls
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atldiff.dubbing.dub import Dub as DubbedVideo
+    from atldiff.pipeline import TalkingHead
 
 ALIASES = aliases.Aliases(
     positionals=(("--video", "--video-path", "--source", "--source-path", "--source-video"), aliases.AUDIO),
@@ -97,9 +100,20 @@ def run(args: list[str]) -> int:
     """Run the sub-command."""
     options = read(Dub, "dub", args, ALIASES)
     watch = Stopwatch()
-    quiet = options.report.quiet
+    output = check(options)
+    dub = make(options, output, watch, quiet=options.report.quiet)
+    finish(output, dub, watch, options.report)
+    return 0
+
+
+def check(options: Dub) -> str:
+    """Return where the video goes, once nothing can go wrong but what its files hold.
+
+    Raises:
+        ValueError, MediaError: in one line.
+    """
     options.render.check()
-    controls = options.mouth.controls()
+    options.mouth.controls()
     output = door.default_output(
         options.video, options.speech, ".mp4", output=options.output, folder=options.output_dir
     )
@@ -110,7 +124,22 @@ def run(args: list[str]) -> int:
     door.refuse_replacing(output, options.video, options.speech)
     door.check_input(options.video, "video")
     door.check_input(options.speech, "audio")
+    return output
 
+
+def make(
+    options: Dub,
+    output: str,
+    watch: Stopwatch,
+    *,
+    quiet: bool,
+    load: Callable[[ModelOptions], TalkingHead] | None = None,
+) -> DubbedVideo:
+    """Make the video and return it. load: gives the networks, loaded once for many videos; None loads them.
+
+    Raises:
+        AtlDiffError, ValueError, OSError: in one line.
+    """
     from atldiff.audio.load import load_audio
     from atldiff.dubbing.choice import WantedFace
     from atldiff.video.footage import Footage
@@ -119,20 +148,19 @@ def run(args: list[str]) -> int:
     wanted = WantedFace.of(options.face.face)
     recording = load_audio(options.speech, audio_track=options.sound.track)
     watch.lap("audio")
-    head = door.load_head(options.model, quiet=quiet)
+    head = door.load_head(options.model, quiet=quiet) if load is None else load(options.model)
     watch.lap("load")
     with Progress("following the face", quiet=quiet) as progress:
         dub = head.dub(
             options.video, recording, face=wanted, on_missing=options.face.on_missing, fit=options.fit.fit,
-            controls=controls, sampling=options.render.sampling(head.sampling), progress=progress,
+            controls=options.mouth.controls(), sampling=options.render.sampling(head.sampling), progress=progress,
         )  # fmt: skip
     watch.lap("track")
     say(describe(options.video, dub), quiet=quiet)
     with Progress("rendering", quiet=quiet) as progress:
         dub.save(output, keep_audio=options.fit.keep_audio, resume=options.fit.resume, progress=progress)
     watch.lap("render")
-    finish(output, dub, watch, options.report)
-    return 0
+    return dub
 
 
 def describe(video: Path, dub: DubbedVideo) -> str:

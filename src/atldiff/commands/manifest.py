@@ -1,4 +1,4 @@
-"""The lines of a batch: a table or JSON lines, each the options of a video, checked before any of them is made."""
+"""The lines of a batch: a table or JSON lines, each the options of a video or a dub, checked before any is made."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atldiff.commands import door, generate
+from atldiff.commands import door, dub, generate
 from atldiff.commands.assign import Assigner, values_of, with_values
 from atldiff.commands.message import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from atldiff.commands.dub import Dub
     from atldiff.commands.generate import Generate
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 DELIMITERS = ",;\t"
-REQUIRED = ("portrait", "audio")
-NOT_OF_A_LINE = ("live", "report")
-"""Options of `generate` that are of one video at a terminal: sound as it comes, and what is said."""
+PORTRAIT, VIDEO, AUDIO = "portrait", "video", "audio"
+NOT_OF_A_LINE = ("live", "report", "resume")
+"""Options that are of one video at a terminal: sound as it comes, what is said, and going on with a part."""
 WRITTEN = (("output",), ("landmarks",), ("output_dir",))
-WORDS_OR_FILES = ("background", "motion_style", "weights", "generator", "renderer")
+WORDS_OR_FILES = ("face", "background", "motion_style", "weights", "generator", "renderer")
 """Options of which some values are words and others are files or folders."""
 
 
@@ -49,7 +50,7 @@ class Item:
     line: int
     name: str
     output: str
-    options: Generate | None
+    options: Generate | Dub | None
     reason: str = ""
 
 
@@ -109,37 +110,39 @@ def _of_table(text: str) -> Iterator[Line]:
 
 
 def _check_header(names: list[str], number: int) -> None:
-    """Raise ValueError unless the columns are options, of which portrait and audio are two."""
+    """Raise ValueError unless the columns are options, of which one is portrait or video and another audio."""
     places = []
     for name in filter(None, names):
         try:
-            place = ASSIGNER.check_name(name)
+            place = (DUBBED if DUBBED.knows(name) and not GENERATED.knows(name) else GENERATED).place(name)
         except ValueError as error:
             raise ValueError(f"line {number}: column {error}") from None
         if place in places:
             raise ValueError(f"line {number}: column {name}: got it a second time, expected each option once")
         places.append(place)
-    for place in REQUIRED:
-        if place not in places:
-            raise ValueError(
-                f"line {number}: got columns {', '.join(names)}, expected a header with {' and '.join(REQUIRED)}"
-            )
+    if AUDIO not in places or not {PORTRAIT, VIDEO} & set(places):
+        raise ValueError(
+            f"line {number}: got columns {', '.join(names)}, expected a header with {PORTRAIT} (or {VIDEO}) and {AUDIO}"
+        )
 
 
 def _named() -> dict[str, str]:
     """Return other programs' names of options and ours."""
-    positionals = dict.fromkeys(generate.ALIASES.positionals[0], "portrait")
-    positionals |= dict.fromkeys(generate.ALIASES.positionals[1], "audio")
+    positionals = dict.fromkeys(generate.ALIASES.positionals[0], PORTRAIT)
+    positionals |= dict.fromkeys(generate.ALIASES.positionals[1], AUDIO)
     return positionals | dict(generate.ALIASES.options)
 
 
-ASSIGNER = Assigner(generate.Generate, without=NOT_OF_A_LINE, aliases=_named())
+GENERATED = Assigner(generate.Generate, without=NOT_OF_A_LINE, aliases=_named())
+DUBBED = Assigner(dub.Dub, without=NOT_OF_A_LINE, aliases={AUDIO: "speech", **dub.ALIASES.options})
+"""What may stand in a line with a portrait, and in one with a video."""
 
 
-def check_lines(lines: list[Line], defaults: Generate, base: Path, outputs: Path) -> list[Item]:
-    """Return each line's item, checked as `generate` does at its door, and that no two write one file.
+def check_lines(lines: list[Line], defaults: Mapping[str, Any], base: Path, outputs: Path) -> list[Item]:
+    """Return each line's item, checked as `generate` and `dub` do at their doors, and that no two write one file.
 
-    defaults: options of lines that say nothing else. base: folder that inputs are relative to. outputs: likewise.
+    defaults: options of lines that say nothing else, by name. base: folder that inputs are relative to. outputs:
+    likewise.
     """
     items = [_item(line, defaults, base, outputs) for line in lines]
     written: dict[Path, int] = {}
@@ -151,7 +154,7 @@ def check_lines(lines: list[Line], defaults: Generate, base: Path, outputs: Path
     for item in items:
         reason = item.reason
         targets = [] if item.options is None else [Path(item.output).resolve()]
-        if item.options is not None and item.options.landmarks is not None:
+        if isinstance(item.options, generate.Generate) and item.options.landmarks is not None:
             targets.append(item.options.landmarks.resolve())
         for target in targets:
             if target in written:
@@ -166,29 +169,57 @@ def check_lines(lines: list[Line], defaults: Generate, base: Path, outputs: Path
     return checked
 
 
-def _item(line: Line, defaults: Generate, base: Path, outputs: Path) -> Item:
+def _item(line: Line, defaults: Mapping[str, Any], base: Path, outputs: Path) -> Item:
     named = str(line.values.get("output") or "")
     if line.reason:
         return Item(line.number, named, named, None, line.reason)
     try:
-        options = _absolute(ASSIGNER.set(defaults, line.values), base, outputs)
-        for name in REQUIRED:
-            if not str(line.values.get(name) or "") and getattr(options, name) in (None, base):
-                raise ValueError(f"{name}: got none, expected a file")
+        options = _absolute(_options(line.values, defaults), base, outputs)
         if options.output == door.STDOUT:
             raise ValueError("output: got - in a batch, expected a file")
-        generate.check_inputs(options)
-        output = generate.check(options).output
+        if isinstance(options, generate.Generate):
+            generate.check_inputs(options)
+            output = generate.check(options).output
+        else:
+            output = dub.check(options)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a line, the others are made
         return Item(line.number, named, named, None, one_line(error))
     options = with_values(options, {("output",): output, ("output_dir",): None})
     return Item(line.number, named or Path(output).name, output, options)
 
 
-def _absolute(options: Generate, base: Path, outputs: Path) -> Generate:
+def _options(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Generate | Dub:
+    """Return what a line says, and the defaults say of the rest.
+
+    Raises:
+        ValueError: an option that does not exist or a value that it does not take.
+    """
+    said = {name: value for name, value in values.items() if value is not None and value != ""}
+    if any(DUBBED.knows(name) and DUBBED.place(name) == VIDEO for name in said):
+        nothing, assigner = dub.Dub(Path(), Path()), DUBBED
+        foreign = [name for name in said if not DUBBED.knows(name) and GENERATED.knows(name)]
+        if foreign:
+            what = "got it with a video, expected one of them" if foreign[0] == PORTRAIT else "no option of a dub"
+            raise ValueError(f"{foreign[0]}: {what}: leave it empty")
+        needed = ((VIDEO, VIDEO), ("speech", AUDIO))
+    else:
+        nothing, assigner = generate.Generate(Path()), GENERATED
+        foreign = [name for name in said if not GENERATED.knows(name) and DUBBED.knows(name)]
+        if foreign:
+            raise ValueError(f"{foreign[0]}: an option of a dub, got it without a video: leave it empty")
+        needed = ((PORTRAIT, PORTRAIT), (AUDIO, AUDIO))
+    options = assigner.set(nothing, {name: value for name, value in defaults.items() if assigner.knows(name)})
+    options = assigner.set(options, said)
+    for field, name in needed:
+        if getattr(options, field) in (None, Path()):
+            raise ValueError(f"{name}: got none, expected a file")
+    return options
+
+
+def _absolute(options: Generate | Dub, base: Path, outputs: Path) -> Generate | Dub:
     """Return options whose paths are absolute; of words that may be paths, those that are there."""
     changed: dict[tuple[str, ...], Any] = {}
-    for place, value in values_of(options, generate.Generate).items():
+    for place, value in values_of(options, type(options)).items():
         if place == ("output",):
             if value not in (None, door.STDOUT):
                 changed[place] = os.path.join(outputs, value)  # noqa: PTH118 - a slash at the end asks for a folder
@@ -210,10 +241,10 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def inputs_of(options: Generate) -> list[Path]:
+def inputs_of(options: Generate | Dub) -> list[Path]:
     """Return the files and folders that a video is made of, those that are there."""
     found = []
-    for place, value in values_of(options, generate.Generate).items():
+    for place, value in values_of(options, type(options)).items():
         if place in WRITTEN:
             continue
         for each in value if isinstance(value, tuple) else (value,):
