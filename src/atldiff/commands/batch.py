@@ -193,8 +193,9 @@ def _from_here(value: object, name: str) -> object:
 
     if isinstance(value, tuple):
         return [_from_here(each, name) for each in value]
-    may_be = isinstance(value, str) and name in WORDS_OR_FILES and Path(value).exists()
-    return str(Path(value).absolute()) if isinstance(value, Path) or may_be else value
+    if isinstance(value, str) and name in WORDS_OR_FILES and Path(value).exists():
+        value = Path(value)
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _at_work(todo: Sequence[Item], crew: Crew, options: Batch) -> Generator[tuple[Item, Made]]:
