@@ -20,7 +20,7 @@ from atldiff.methods.mouth_layers import to_template
 from atldiff.methods.overlap import OverlapStream
 from atldiff.methods.window_frames import WindowPainter, between
 from atldiff.stages import stage
-from atldiff.video.cavity import MouthLayers
+from atldiff.video.cavity import MouthLayers, closed_lips
 from atldiff.video.composite import WindowResult, composite
 from atldiff.video.tone import tone_of
 from atldiff.video.warp import border_anchors, displacement_field
@@ -73,6 +73,7 @@ class _Part:
         self.matrix[:, 2] += matrix[:, :2] @ self.corner
         self.points = points[:, :2].astype(np.float64) - self.corner
         self.target = target[:, :2].astype(np.float64) - self.corner
+        self._own: tuple[np.ndarray, MouthLayers] | None = None
 
     @property
     def unit_px(self) -> float:
@@ -81,6 +82,15 @@ class _Part:
     def window(self, geometry: WindowGeometry) -> np.ndarray:
         """Return the map (2, 3) of its pixels to those of a window."""
         return chain(_of_template(geometry), self.matrix)
+
+    def own(self, geometry: WindowGeometry) -> tuple[np.ndarray, MouthLayers]:
+        """Return its picture in a window, the same at each call, and the layers of its mouth there."""
+        if self._own is None:
+            matrix = self.window(geometry)
+            picture, points = extract(self.picture, matrix, geometry.size, sharp=True), apply(matrix, self.points)
+            layers = MouthLayers.prepare(picture, points[LIPS_INNER], points[CHIN].mean(0), to_template(geometry))
+            self._own = picture, layers
+        return self._own
 
 
 class DubbedFrames:
@@ -165,22 +175,22 @@ class DubbedFrames:
     def _seen(self, part: _Part) -> tuple[np.ndarray, np.ndarray, np.ndarray, MouthLayers]:
         """Return a frame's window, its landmarks there and the wanted ones, and the layers of its mouth."""
         matrix = part.window(self._geometry)
-        picture = extract(part.picture, matrix, self._geometry.size, sharp=True)
+        picture, own = part.own(self._geometry)
         source, target = apply(matrix, part.points), apply(matrix, part.target)
-        own = MouthLayers.prepare(picture, source[LIPS_INNER], source[CHIN].mean(0), to_template(self._geometry))
         return picture, source, target, inside_of(self._small_mouth, own)
 
     def _change(self, filmed: Filmed, change: np.ndarray) -> None:
         part = filmed.part or _Part(filmed, self._shown)
         with stage("warp"):
-            chin = part.points[CHIN].mean(0)
-            own = MouthLayers.prepare(part.picture, part.points[LIPS_INNER], chin, part.matrix)
+            window = part.window(self._geometry)
+            _, own = part.own(self._geometry)
+            lips = closed_lips(part.picture, part.points[LIPS_INNER], part.unit_px, own.lips, window)
             layers = inside_of(self._mouth, own)
-            canvas = _moved(own.lips, part)
+            canvas = _moved(lips, part)
         with stage("composite"):
             layers.paint(canvas, (0, 0), part.target[LIPS_INNER], part.target[CHIN].mean(0), part.matrix)
             nothing = np.zeros(change.shape[:2], np.float32)
-            composite(canvas, (0, 0), WindowResult(change, np.zeros_like(change), nothing, part.window(self._geometry)))
+            composite(canvas, (0, 0), WindowResult(change, np.zeros_like(change), nothing, window))
             difference = (canvas.astype(np.float32) - part.picture) * np.float32(filmed.weight)
             rows, columns = part.place
             size = (columns.stop - columns.start, rows.stop - rows.start)

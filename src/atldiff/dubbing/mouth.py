@@ -31,12 +31,16 @@ _TEMPLATE = WindowGeometry(128, (0, 0))
 
 @dataclass(frozen=True, eq=False)
 class SeenMouth:
-    """What a picture shows of an open mouth. upper, lower: light of its rows of teeth over the skin's, 0 to 2."""
+    """What a picture shows of an open mouth. upper, lower: light of its rows of teeth over the skin's.
+
+    parted: whether there is a gap between them. bared: how much of what hangs from the skull is seen.
+    """
 
     portrait: Portrait
     upper: float
     lower: float
     parted: bool
+    bared: float = 0.0
 
     @classmethod
     def of(cls, portrait: Portrait) -> SeenMouth:
@@ -60,19 +64,21 @@ class SeenMouth:
             float(np.quantile(grey[part, middle], 0.75)) / skin
             for part in (slice(rows[0], rows[0] + height), slice(rows[-1] + 1 - height, rows[-1] + 1))
         )
-        return cls(portrait, upper, lower, bool(layers.jaw.any()))
+        return cls(portrait, upper, lower, bool(layers.jaw.any()), float(layers.skull.sum()))
 
 
 def choose(mouths: Sequence[Portrait]) -> list[tuple[Portrait, bool]]:
-    """Return the pictures that the inside of a mouth is made of, the first of them first, from widest to least wide.
+    """Return the pictures that the inside of a mouth is made of; of what two show, the first counts.
 
-    With each whether all of it stands in the jaw: a mouth that shows its lower teeth alone.
+    mouths: from widest to least wide. With each whether all of it stands in the jaw: one that shows its lower teeth
+    alone.
     """
     seen = [SeenMouth.of(each) for each in mouths]
     both = [each for each in seen if each.parted and each.upper >= BRIGHT]
     upper = [each for each in seen if not each.parted and each.upper >= BRIGHT and each.upper >= each.lower]
     lower = [each for each in seen if each.upper < each.lower and each.lower >= BRIGHT and each not in both]
     if both:
+        both.sort(key=lambda each: -each.bared * min(each.upper, 1.5))
         return [(each.portrait, False) for each in both[:2]]
     if upper or lower:
         return [(each.portrait, False) for each in upper[:1]] + [(each.portrait, True) for each in lower[:1]]

@@ -255,6 +255,39 @@ class MouthLayers:
         part[:] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
+def closed_lips(
+    image: np.ndarray, inner: np.ndarray, unit_px: float, small: np.ndarray, matrix: np.ndarray
+) -> np.ndarray:
+    """Return a picture (H, W, 3) uint8 with its cavity filled as it is in a smaller picture of it.
+
+    inner: (20, 2) the inner-lip contour in its pixels. unit_px: its pixels of a template pixel. small: (h, w, 3) uint8,
+    `MouthLayers.lips` of the smaller one. matrix: (2, 3) map of its pixels to those of the smaller one.
+    """
+    import cv2
+
+    if _gap(inner, unit_px) < OPEN:
+        return image
+    reach = (FILL_GROWTH + 2) * unit_px
+    low = np.clip(np.floor(inner.min(0) - reach).astype(int), 0, image.shape[1::-1])
+    high = np.clip(np.ceil(inner.max(0) + reach).astype(int), low, image.shape[1::-1])
+    if (high - low < 8).any():
+        return image
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    hole = cv2.dilate(
+        (_polygon(inner - low, (size[1], size[0])) > 0.1).astype(np.uint8), _ellipse(FILL_GROWTH * unit_px)
+    )
+    place = matrix.copy()
+    place[:, 2] += matrix[:, :2] @ low
+    fill = cv2.warpAffine(
+        small, place, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), max(0.5, 0.5 * unit_px))
+    lips = image.copy()
+    part = lips[low[1] : high[1], low[0] : high[0]]
+    part[:] = cv2.blendLinear(fill, np.ascontiguousarray(part), np.maximum(soft, hole), 1 - np.maximum(soft, hole))
+    return lips
+
+
 def _edge(inner: np.ndarray, shape: tuple[int, int], unit_px: float) -> np.ndarray:
     """Return how much of the cavity each pixel (h, w) shows between lips (20, 2), in [0, 1]."""
     import cv2
