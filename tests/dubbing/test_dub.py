@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,6 +126,28 @@ def test_an_interrupted_dub_goes_on(dubbed, tmp_path, monkeypatch, caplog) -> No
     with caplog.at_level(logging.WARNING):
         dub.save(out, resume=True)
     assert "starting anew" in caplog.text
+    assert packets_of(out) == packets_of(whole)
+
+
+def test_one_that_was_killed_goes_on(dubbed, tmp_path, monkeypatch) -> None:
+    _, dub, _ = dubbed
+    monkeypatch.setattr(writing, "STRETCH_S", Fraction(1, 5))
+    whole, out = dub.save(tmp_path / "whole.mp4"), tmp_path / "out.mp4"
+
+    def copied(done: int, _: int) -> None:
+        if done == 12:
+            (place,) = tmp_path.glob(".out.mp4.*.partial")
+            shutil.copytree(place, tmp_path / ".out.mp4.1-00000000.partial")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dub.save(out, progress=copied, keep_part=False)
+    assert not (tmp_path / "out.partial.mp4").exists()
+    numbers: list[int] = []
+    dub.save(out, resume=True, progress=lambda done, _: numbers.append(done))
+    assert numbers[0] > 1
+    assert packets_of(out) == packets_of(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "whole.mp4"]
 
 
 def test_other_inputs_are_no_continuation(head, dubbed, speech, tmp_path, monkeypatch) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EXPECTED = "largest, a number, a place x,y in the first frame, or a picture of the person"
 CLEARLY = 1.25
 """How much more unlike a picture every other face has to be than the one that is taken."""
+STRANGE = 1.7
+"""Unlikeness to a picture above which a face is somebody else's: a later frame may show the person."""
 BESIDE = 1.0
 """How far from a face, in its widths, a place still means it."""
 _PLACE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*,\s*(\d+(?:\.\d+)?)\s*")
@@ -78,7 +80,7 @@ class WantedFace:
     def choose(self, view: FrameView) -> tuple[np.ndarray | None, int]:
         """Return the landmarks (478, 3) of the face in a frame, and how many faces it shows.
 
-        None where there is none, or not yet the one that was asked for by its number.
+        None where there is none, or not yet the one that was asked for by its number or by a picture.
 
         Raises:
             FaceNotFound: no face near the place. ValueError: two faces look as much like the picture.
@@ -95,6 +97,8 @@ class WantedFace:
             return points[default_of(faces)], len(points)
         unlike = [Appearance.of(view, each).unlike(self.looks, clothes=False) for each in points]
         order = np.argsort(unlike)
+        if unlike[order[0]] > STRANGE:
+            return None, len(points)
         if len(points) > 1 and unlike[order[1]] < CLEARLY * unlike[order[0]]:
             raise ValueError(
                 f"face {self.named}: faces {order[0]} and {order[1]} look alike to it, expected one that does: choose "

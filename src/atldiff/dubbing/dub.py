@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atldiff.audio.voice import voice_of
 from atldiff.dubbing.choice import WantedFace
 from atldiff.dubbing.frames import DubbedFrames, Filmed
 from atldiff.dubbing.kept import KeptStreams
-from atldiff.dubbing.targets import FilmedPoints, SpokenShapes, mouth_share, target_points
+from atldiff.dubbing.targets import SILENCE, FilmedPoints, SpokenShapes, mouth_share, target_points
 from atldiff.dubbing.timing import FITS, Fit, showing, weights
 from atldiff.dubbing.tracking import ON_MISSING, OnMissing, track_face
 from atldiff.dubbing.view import FrameView
 from atldiff.dubbing.writer import DubWriter, Part, check_dub_output
 from atldiff.errors import FaceNotFound, MediaError
+from atldiff.landmarks.gate import HEARD_FRAMES, START
+from atldiff.methods.speech import say_nobody_speaks
 from atldiff.stages import stage
-from atldiff.timebase import duration_s
+from atldiff.timebase import SAMPLE_RATE, SAMPLES_PER_FRAME, duration_s
 from atldiff.video.footage import Footage
 from atldiff.video.sound import SoundFile
 
@@ -44,6 +47,8 @@ _log = logging.getLogger(__name__)
 
 FADE_S = 0.12
 """How long a dubbed mouth takes to become the filmed one where the face is lost."""
+HEARD_S = 60
+"""Seconds of a recording that are listened to before all else: is there a voice?"""
 STATE_VERSION = 1
 _END_BYTES = 1 << 20
 
@@ -117,9 +122,10 @@ class Dub:
         method, footage = self._method, self._footage
         tracked = self._tracked
         points = FilmedPoints(tracked, footage.rate)
-        spoken = SpokenShapes(
-            method.speaker, self._audio.samples, tracked.neutral, self._controls, method.motion, method.workers
-        )
+        samples = self._audio.samples
+        if self.duration > duration_s(len(samples)):
+            samples = np.concatenate([samples, SILENCE])
+        spoken = SpokenShapes(method.speaker, samples, tracked.neutral, self._controls, method.motion, method.workers)
         share = mouth_share()
         frames = DubbedFrames(
             method.painter, tracked.open_mouths, tracked.closed_mouth, self._sampling, self._controls.seed,
@@ -223,6 +229,8 @@ def open_dub(
     check_dub_options(on_missing, fit)
     wanted = WantedFace.of(face)
     footage = Footage.open(video)
+    if controls.silence_gate:
+        _warn_of_silence(audio.samples)
     started = time.perf_counter()
     tracked = track_face(footage, wanted, on_missing, progress=progress)
     missing = np.flatnonzero(~tracked.seen)
@@ -256,12 +264,19 @@ def check_dub_options(on_missing: str, fit: str) -> None:
         raise ValueError(f"fit: got {fit!r}, expected one of {', '.join(FITS)}")
 
 
+def _warn_of_silence(samples: np.ndarray) -> None:
+    """Say before anything is done where nobody is heard in the first minute of a recording."""
+    part = samples[: HEARD_S * SAMPLE_RATE]
+    if len(part) >= HEARD_FRAMES * SAMPLES_PER_FRAME and (voice_of(part) > START).sum() < HEARD_FRAMES:
+        say_nobody_speaks(len(part))
+
+
 def _sound(audio: Audio) -> SoundFile | tuple[np.ndarray, int]:
     if audio.origin is not None:
         return SoundFile(audio.origin, audio.track, audio.intact)
     if audio.original is not None and audio.original_rate is not None:
         return audio.original, audio.original_rate
-    return audio.samples, 16_000
+    return audio.samples, SAMPLE_RATE
 
 
 def _fingerprint(path: Path) -> str:

@@ -118,7 +118,7 @@ class DubbedFrames:
         self._every = max(1, round(sampling.every * max(1.0, rate / MODEL_FPS)))
         self._tone = tone_of(closed_mouth.image, closed_mouth.landmarks[:, :2])
         chosen, mirrored = choose(open_mouths), seed % 2 == 1
-        own = own_geometry(chosen[0][0] if chosen else closed_mouth)
+        own = own_geometry(chosen[0][0].portrait if chosen else closed_mouth)
         self._mouth, self._small_mouth = (
             inside(chosen, closed_mouth, geometry, self._tone, lent=sampling.lent_teeth, mirrored=mirrored)
             for geometry in (own, self._geometry)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import av
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from atldiff.media.packets import LOCAL_ONLY, reason
 
@@ -50,6 +51,8 @@ class KeptStreams:
                 continue
             copy = container.add_stream_from_template(stream)
             copy.metadata.update(_told(stream.metadata))
+            if stream.type == "audio":
+                copy.disposition = Disposition(0)  # the new sound is what plays
             copies[stream.index] = copy
         return self._packets(source, copies, duration)
 

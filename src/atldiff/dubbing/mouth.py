@@ -22,84 +22,116 @@ if TYPE_CHECKING:
     from atldiff.types import Portrait
     from atldiff.video.tone import Tone
 
-BRIGHT = 0.72
-"""Light of a row of teeth, over the skin's, from which it is one."""
-ROW = 0.36
+BRIGHT, WHITE = 0.6, 1.12
+"""A tooth's light over the skin's, and its whiteness, the least channel over the largest, over the skin's: a tongue is
+as bright, and lips are."""
+ROW = 0.3
 """Share of an open mouth's height, from above or below, in which a row is looked for."""
+TEETH = 0.35
+"""Share of a line across the mouth from which it shows a row of teeth."""
+GAP, GAP_DARK = (0.2, 0.85), 0.7
+"""Share of the height in which the dark between two rows is looked for, and how dark it is against either of them."""
+PROFILE, COLUMNS = 32, 17
 _TEMPLATE = WindowGeometry(128, (0, 0))
 
 
 @dataclass(frozen=True, eq=False)
 class SeenMouth:
-    """What a picture shows of an open mouth. upper, lower: light of its rows of teeth over the skin's.
+    """What a picture shows of an open mouth.
 
-    parted: whether there is a gap between them. bared: how much of what hangs from the skull is seen.
+    upper, lower: teeth of its rows, as shares of a line across the mouth. gap: where the dark between them is, in
+    shares of the height from above; None where there is none. height: of the opening, in template pixels. bared: how
+    much of that shows teeth above the gap, below: below it.
     """
 
     portrait: Portrait
-    upper: float
-    lower: float
-    parted: bool
+    upper: float = 0.0
+    lower: float = 0.0
+    gap: float | None = None
+    height: float = 0.0
     bared: float = 0.0
+    below: float = 0.0
 
     @classmethod
     def of(cls, portrait: Portrait) -> SeenMouth:
         """Look at an open mouth."""
         import cv2
 
-        layers = _layers(portrait, STORED_MOUTH)
-        seen = layers.skull + layers.jaw
-        if not seen.any():
-            return cls(portrait, 0.0, 0.0, False)
-        grey = cv2.cvtColor(layers.cavity, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        rows = np.flatnonzero(seen.max(1) > 0.5)
-        if rows.size < 3:
-            return cls(portrait, 0.0, 0.0, False)
-        columns = np.flatnonzero(seen.max(0) > 0.5)
-        quarter = max(1, len(columns) // 4)
-        middle = slice(int(columns[0]) + quarter, int(columns[-1]) - quarter + 1)
-        height = max(1, round(ROW * rows.size))
-        skin = max(1.0, float(layers.light.mean()))
+        layers, inner = _layers(portrait, STORED_MOUTH)
+        if not (layers.skull + layers.jaw).any():
+            return cls(portrait)
+        matrix = fit_window(portrait.landmarks[None], STORED_MOUTH)[0]
+        picture = extract(portrait.image, matrix, STORED_MOUTH.size, sharp=True)
+        at = np.linspace(2, 6, COLUMNS)
         upper, lower = (
-            float(np.quantile(grey[part, middle], 0.75)) / skin
-            for part in (slice(rows[0], rows[0] + height), slice(rows[-1] + 1 - height, rows[-1] + 1))
+            np.stack([np.interp(at, np.arange(9), contour[:, axis]) for axis in (0, 1)], 1)
+            for contour in (inner[1:10], inner[:10:-1])
         )
-        return cls(portrait, upper, lower, bool(layers.jaw.any()), float(layers.skull.sum()))
+        share = ((np.arange(PROFILE) + 0.5) / PROFILE)[:, None, None]
+        lines = (upper + share * (lower - upper)).astype(np.float32)
+        read = cv2.remap(picture, lines[..., 0], lines[..., 1], cv2.INTER_LINEAR).astype(np.float32)
+        skin = layers.light / max(1.0, float(layers.light.mean()))
+        light = read.mean(-1) / max(1.0, float(layers.light.mean()))
+        white = read.min(-1) / np.maximum(read.max(-1), 1) / (skin.min() / skin.max())
+        teeth = ((light > BRIGHT) & (white > WHITE)).mean(1)  # of each line
+        profile = np.quantile(light, 0.75, axis=1)
+        first, last = (round(end * PROFILE) for end in GAP)
+        valley = first + int(profile[first:last].argmin())
+        parted = profile[valley] < GAP_DARK * min(profile[:valley].max(), profile[valley:].max())
+        height = float(np.linalg.norm(lower - upper, axis=1).mean()) / STORED_MOUTH.scale
+        rows, end = round(ROW * PROFILE), valley if parted else round(2 / 3 * PROFILE)
+        top, bottom = teeth[:rows].max(), teeth[-rows:].max()
+        bared, below = height * teeth[:end].sum() / PROFILE, height * teeth[end:].sum() / PROFILE
+        gap = (valley + 0.5) / PROFILE if parted else None
+        return cls(portrait, float(top), float(bottom), gap, height, float(bared), float(below))
+
+    def inside(self, geometry: WindowGeometry, *, upper: bool, lower: bool) -> MouthLayers:
+        """Return the layers of its mouth in a window, with what hangs from the skull, or stands in the jaw, or both."""
+        import cv2
+
+        layers, inner = _layers(self.portrait, geometry)
+        seen = np.minimum(layers.skull + layers.jaw, 1)
+        share = self.gap
+        if share is None:
+            share = 1.0 if self.upper >= TEETH or self.lower < TEETH else 0.0
+        top, bottom = inner[1:10], inner[:10:-1]
+        outline = np.concatenate([inner[:1], top + share * (bottom - top), inner[10:]]) - layers.corner
+        below = np.zeros(seen.shape, np.uint8)
+        cv2.fillPoly(below, [np.rint(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+        jaw = seen * below.astype(np.float32) / 255 if share < 1 else np.zeros_like(seen)
+        skull = seen - jaw
+        return replace(layers, skull=skull if upper else 0 * skull, jaw=jaw if lower else 0 * jaw)
 
 
-def choose(mouths: Sequence[Portrait]) -> list[tuple[Portrait, bool]]:
+def choose(mouths: Sequence[Portrait]) -> list[tuple[SeenMouth, bool, bool]]:
     """Return the pictures that the inside of a mouth is made of; of what two show, the first counts.
 
-    mouths: from widest to least wide. With each whether all of it stands in the jaw: one that shows its lower teeth
-    alone.
+    mouths: from widest to least wide. With each whether its upper, and its lower row is taken.
     """
-    seen = [SeenMouth.of(each) for each in mouths]
-    both = [each for each in seen if each.parted and each.upper >= BRIGHT]
-    upper = [each for each in seen if not each.parted and each.upper >= BRIGHT and each.upper >= each.lower]
-    lower = [each for each in seen if each.upper < each.lower and each.lower >= BRIGHT and each not in both]
-    if both:
-        both.sort(key=lambda each: -each.bared * min(each.upper, 1.5))
-        return [(each.portrait, False) for each in both[:2]]
-    if upper or lower:
-        return [(each.portrait, False) for each in upper[:1]] + [(each.portrait, True) for each in lower[:1]]
-    return [(each.portrait, False) for each in seen[:1]]
+    seen = [each for each in map(SeenMouth.of, mouths) if each.height]
+    upper = [each for each in seen if each.upper >= TEETH]
+    lower = [each for each in seen if each.lower >= TEETH and (each.gap is not None or each.upper < TEETH)]
+    if not upper and not lower:
+        return [(each, True, True) for each in seen[:1]]
+    chosen = []
+    if upper:
+        best = max(upper, key=lambda each: each.bared)
+        chosen.append((best, True, best.gap is not None))
+    if lower and not (chosen and chosen[0][2]):
+        chosen.append((max(lower, key=lambda each: each.below), False, True))
+    return chosen
 
 
 def inside(
-    mouths: Sequence[tuple[Portrait, bool]], closed: Portrait, geometry: WindowGeometry, tone: Tone | None,
+    mouths: Sequence[tuple[SeenMouth, bool, bool]], closed: Portrait, geometry: WindowGeometry, tone: Tone | None,
     *, lent: bool, mirrored: bool,
 ) -> MouthLayers:  # fmt: skip
     """Return the layers of a mouth in a window, made of pictures of `choose` and one of closed lips.
 
     lent: whether teeth may be another's where next to none were seen; mirrored: those left to right.
     """
-    parts = []
-    for portrait, jaw in mouths:
-        layers = _layers(portrait, geometry)
-        if jaw:
-            layers = replace(layers, jaw=np.maximum(layers.skull, layers.jaw), skull=np.zeros_like(layers.skull))
-        parts.append(layers)
-    rest = _layers(closed, geometry)
+    parts = [mouth.inside(geometry, upper=upper, lower=lower) for mouth, upper, lower in mouths]
+    rest, _ = _layers(closed, geometry)
     base = parts[0].with_references(parts[1:]) if parts else rest
     if not lent:
         return base
@@ -119,8 +151,10 @@ def own_geometry(portrait: Portrait) -> WindowGeometry:
     return WindowGeometry(width, STORED_MOUTH.origin, scale, height)
 
 
-def _layers(portrait: Portrait, geometry: WindowGeometry) -> MouthLayers:
+def _layers(portrait: Portrait, geometry: WindowGeometry) -> tuple[MouthLayers, np.ndarray]:
+    """Return the layers of a mouth in a window, and its inner-lip contour (20, 2) there."""
     matrix = fit_window(portrait.landmarks[None], geometry)[0]
     points = apply(matrix, portrait.landmarks[:, :2].astype(np.float64))
     picture = extract(portrait.image, matrix, geometry.size, sharp=True)
-    return MouthLayers.prepare(picture, points[LIPS_INNER], points[CHIN].mean(0), to_template(geometry))
+    chin = points[CHIN].mean(0)
+    return MouthLayers.prepare(picture, points[LIPS_INNER], chin, to_template(geometry)), points[LIPS_INNER]

@@ -31,6 +31,8 @@ NOSE_BASE, LIP = 0.53, 0.68
 """Heights in the mean face between which the new motion sets in: at the nose's base and above there is none."""
 BLOCK, MARGIN = 64, 8
 """Frames whose landmarks are steadied at once, and those around them that are looked at."""
+SILENCE = np.zeros(SAMPLE_RATE, np.float32)
+"""What is heard after the end of a recording: the mouth closes."""
 MOST_HELD = 8 * FPS
 """Frames of the generated motion that are held."""
 
@@ -51,14 +53,16 @@ class SpokenShapes:
     ) -> None:  # fmt: skip
         """Open a stream. samples: (N,) at 16 kHz. neutral: (478, 3) canonical, lips closed."""
         frontal = Portrait(np.zeros((16, 16, 3), np.uint8), (FRONTAL_PX * (neutral + 2)).astype(np.float32))
-        self._stream = TrackStream(speaker, frontal, replace(controls, still=True, blink_rate_hz=None), None, motion)
+        self._stream = TrackStream(
+            speaker, frontal, replace(controls, still=True, blink_rate_hz=None), None, motion, warn=False
+        )
         self._samples, self._workers = samples, workers
         self._heard, self._first, self._ended = 0, 0, False
         self._shapes: deque[np.ndarray] = deque(maxlen=MOST_HELD)
         self.neutral = neutral
 
     def at(self, time_s: float) -> np.ndarray:
-        """Return the shape (478, 3) at a time; after the recording has ended, that of its last frame."""
+        """Return the shape (478, 3) at a time; after the recording has ended, that of silence."""
         place = max(0.0, time_s * FPS)
         low = int(place)
         while not self._ended and self._first + len(self._shapes) <= low + 1:

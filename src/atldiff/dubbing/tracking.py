@@ -55,6 +55,8 @@ FRONTAL_DEG = 18.0
 OPEN = 0.05
 """Lip opening, in eye distances, from which a mouth may show teeth."""
 WIDE_ENOUGH = 0.22
+BLURRED = 0.5
+"""Share of the usual sharpness below which a picture is left out."""
 MARGIN = 0.25
 """What is kept of a picture around its face, in face widths."""
 
@@ -160,6 +162,11 @@ class _Tracking:
         seen, known = np.array(self._seen), np.array(self._known)
         named = "" if self._wanted.named == "largest" else f" {self._wanted.named}"
         if not seen.any():
+            if self._most_faces and self._wanted.looks is not None:
+                raise FaceNotFound(
+                    f"video {self._footage.path}: got --face{named}, but nobody looks like it; choose by number or "
+                    "place (`atldiff faces` shows them)"
+                )
             if self._most_faces:
                 raise FaceNotFound(
                     f"video {self._footage.path}: got --face{named}, but no frame shows more than {self._most_faces} "
@@ -232,7 +239,7 @@ def _sharper(entries: list[tuple[float, int, float, Portrait]]) -> list[tuple[fl
     for entry in entries:
         matrix = fit_window(entry[3].landmarks[None], STORED_MOUTH)[0]
         levels.append(sharpness(extract(entry[3].image, matrix, STORED_MOUTH.size)))
-    least = np.quantile(levels, 0.3)
+    least = BLURRED * np.median(levels)
     kept = [entry for entry, level in zip(entries, levels, strict=True) if level >= least]
     return sorted(kept, key=lambda entry: -entry[0])
 

@@ -11,6 +11,7 @@ import logging
 import os
 from contextlib import suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -89,17 +90,12 @@ class Part:
             return None
         return found if isinstance(found, dict) else None
 
-    def packets(self) -> list[av.Packet]:
-        """Return the packets of its pictures, as far as they are whole."""
-        found: list[av.Packet] = []
-        try:
-            with av.open(os.path.abspath(self.path)) as container:
-                for packet in container.demux(container.streams.video[0]):
-                    if packet.size and packet.pts is not None:
-                        found.append(_as_encoded(packet) if packet.stream.codec_context.name == "h264" else packet)
-        except (FFmpegError, OSError, IndexError):  # its end was cut off
-            pass
-        return found
+    def packets(self) -> Iterator[av.Packet]:
+        """Yield the packets of its pictures, as far as they are whole."""
+        with suppress(FFmpegError, OSError, IndexError), av.open(os.path.abspath(self.path)) as container:
+            for packet in container.demux(container.streams.video[0]):  # perhaps its end was cut off
+                if packet.size and packet.pts is not None:
+                    yield _as_encoded(packet) if packet.stream.codec_context.name == "h264" else packet
 
     def remove(self) -> None:
         """Delete it."""
@@ -160,10 +156,8 @@ class DubWriter:
         self._encoder: av.VideoCodecContext | None = None
         self._last_dts: int | None = None
         self._open, self._begun = True, False
-        self._old = [] if part is None else part.packets()
-        self._old = self._old[: len(self._old) // self._stretch * self._stretch]
-        self._old = self._old if len(self._old) < len(shown.order) else self._old[: -self._stretch]
-        self.frames = len(self._old)
+        there = 0 if part is None else sum(1 for _ in part.packets())
+        self.frames = min(there, len(shown.order) - 1) // self._stretch * self._stretch
         self._resumed = part is not None
 
     def __enter__(self) -> DubWriter:
@@ -267,10 +261,9 @@ class DubWriter:
         self._others = [_Others(add_sound(self._container, self._sound, self._form.audio or "aac", duration))]
         if self._kept_streams is not None:
             self._others.append(_Others(self._kept_streams.add_to(self._container, self._form, duration)))
-        for number, packet in enumerate(self._old, 1):
+        for number, packet in enumerate(islice(self._part.packets() if self.frames else (), self.frames), 1):
             self._mux([packet])
             self._mux_others(self._time_s(number))
-        self._old = []
 
     def _new_encoder(self) -> av.VideoCodecContext:
         context = cast("av.VideoCodecContext", av.CodecContext.create(self._form.video, "w"))

@@ -49,7 +49,11 @@ class TrackStream:
         controls: Controls,
         driving: LandmarkTrack | None = None,
         motion: Path | None = None,
+        *,
+        warn: bool = True,
     ) -> None:
+        """warn: whether to say at the end where nobody spoke."""
+        self._warn = warn
         self._controls, self._amplitude = controls, speaker.amplitude
         shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
         self._neutral = shape.astype(np.float32)
@@ -97,12 +101,8 @@ class TrackStream:
             first = self._predicted.push(np.zeros(0, np.float32), mel, levels[:, 1])
             coefficients = np.concatenate([first, self._predicted.flush(frames)])
         gates = np.concatenate([self._gate.push(voice, levels[:, 0]), self._gate.flush(frames)])
-        if self._controls.silence_gate and not self._gate.heard and frames >= HEARD_FRAMES:
-            _log.warning(
-                "audio: no speech heard in %.1f s, expected a voice: the mouth stays closed; try another recording, or "
-                "--no-silence-gate, which opens it for any sound",
-                duration_s(self._samples),
-            )
+        if self._warn and self._controls.silence_gate and not self._gate.heard and frames >= HEARD_FRAMES:
+            say_nobody_speaks(self._samples)
         return self._advance(coefficients, gates, last=True)
 
     def _advance(self, coefficients: np.ndarray, gates: np.ndarray, *, last: bool) -> LandmarkTrack:
@@ -139,6 +139,15 @@ class TrackStream:
             fps=self._fps,
             size=self._size,
         )
+
+
+def say_nobody_speaks(samples: int) -> None:
+    """Warn that in a recording of so many samples nobody was heard."""
+    _log.warning(
+        "audio: no speech heard in %.1f s, expected a voice: the mouth stays closed; try another recording, or "
+        "--no-silence-gate, which opens it for any sound",
+        duration_s(samples),
+    )
 
 
 def join(pieces: list[LandmarkTrack]) -> LandmarkTrack:
