@@ -146,7 +146,10 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     levels_of = lambda x: np.ascontiguousarray((x[0, :, 0].transpose(1, 2, 0) + 1) * 127.5)  # noqa: E731
     canvas = moved.copy()
     result = WindowResult(
-        levels_of(sampled), levels_of(inputs.prior), np.zeros((height, width), np.float32), matrices[0]
+        levels_of(sampled) - levels_of(inputs.prior),
+        levels_of(inputs.prior),
+        np.zeros((height, width), np.float32),
+        matrices[0],
     )
     composite(canvas, (x0, y0), result)
     touched = np.argwhere((canvas != moved).any(axis=2))
@@ -168,4 +171,4 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
 
 @pytest.mark.parametrize("field", ["window_frames", "shared_frames", "steps"])
 def test_the_default_window_is_the_documented_one(field: str) -> None:
-    assert getattr(SampleConfig(), field) == {"window_frames": 10, "shared_frames": 2, "steps": 2}[field]
+    assert getattr(SampleConfig(), field) == {"window_frames": 4, "shared_frames": 0, "steps": 2}[field]

@@ -13,10 +13,10 @@ from atldiff.config import CompletionConfig, GeneratorConfig, KFLMConfig, sampli
 from atldiff.errors import AtlDiffError
 from atldiff.export.choose import find_graphs
 from atldiff.landmarks.stream import BLOCK_FRAMES
-from atldiff.machine import computing_threads
+from atldiff.machine import computing_threads, give_back_memory
 from atldiff.methods.build import open_painter, open_speaker
 from atldiff.runtime.choose import Compute, choose, open_network
-from atldiff.runtime.graphs import has_graphs
+from atldiff.runtime.graphs import has_graphs, read_graphs
 from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.workers import MOST, Workers
 
@@ -38,7 +38,7 @@ GeneratorOptions: TypeAlias = GeneratorConfig | CompletionConfig | KFLMConfig
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The two stages of a checkpoint, or of two. int8: whether the denoiser's coarse levels are in 8 bits.
+    """The two stages of a checkpoint, or of two.
 
     model: the modules behind them, where PyTorch computes. paired: the stages are of two checkpoints.
     """
@@ -46,7 +46,6 @@ class Loaded:
     speaker: Speaker
     painter: Painter
     compute: Compute
-    int8: bool = False
     model: Model | Pair | None = None
     paired: bool = False
 
@@ -62,14 +61,18 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
     """
     folders = {speaks, renders}
     configs = {folder: checkpoint.read_config(folder) for folder in folders}
-    compute = choose(backend, device, dtype, graphs=all(has_graphs(folder) for folder in folders))
+    graphs: dict[Path, Graphs] = {}
+    if backend != "torch" and all(has_graphs(folder) for folder in folders):
+        graphs = {folder: read_graphs(folder) for folder in folders}
+    int8 = bool(graphs) and dtype in ("auto", "int8") and graphs[renders].has_int8()
+    compute = choose(backend, device, dtype, graphs=bool(graphs), int8=int8)
     if compute.backend == "torch":
         return of_model(checkpoint.load_stages(speaks, renders), compute)
-    graphs = {folder: find_graphs(folder) for folder in folders}
+    graphs = graphs or {folder: find_graphs(folder) for folder in folders}
     generator = configs[speaks].generator
     heard = networks_of(graphs[speaks], compute, exact=True)
     if not isinstance(generator, KFLMConfig) and generator.features == "whisper":
-        half = compute.dtype == "bfloat16"
+        half = compute.dtype != "float32"
         graph = hearing_graph(generator.whisper_layers)
         heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1)
     speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
@@ -77,7 +80,7 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
     painter = open_painter(configs[renders].renderer, networks)
     called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
     _open_ahead(called, generator, sampling_presets(configs[renders].renderer)["balanced"].window_frames)
-    return Loaded(speaker, painter, compute, graphs[renders].int8, paired=speaks != renders)
+    return Loaded(speaker, painter, compute, paired=speaks != renders)
 
 
 def _open_ahead(networks: Mapping[str, Network], generator: GeneratorOptions, window_frames: int) -> None:
@@ -96,6 +99,7 @@ def _open_ahead(networks: Mapping[str, Network], generator: GeneratorOptions, wi
             if len(words) in (0, len(lengths)):
                 with suppress(AtlDiffError):
                     network.open(dict(zip(words, lengths, strict=False)))  # pyright: ignore[reportAttributeAccessIssue]
+        give_back_memory()
 
     Thread(target=open_all, name="atldiff-open").start()
 
@@ -123,8 +127,6 @@ def networks_of(graphs: Graphs, compute: Compute, *, streams: int = 1, exact: bo
 
     streams: calls that may run at once. exact: in float32: landmarks are a product, and what makes them is small.
     """
-    half = compute.dtype == "bfloat16" and not exact
-    return {
-        name: open_network(graph, compute.backend, half=half, streams=streams)
-        for name, graph in graphs.networks.items()
-    }
+    half = compute.dtype != "float32" and not exact  # with 8 bits, of what is not in them
+    chosen = graphs.networks | (graphs.int8 if compute.dtype == "int8" and not exact else {})
+    return {name: open_network(graph, compute.backend, half=half, streams=streams) for name, graph in chosen.items()}

@@ -71,7 +71,7 @@ class TalkingHead:
     """A loaded method. Thread-safe for reading: all state of a rendering lives in the `Video`.
 
     speaker: sound to landmarks. painter: landmarks to frames. compute: what computes their networks. model: their
-    modules where PyTorch does, else None. int8: whether the denoiser's coarse levels are in 8 bits.
+    modules where PyTorch does, else None.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TalkingHead:
         """
         loaded = model if isinstance(model, Loaded) else of_model(model, choose("torch", device, dtype, graphs=False))
         self.speaker, self.painter, self.compute = loaded.speaker, loaded.painter, loaded.compute
-        self.model, self.int8, self.motion = loaded.model, loaded.int8, motion
+        self.model, self.motion = loaded.model, motion
         self.workers = workers or workers_for(self.compute)
         self._video = partial(Video, self.painter, self.workers)
         self._paired = loaded.paired
@@ -118,7 +118,8 @@ class TalkingHead:
 
         backend: what computes the networks: `torch`, `openvino`, `onnx`, or `auto`, the fastest that is installed. See
         docs/export.md. device: `cpu`, `cuda`, `cuda:N` (torch alone), or `auto`, a GPU where torch has one. dtype:
-        `float32`, `bfloat16`, or `auto`, bfloat16 where backend and hardware have it.
+        `float32`, `bfloat16`, `int8` (the denoiser in 8 bits, for checkpoints that have it so), or `auto`, the fastest
+        that backend and hardware have.
 
         Raises:
             CheckpointError: not a checkpoint of ours. ValueError: unknown device, dtype or backend, or a backend that

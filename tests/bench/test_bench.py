@@ -141,7 +141,7 @@ def order(monkeypatch: pytest.MonkeyPatch, random_model) -> list[str]:
         calls.append(f"open {variant.name}")
         return SimpleNamespace(
             name=variant.name, sampling=PRESETS.__getitem__, workers=SimpleNamespace(count=2),
-            compute=Compute("torch", "cpu", "float32"), int8=False,
+            compute=Compute("torch", "cpu", "float32"),
         )  # fmt: skip
 
     def rendered(head, variant, portrait, sound, output):

@@ -30,7 +30,7 @@ from atldiff.stages import STAGES
 
 def fake_head(dtype: str = "torch.bfloat16") -> Any:
     compute = Compute("torch", "cpu", dtype.removeprefix("torch."))
-    return SimpleNamespace(compute=compute, int8=False, workers=SimpleNamespace(count=2))
+    return SimpleNamespace(compute=compute, workers=SimpleNamespace(count=2))
 
 
 def rendering(wall_s: float, **stages: float) -> Rendering:

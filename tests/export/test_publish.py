@@ -18,9 +18,11 @@ from atldiff.config import BUNDLED
 from atldiff.diffusion.unet3d import UNet3D
 from atldiff.errors import AtlDiffError, CheckpointError
 from atldiff.export import parity, publish
-from atldiff.export.int8 import coarse_convolutions
+from atldiff.export.int8 import bearing_convolutions
 from atldiff.export.publish import export_checkpoint, networks_of
 from atldiff.export.record import recorded
+from atldiff.loading import load
+from atldiff.runtime import choose
 from atldiff.runtime.choose import RUNTIMES, is_installed, open_network
 from atldiff.runtime.graphs import Graph, read_graphs, sources_of
 from atldiff.torch_networks import Call, TorchNetwork
@@ -111,15 +113,33 @@ def test_values_that_are_not_finite_never_pass() -> None:
 def test_int8_is_within_its_tolerance(atl_folder, exporter, tmp_path) -> None:
     exact = export_checkpoint(atl_folder, tmp_path / "exact")
     small = export_checkpoint(atl_folder, tmp_path / "small", int8=True)
-    assert small.int8
-    assert not exact.int8
-    for runtime, found in small.parity["denoiser"].items():
+    assert small.has_int8()
+    assert not exact.has_int8()
+    for runtime, found in small.parity["denoiser-int8"].items():
         assert exact.parity["denoiser"][runtime]["relative"] < found["relative"] < parity.TOLERANCES["int8"]
     assert small.parity["generator"] == exact.parity["generator"]
+    assert small.int8["denoiser"].file.stat().st_size < 3 * small.networks["denoiser"].file.stat().st_size  # no weights
     weights = tmp_path / "small" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(CheckpointError, match="made of other weights"):  # which its 8 bits hold
-        read_graphs(tmp_path / "small")
+    assert not read_graphs(tmp_path / "small").has_int8()  # whose scales are of other weights
+
+
+def test_int8_is_taken_where_it_saves_time_or_is_asked_for(atl_folder, exporter, tmp_path, monkeypatch) -> None:
+    small = export_checkpoint(atl_folder, tmp_path / "small", int8=True).folder
+    for dots in (True, False):
+        monkeypatch.setattr(choose, "integer_dot_products", lambda dots=dots: dots)
+        assert load(small, small, backend="onnx").compute.dtype == ("int8" if dots else "float32")
+    assert load(small, small, backend="onnx", dtype="float32").compute.dtype == "float32"
+    asked = load(small, small, backend="onnx", dtype="int8")
+    exact = load(small, small, backend="onnx", dtype="float32")
+    calls = recorded(load_model(small), seed=2)["denoiser"]
+    (told,), (wanted,) = (each.painter.networks["denoiser"](*calls[0]) for each in (asked, exact))
+    assert 0 < np.linalg.norm(told - wanted) < 0.05 * np.linalg.norm(wanted)
+    with pytest.raises(ValueError, match="int8 with PyTorch"):
+        load(small, small, backend="torch", dtype="int8")
+    plain = export_checkpoint(atl_folder, tmp_path / "plain").folder
+    with pytest.raises(ValueError, match="no networks in 8 bits"):
+        load(plain, plain, backend="onnx", dtype="int8")
 
 
 @pytest.mark.parametrize(
@@ -136,15 +156,16 @@ def test_bundled_graphs_are_those_of_the_bundled_weights(name: str) -> None:
         parity.check(each, "onnx", parity.measure(exact, opened, calls[each][-2:], 1e-4, each))
 
 
-def test_the_finest_level_stays_out_of_int8() -> None:
-    unet = UNet3D(3, 2, (16, 32, 48), (1, 2, 2))
+def test_what_makes_pixels_stays_out_of_int8() -> None:
+    unet = UNet3D(3, 2, (16, 32, 48), (1, 2, 2), head="resize")
     names = [f"/{place}/Conv" for place in ("stem", "down.0.0/first", "down.1.0/first", "shrink.0", "shrink.1",
-             "attention/out", "up.0.1/second", "up.0.1/skip", "up.1.0/first", "up.1.1/first", "up.2.0/first", "grow.0",
-             "grow.1", "out")]  # fmt: skip
-    kept = [name.split("/")[1] for name in coarse_convolutions(names, unet)]
-    assert kept == ["down.1.0", "shrink.1", "attention", "up.0.1", "grow.0"]
+             "attention/out", "up.0.1/second", "up.0.1/skip", "up.1.0/first", "up.1.1/first", "up.2.0/first",
+             "up.2.0/skip", "grow.0", "grow.1", "enlarge.0", "enlarge.1", "out")]  # fmt: skip
+    left = [name.split("/")[1] for name in names if name not in bearing_convolutions(names, unet)]
+    assert left == ["up.2.0", "enlarge.0", "enlarge.1", "out"]
+    assert "/up.2.0/first/Conv" in bearing_convolutions(names, unet)
     with pytest.raises(CheckpointError, match="expected some but not all"):
-        coarse_convolutions(["/other/Conv"], unet)
+        bearing_convolutions(["/other/Conv"], unet)
 
 
 class TestDoors:
@@ -220,7 +241,7 @@ def test_the_command(atl_folder, exporter, tmp_path, capsys) -> None:
     assert cli.run([*args, "--json"]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert (told["folder"], told["int8"]) == (str(tmp_path / "out"), False)
+    assert (told["folder"], told["int8"]) == (str(tmp_path / "out"), {})
     assert err == ""
     assert cli.run(args) == 0
     out, err = capsys.readouterr()

@@ -28,7 +28,7 @@ from atldiff.landmarks.generator import STATE
 from atldiff.landmarks.rest import lower_face
 from atldiff.landmarks.shape import mean_shape
 from atldiff.landmarks.speaker import CompletionSpeaker
-from atldiff.landmarks.stream import FIRST_FRAMES, NO_SAMPLES, whole
+from atldiff.landmarks.stream import BLOCK_FRAMES, NO_SAMPLES, whole
 from atldiff.landmarks.topology import IP_LAP, JAW, LIPS, LIPS_INNER, LIPS_OUTER
 from atldiff.methods.models import speaker_of
 from atldiff.timebase import HOP_SAMPLES, MEL_BANDS, SAMPLES_PER_FRAME
@@ -233,13 +233,13 @@ def test_samples_beyond_the_look_ahead_change_nothing_and_those_within_it_do() -
     def said(sound: np.ndarray) -> np.ndarray:
         return said_of(made, Filmed(driven=False), sound, peaks)
 
-    first = said(samples)[:FIRST_FRAMES]
-    horizon = (FIRST_FRAMES + made.config.lookahead_frames) * SAMPLES_PER_FRAME
+    first = said(samples)[:BLOCK_FRAMES]
+    horizon = (BLOCK_FRAMES + made.config.lookahead_frames) * SAMPLES_PER_FRAME
     after, before = samples.copy(), samples.copy()
     after[horizon:] += 0.3
     before[horizon - 9] += 0.3
-    assert np.array_equal(said(after)[:FIRST_FRAMES], first)
-    assert not np.array_equal(said(before)[:FIRST_FRAMES], first)
+    assert np.array_equal(said(after)[:BLOCK_FRAMES], first)
+    assert not np.array_equal(said(before)[:BLOCK_FRAMES], first)
 
 
 def test_states_are_standardised_and_what_is_completed_has_a_gain() -> None:

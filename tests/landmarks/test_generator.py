@@ -9,7 +9,7 @@ import torch
 from atldiff.config import GeneratorConfig
 from atldiff.landmarks.generator import STATE, FoldedNetworks, Generator
 from atldiff.landmarks.speaker import GeneratorSpeaker, LandmarkBasis
-from atldiff.landmarks.stream import BLOCK_FRAMES, FIRST_FRAMES, NO_SAMPLES, SILENT, whole
+from atldiff.landmarks.stream import BLOCK_FRAMES, NO_SAMPLES, SILENT, whole
 from atldiff.methods.models import speaker_of
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, MEL_BANDS, SAMPLES_PER_FRAME
 
@@ -140,13 +140,13 @@ def test_any_packets_give_the_file_s_coefficients_bit_for_bit(
 def test_frames_come_in_blocks_as_soon_as_their_audio_is_complete(
     speaker: GeneratorSpeaker, neutral: np.ndarray
 ) -> None:
-    """Two frames first and then eights: with windows of ten that share two, a block ends where a window does."""
+    """Four at a time: a block ends where a window does."""
     stream = speaker.stream(neutral)
     mel, at = make_mel(40), 0
     for block in range(3):
-        needed = (FIRST_FRAMES + block * BLOCK_FRAMES + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
+        needed = ((block + 1) * BLOCK_FRAMES + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
         assert len(stream.push(NO_SAMPLES, mel[at : needed - 1])) == 0
-        assert len(stream.push(NO_SAMPLES, mel[needed - 1 : needed])) == (BLOCK_FRAMES if block else FIRST_FRAMES)
+        assert len(stream.push(NO_SAMPLES, mel[needed - 1 : needed])) == BLOCK_FRAMES
         at = needed
 
 
@@ -154,12 +154,12 @@ def test_audio_beyond_the_look_ahead_cannot_change_a_frame(speaker: GeneratorSpe
     mel = make_mel(40)
     said = predict(speaker, mel, neutral)
     for block in (0, 1, 2):
-        end = FIRST_FRAMES + block * BLOCK_FRAMES
+        end = (block + 1) * BLOCK_FRAMES
         horizon = (end + CONFIG.lookahead_frames) * COLUMNS_PER_FRAME
         after, before = mel.copy(), mel.copy()
         after[horizon:] += 1.0
         before[horizon - 2] += 1.0
-        frames = slice(max(0, end - BLOCK_FRAMES), end)
+        frames = slice(end - BLOCK_FRAMES, end)
         assert np.array_equal(predict(speaker, after, neutral)[frames], said[frames])
         changed = predict(speaker, before, neutral)[frames]
         assert not np.array_equal(changed, said[frames])  # what lies within it is used
@@ -228,7 +228,7 @@ def test_only_what_a_block_needs_is_computed_and_nothing_else_changes() -> None:
     networks = folded(make_generator(config, 3))
     states, identity = torch.randn(2, 17, STATE), torch.randn(2, HEARING.identity_components)
     said = networks.predictions(states, identity)
-    assert said.shape == (3, 2, BLOCK_FRAMES, config.components)
+    assert said.shape == (3, 2, 8, config.components)
     networks.context = networks.lookahead = 0
     assert torch.allclose(networks.predictions(states, identity)[:, :, 6:14], said, atol=1e-5)
 
@@ -305,12 +305,12 @@ def test_any_packets_of_samples_give_the_file_s_coefficients_bit_for_bit(
 def test_samples_beyond_the_look_ahead_cannot_change_a_frame(listening: GeneratorSpeaker, neutral: np.ndarray) -> None:
     samples, peaks = make_sound(40)
     said = predict_from(listening, (samples, peaks), neutral)
-    for end in (FIRST_FRAMES, FIRST_FRAMES + BLOCK_FRAMES):
+    for end in (BLOCK_FRAMES, 2 * BLOCK_FRAMES):
         horizon = end + HEARING.lookahead_frames
         after, before = samples.copy(), samples.copy()
         after[horizon * SAMPLES_PER_FRAME :] += 0.3
         before[horizon * SAMPLES_PER_FRAME - 9] += 0.3
-        frames = slice(max(0, end - BLOCK_FRAMES), end)
+        frames = slice(end - BLOCK_FRAMES, end)
         assert np.array_equal(predict_from(listening, (after, peaks), neutral)[frames], said[frames])
         assert not np.array_equal(predict_from(listening, (before, peaks), neutral)[frames], said[frames])
 

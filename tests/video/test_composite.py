@@ -18,7 +18,7 @@ def matrix(scale: float, corner: tuple[float, float], angle_deg: float = 0.0) ->
 
 def window(place: np.ndarray, change: float = 0.0, cavity: float = 0.0, seed: int = 0) -> WindowResult:
     prior = np.random.default_rng(seed).uniform(40, 200, (SIDE, SIDE, 3)).astype(np.float32)
-    return WindowResult(prior + np.float32(change), prior, np.full((SIDE, SIDE), cavity, np.float32), place)
+    return WindowResult(np.full_like(prior, change), prior, np.full((SIDE, SIDE), cavity, np.float32), place)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_cavity_is_replaced(canvas: np.ndarray) -> None:
     result = window(place, change=-15.0)
     result.cavity[10:20, 8:24] = 1.0
     composite(canvas, (0, 0), result)
-    wanted = np.rint(result.frame[10:20, 8:24]).astype(np.uint8)
+    wanted = np.rint((result.prior + result.change)[10:20, 8:24]).astype(np.uint8)
     assert np.array_equal(canvas[30:40, 38:54], wanted)
     assert np.array_equal(canvas[23:29, 33:60], before[23:29, 33:60] - 15)  # beside it the difference is added
 
@@ -71,7 +71,7 @@ def test_a_half_cavity_is_a_blend(canvas: np.ndarray) -> None:
     result = window(place, change=10.0, cavity=0.5)
     composite(canvas, (0, 0), result)
     # Half of the canvas with the difference added, half of the window's frame.
-    wanted = 0.5 * (before[20:52, 30:62] + 10) + 0.5 * result.frame
+    wanted = 0.5 * (before[20:52, 30:62] + 10) + 0.5 * (result.prior + result.change)
     assert np.abs(canvas[22:50, 32:60] - wanted[2:-2, 2:-2]).max() <= 1
 
 

@@ -105,7 +105,7 @@ def _variant(each: Measured) -> dict[str, Any]:
 
 
 def _backend(head: TalkingHead) -> str:
-    return f"{head.compute.backend} int8" if head.int8 else head.compute.backend
+    return f"{head.compute.backend} int8" if head.compute.dtype == "int8" else head.compute.backend
 
 
 def _figure(values: Iterable[float | None]) -> dict[str, Any] | None:

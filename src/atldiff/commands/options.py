@@ -96,8 +96,8 @@ class ModelOptions:
     """Weights whose renderer is used instead of that of --method or --weights."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes a GPU where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the renderer; auto takes bfloat16 where the hardware has it."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """Number format of the renderer; auto takes bfloat16 or int8 where backend and hardware have it."""
     backend: Literal["auto", "torch", "openvino", "onnx"] = "auto"
     """What computes the networks; auto takes the fastest that is installed."""
 

@@ -16,9 +16,9 @@ class SampleConfig:
 
     steps: int = 2
     """Network evaluations a frame. 1 to 64."""
-    window_frames: int = 10
+    window_frames: int = 4
     """Frames sampled together. 4 to 64."""
-    shared_frames: int = 2
+    shared_frames: int = 0
     """Frames that neighbouring windows both sample and cross-fade. 0 to half of window_frames."""
     every: int = 1
     """Layered renderers of the mouth paint every n-th frame and a window's last; what is painted in between is

@@ -32,8 +32,7 @@ def fold_time(video: torch.Tensor) -> torch.Tensor:
 
 def unfold_time(frames: torch.Tensor, batch: int) -> torch.Tensor:
     """Undo `fold_time`: (B * T, C, H, W) to (B, C, T, H, W)."""
-    _, channels, height, width = frames.shape
-    return frames.permute(0, 2, 3, 1).reshape(batch, -1, height, width, channels).permute(0, 4, 1, 2, 3)
+    return frames.reshape(batch, -1, *frames.shape[1:]).transpose(1, 2)
 
 
 class TemporalConvolution(nn.Module):
@@ -48,10 +47,9 @@ class TemporalConvolution(nn.Module):
     def forward(self, x: torch.Tensor, batch: int) -> torch.Tensor:
         """Mix frames of x (B * T, C, H, W), channels last."""
         _, channels, height, width = x.shape
-        over_time = x.permute(0, 2, 3, 1).reshape(batch, -1, height * width, channels).permute(0, 3, 1, 2)
-        mixed = self.convolution(over_time)  # (B, C, T, H * W)
-        mixed = mixed.permute(0, 2, 3, 1).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-        return x + mixed
+        over_time = x.reshape(batch, -1, channels, height * width).transpose(1, 2)
+        mixed = self.convolution(over_time).transpose(1, 2)  # (B, T, C, H * W)
+        return x + mixed.reshape(-1, channels, height, width)
 
 
 class ResidualBlock(nn.Module):

@@ -85,6 +85,18 @@ class UNet3D(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
 
+    def _stemmed(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features (B * T, C, s, s) of an input (B, channels_in, T, S, S)."""
+        if not torch.onnx.is_in_onnx_export():
+            h = functional.pixel_unshuffle(fold_time(x), self.stem_factor)
+            return self.stem(h.contiguous(memory_format=torch.channels_last))
+        # The same as one convolution with strides: runtimes take an eighth of all their time to bring space to depth.
+        factor, (width, _, *kernel) = self.stem_factor, self.stem.weight.shape
+        weight = self.stem.weight.reshape(width, -1, factor, factor, *kernel).permute(0, 1, 4, 2, 5, 3)
+        weight = weight.reshape(width, -1, *(side * factor for side in kernel))
+        frames = x.transpose(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
+        return functional.conv2d(frames, weight, self.stem.bias, stride=factor, padding=factor)
+
     @property
     def dtype(self) -> torch.dtype:
         """The number format of its weights and of what it takes."""
@@ -116,8 +128,7 @@ class UNet3D(nn.Module):
             embedded = embedded + self.labels(label)
         embedded = functional.silu(embedded)
         embedded = embedded.repeat_interleave(frames, dim=0)  # (B * T, E)
-        h = functional.pixel_unshuffle(fold_time(x), self.stem_factor)
-        h = self.stem(h.contiguous(memory_format=torch.channels_last))  # (B * T, C, s, s)
+        h = self._stemmed(x)  # (B * T, C, s, s)
         skips = []
         for level, (stage, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             for block in stage:  # pyright: ignore[reportGeneralTypeIssues]

@@ -41,8 +41,8 @@ DENOISER = "denoiser"
 def export_checkpoint(source: Path, folder: Path, *, int8: bool = False) -> Graphs:
     """Write a checkpoint folder that also holds graphs of its networks; it appears whole or not at all.
 
-    source: the checkpoint folder. folder: made, or replaced where it is such a folder already. int8: the denoiser's
-    coarse levels in 8 bits.
+    source: the checkpoint folder. folder: made, or replaced where it is such a folder already. int8: the denoiser
+    in 8 bits as well, which backends take where the processor has products for them.
 
     Raises:
         CheckpointError: not a checkpoint, a network that cannot be exported or differs beyond the tolerance, or a
@@ -56,8 +56,11 @@ def export_checkpoint(source: Path, folder: Path, *, int8: bool = False) -> Grap
                 shutil.copyfile(source / name, partial / name)
         carry_motion(motion_of(source), partial)
         graphs = write_graphs(partial, int8=int8)
-    networks = {name: replace(graph, file=folder / graph.file.name) for name, graph in graphs.networks.items()}
-    return replace(graphs, folder=folder, networks=networks)
+    networks, small = (
+        {name: replace(graph, file=folder / graph.file.name) for name, graph in made.items()}
+        for made in (graphs.networks, graphs.int8)
+    )
+    return replace(graphs, folder=folder, networks=networks, int8=small)
 
 
 def write_graphs(folder: Path, *, int8: bool = False) -> Graphs:
@@ -72,17 +75,17 @@ def write_graphs(folder: Path, *, int8: bool = False) -> Graphs:
     modules = networks_of(model)
     keys = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
     calls, tried = recorded(model, thorough=int8), recorded(model, HELD_OUT_SEED, thorough=int8)
-    graphs = {}
-    for name, module in modules.items():
-        graphs[name] = write_graph(name, module, calls[name], folder / f"{name}.onnx", folder / WEIGHTS_FILE, keys)
-        if int8 and name == DENOISER:
-            quantise(graphs[name], module, calls[name])
-    parity = {
-        name: _parity(graph, modules[name], _spread(tried[name]), int8=int8 and name == DENOISER)
-        for name, graph in graphs.items()
+    graphs = {
+        name: write_graph(name, module, calls[name], folder / f"{name}.onnx", folder / WEIGHTS_FILE, keys)
+        for name, module in modules.items()
+    }
+    small = {DENOISER: quantise(graphs[DENOISER], modules[DENOISER], calls[DENOISER])} if int8 else {}
+    parity = {name: _parity(graph, modules[name], _spread(tried[name])) for name, graph in graphs.items()}
+    parity |= {
+        graph.file.stem: _parity(graph, modules[name], _spread(tried[name]), int8=True) for name, graph in small.items()
     }
     versions = {"atldiff": __version__, **{name: _version(name) for name in PACKAGES}}
-    made = Graphs(folder=folder, networks=graphs, int8=int8, sources=sources, parity=parity, versions=versions)
+    made = Graphs(folder=folder, networks=graphs, int8=small, sources=sources, parity=parity, versions=versions)
     made.write()
     return made
 
@@ -96,7 +99,9 @@ def networks_of(model: Model) -> dict[str, nn.Module]:
     }
 
 
-def _parity(graph: Graph, module: nn.Module, calls: list[Call], *, int8: bool) -> dict[str, dict[str, float | int]]:
+def _parity(
+    graph: Graph, module: nn.Module, calls: list[Call], *, int8: bool = False
+) -> dict[str, dict[str, float | int]]:
     """Return how close a network comes in each runtime that is installed, by what it computes in."""
     import torch
 

@@ -20,9 +20,11 @@ LATE_FRAMES = 2
 """The detector hears a voice begin up to this many frames late."""
 FLOOR_FRAMES = 50
 """The floor is the quietest of this many frames."""
-FIRST_FRAMES = 14
-"""The first frames wait for so many, as the renderer's first window does, and have the quietest of them as their floor:
-a tone that a recording begins with is taken for a vowel by the detector."""
+FIRST_FRAMES = 8
+"""The first frames wait for so many, as the renderer's first window does."""
+STEADY_FRAMES, STEADY_DB = 14, 3.0
+"""A recording whose first frames are as loud as one another begins with a tone, which the detector takes for a vowel:
+the quietest of them is their floor."""
 FLOOR_UNDER_PEAK_DB = 10.0
 """Later the floor lies at least this far below the running peak: a long note is no floor."""
 OVER_FLOOR_DB = 4.0
@@ -105,8 +107,11 @@ class SpeechGate:
         """Return whether a frame is spoken, and the four after it as far as that is known by then."""
         frame = self.emitted + index
         levels = self._levels[index : index + _OPEN_FRAMES]
-        if frame < FIRST_FRAMES:
-            floor = min([*self._past, *self._levels[index : index + max(_OPEN_FRAMES, FIRST_FRAMES - frame)]])
+        if frame < STEADY_FRAMES:
+            known = [*self._past, *self._levels[index : index + max(_OPEN_FRAMES, FIRST_FRAMES - frame)]]
+            quietest, loudest = min(known), max(known)
+            steady = loudest - quietest < STEADY_DB
+            floor = quietest if steady else min(quietest, loudest - FLOOR_UNDER_PEAK_DB)
         else:
             floor = min(*self._past, *levels, self._peaks[index + len(levels) - 1] - FLOOR_UNDER_PEAK_DB)
         voice = self._voice[index : index + _OPEN_FRAMES]

@@ -39,6 +39,7 @@ def network(name: Name) -> Callable[[np.ndarray], list[np.ndarray]]:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = name == "mesh"  # of the others, memory is kept for a call that seldom comes
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except ImportError as error:
         raise AtlDiffError(f"face detector: ONNX Runtime is needed ({error}); run pip install onnxruntime") from None

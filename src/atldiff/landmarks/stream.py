@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SILENT_COLUMN = np.full(MEL_BANDS, SILENT, np.float32)
-BLOCK_FRAMES = 8
-"""Frames predicted by one network call."""
-FIRST_FRAMES = 2
-"""Frames of the first block that lie in the sound, the others before it: so blocks end where windows of ten frames that
-share two do, and no window waits for a block."""
+BLOCK_FRAMES = 4
+"""Frames predicted by one network call: blocks end where windows of four frames do, and no window waits for a block."""
 
 
 class CoefficientStream(Protocol):
@@ -36,11 +33,11 @@ class CoefficientStream(Protocol):
 
 
 class BlockStream:
-    """Log-mel columns in, coefficients of displacements out, eight frames at a time; silence before and after them.
+    """Log-mel columns in, coefficients of displacements out, four frames at a time; silence before and after them.
 
-    predict: the columns (4 (context + 8 + lookahead), 80) around a block, the running peaks (C,) that each is relative
-    to, and the number of its first frame, which may be negative, to the block's coefficients (8, M). silence: a column
-    of it; another width, such as the 160 samples of a column themselves, makes columns of another kind.
+    predict: the columns (4 (context + block + lookahead), 80) around a block, the running peaks (C,) that each is
+    relative to, and the number of its first frame to the block's coefficients (block, M). silence: a column of it;
+    another width, such as the 160 samples of a column themselves, makes columns of another kind. block: its frames.
     """
 
     def __init__(
@@ -50,13 +47,13 @@ class BlockStream:
         lookahead: int,
         components: int,
         silence: np.ndarray = SILENT_COLUMN,
+        block: int = BLOCK_FRAMES,
     ) -> None:
-        self._predict, self._components, self._silence = predict, components, silence
+        self._predict, self._components, self._silence, self._block = predict, components, silence, block
         self._context, self._lookahead = context * COLUMNS_PER_FRAME, lookahead * COLUMNS_PER_FRAME
-        before = self._context + (BLOCK_FRAMES - FIRST_FRAMES) * COLUMNS_PER_FRAME
-        self._columns = np.tile(silence, (before, 1))
-        self._peaks = np.full(before, NO_SOUND_DB, np.float32)
-        self._next = FIRST_FRAMES - BLOCK_FRAMES  # the frame that the next block starts with
+        self._columns = np.tile(silence, (self._context, 1))
+        self._peaks = np.full(self._context, NO_SOUND_DB, np.float32)
+        self._next = 0  # the first frame that is not known yet
 
     def push(self, columns: np.ndarray, peaks: np.ndarray | None = None) -> np.ndarray:
         """Take columns (C, D); return coefficients (F, M) of the frames whose audio is complete, by blocks.
@@ -65,21 +62,20 @@ class BlockStream:
         """
         self._columns = np.concatenate([self._columns, columns])
         self._peaks = np.concatenate([self._peaks, np.zeros(len(columns), np.float32) if peaks is None else peaks])
-        block = BLOCK_FRAMES * COLUMNS_PER_FRAME
+        block = self._block * COLUMNS_PER_FRAME
         needed = self._context + block + self._lookahead
         out = [np.zeros((0, self._components), np.float32)]
         while len(self._columns) >= needed:
-            coefficients = self._predict(self._columns[:needed], self._peaks[:needed], self._next)
-            out.append(coefficients[max(0, -self._next) :])
+            out.append(self._predict(self._columns[:needed], self._peaks[:needed], self._next))
             self._columns, self._peaks = self._columns[block:], self._peaks[block:]
-            self._next += BLOCK_FRAMES
+            self._next += self._block
         return np.concatenate(out)
 
     def flush(self, frames: int) -> np.ndarray:
         """End the stream at `frames` frames in all; return the coefficients still missing."""
-        blocks = -(-(frames - self._next) // BLOCK_FRAMES)
-        missing = frames - max(0, self._next)
-        wanted = self._context + blocks * BLOCK_FRAMES * COLUMNS_PER_FRAME + self._lookahead
+        missing = frames - self._next
+        blocks = -(-missing // self._block)
+        wanted = self._context + blocks * self._block * COLUMNS_PER_FRAME + self._lookahead
         silence = np.tile(self._silence, (max(0, wanted - len(self._columns)), 1))
         return self.push(silence, np.full(len(silence), NO_SOUND_DB, np.float32))[:missing]
 
@@ -87,7 +83,7 @@ class BlockStream:
 class SampleStream:
     """Samples in, coefficients of displacements out, by the blocks of `BlockStream`; zeros before and after them.
 
-    predict: as there, with rows (4 (context + 8 + lookahead), 160) of samples for columns.
+    predict: as there, with rows (4 (context + 4 + lookahead), 160) of samples for columns.
     """
 
     def __init__(

@@ -27,6 +27,8 @@ class OverlapStream:
 
     sample: landmarks (T, 478, 3) and the number of the first frame to sampled pictures (T, S, S, 3) float32, and how
     each becomes a frame. workers: where windows are sampled, several at a time; in the caller's thread without them.
+    carried: the share of the frame before in a window's first frame, where windows share none; for pictures that move
+    with the face.
     """
 
     def __init__(
@@ -35,15 +37,16 @@ class OverlapStream:
         sample: Callable[[np.ndarray, int], tuple[np.ndarray, Finish]],
         workers: Workers | None = None,
         first: int = 0,
+        carried: float = 0.0,
     ) -> None:
         """first: the number of the first frame that is pushed, where a window begins."""
-        self._sample, self._workers = sample, workers
+        self._sample, self._workers, self._carried = sample, workers, np.float32(carried)
         self._running: deque[tuple[Future[tuple[np.ndarray, Finish]], int]] = deque()  # and how many frames to emit
         self._size, self._shared = sampling.window_frames, sampling.shared_frames
         self._hop = self._size - self._shared
         self._waiting: list[np.ndarray] = []  # landmarks not yet sampled by the last window
         self._first = first  # the video's frame that the next window starts with
-        self._tail: np.ndarray | None = None  # the last window's shared frames, (shared, S, S, 3)
+        self._tail: np.ndarray | None = None  # the last window's shared frames, or its last, (shared or 1, S, S, 3)
 
     def push(self, points: np.ndarray, *, more: bool = False) -> Iterator[Frame]:
         """Take landmarks (F, 478, 3) in pixels; yield the frames that are complete.
@@ -89,6 +92,8 @@ class OverlapStream:
         if self._tail is not None and shared:
             fade = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1))[:, None, None, None]
             sampled[:shared] = (1 - fade) * self._tail + fade * sampled[:shared]
-        self._tail = sampled[len(sampled) - shared :].copy() if shared else None
+        elif self._tail is not None and self._carried:
+            sampled[0] += self._carried * (self._tail[0] - sampled[0])
+        self._tail = sampled[len(sampled) - max(1, shared) :].copy()
         make = lambda index: finish(index, sampled[index])  # noqa: E731 - one expression, used twice
         yield from self._workers.in_order(make, range(emit)) if self._workers else map(make, range(emit))

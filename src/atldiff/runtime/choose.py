@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from atldiff.errors import AtlDiffError
-from atldiff.machine import native_bfloat16
+from atldiff.machine import integer_dot_products, native_bfloat16
 
 if TYPE_CHECKING:
     from atldiff.networks import Network
@@ -20,7 +20,7 @@ Runtime = Literal["onnx", "openvino"]
 RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 Backend = Literal["auto", "torch", "openvino", "onnx"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 
 PACKAGES = {"onnx": ("onnxruntime", "atldiff"), "openvino": ("openvino", "atldiff[openvino]"),
              "torch": ("torch", "atldiff[torch]")}  # fmt: skip
@@ -37,12 +37,13 @@ class Compute:
     dtype: str = "float32"
 
 
-def choose(backend: str, device: str, dtype: str, *, graphs: bool) -> Compute:
+def choose(backend: str, device: str, dtype: str, *, graphs: bool, int8: bool = False) -> Compute:
     """Return what computes the networks of a checkpoint here.
 
-    backend: `auto` takes PyTorch on a GPU where it has one; on the CPU the fastest that is installed: OpenVINO, PyTorch
-    where the processor has bfloat16, ONNX Runtime. device: `auto`, `cpu`, `cuda` or `cuda:N`. dtype: `auto`, `float32`
-    or `bfloat16`. graphs: whether the checkpoint has networks that need no PyTorch.
+    backend: `auto` takes PyTorch on a GPU where it has one; on the CPU the fastest that is installed: OpenVINO, ONNX
+    Runtime where it has 8 bits, PyTorch where the processor has bfloat16, ONNX Runtime. device: `auto`, `cpu`, `cuda`
+    or `cuda:N`. dtype: `auto`, `float32`, `bfloat16` or `int8`. graphs: whether the checkpoint has networks that need
+    no PyTorch; int8: whether it has some in 8 bits.
 
     Raises:
         ValueError: an unknown word, or a backend that cannot do what was asked for. AtlDiffError: its package is
@@ -60,29 +61,42 @@ def choose(backend: str, device: str, dtype: str, *, graphs: bool) -> Compute:
         )
     if backend == "onnx" and dtype == "bfloat16":
         raise ValueError(
-            "dtype: got bfloat16 with backend onnx, which computes in float32; leave it out or use backend openvino"
+            "dtype: got bfloat16 with backend onnx, which has float32 and int8; leave it out or use backend openvino"
         )
+    if dtype == "int8":
+        if backend == "torch" or device.startswith("cuda"):
+            raise ValueError("dtype: got int8 with PyTorch, which has no 8 bits; use backend onnx or openvino")
+        if not int8:
+            raise ValueError(
+                "dtype: got int8, but the checkpoint has no networks in 8 bits that were made of its weights; run "
+                "`atldiff export --int8`, or leave it out"
+            )
     if backend == "auto":
-        backend = _fastest(device, dtype, graphs=graphs)
+        backend = _fastest(device, dtype, graphs=graphs, int8=int8)
     require(backend)
     if backend == "torch":
         from atldiff.devices import choose_device, choose_dtype, dtype_name
 
         where = choose_device("cpu" if device == "auto" and not gpu_at_hand() else device)
         return Compute(backend, str(where), dtype_name(choose_dtype(dtype, where)))
-    if backend == "openvino" and dtype != "float32":
+    if dtype in ("float32", "int8"):
+        return Compute(backend, dtype=dtype)
+    if backend == "openvino":
         from atldiff.runtime.openvino import has_bfloat16
 
-        return Compute(backend, dtype="bfloat16" if has_bfloat16() else "float32")
-    return Compute(backend)
+        if has_bfloat16():  # 8 bits save a quarter of its time there, and cost a second to compile
+            return Compute(backend, dtype="bfloat16")
+    return Compute(backend, dtype="int8" if dtype == "auto" and int8 and integer_dot_products() else "float32")
 
 
-def _fastest(device: str, dtype: str, *, graphs: bool) -> str:
+def _fastest(device: str, dtype: str, *, graphs: bool, int8: bool) -> str:
     torch = is_installed("torch")
     if not graphs or device.startswith("cuda") or (torch and device == "auto" and gpu_at_hand()):
         return "torch"
     if is_installed("openvino"):
         return "openvino"
+    if int8 and (dtype == "int8" or (dtype == "auto" and integer_dot_products())):
+        return "onnx"
     if dtype == "bfloat16" or (torch and dtype == "auto" and native_bfloat16()):
         return "torch"
     return "onnx"
@@ -125,4 +139,4 @@ def open_network(graph: Graph, runtime: str, *, half: bool, streams: int) -> Net
         return OpenVinoNetwork(graph, half=half, streams=streams)
     from atldiff.runtime.onnx import OnnxNetwork
 
-    return OnnxNetwork(graph)
+    return OnnxNetwork(graph, streams)

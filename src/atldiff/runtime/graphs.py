@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 GRAPHS_FILE = "graphs.json"
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-FORMAT_VERSION = 2
+WEIGHTS = "weights"
+"""Of the sources: the digest of all tensors, which the scales of 8 bits are made of."""
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,24 +117,30 @@ class OpenedOnce:
 class Graphs:
     """The networks of a checkpoint folder that need no PyTorch.
 
-    int8: whether the denoiser's coarse levels are in 8 bits, with weights of its own. sources: what they were made of.
-    parity: how close each comes to PyTorch, by what computes it. versions: of packages.
+    int8: those of them that are there in 8 bits as well, by the same names. sources: what they were made of. parity:
+    how close each comes to PyTorch, by its file's stem and by what computes it. versions: of packages.
     """
 
     folder: Path
     networks: dict[str, Graph]
-    int8: bool = False
+    int8: dict[str, Graph] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     parity: dict[str, dict[str, dict[str, float | int]]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what graphs.json says."""
-        networks = {name: graph.as_dict() for name, graph in self.networks.items()}
+        networks, int8 = (
+            {name: graph.as_dict() for name, graph in graphs.items()} for graphs in (self.networks, self.int8)
+        )
         return {
-            "format_version": FORMAT_VERSION, "int8": self.int8, "sources": self.sources, "networks": networks,
+            "format_version": FORMAT_VERSION, "int8": int8, "sources": self.sources, "networks": networks,
             "parity": self.parity, "versions": self.versions,
         }  # fmt: skip
+
+    def has_int8(self) -> bool:
+        """Return whether there are networks in 8 bits, and their scales those of the weights that lie here."""
+        return bool(self.int8) and self.sources.get(WEIGHTS) == sha256(self.folder / WEIGHTS_FILE)
 
     def write(self) -> None:
         """Write graphs.json into the folder."""
@@ -142,7 +150,7 @@ class Graphs:
 def sources_of(folder: Path, *, int8: bool = False) -> dict[str, str]:
     """Return digests of what a checkpoint's graphs depend on: its configuration, and where its tensors lie.
 
-    int8: of the tensors themselves, which such a graph holds.
+    int8: of the tensors themselves, which the scales of 8 bits are made of.
 
     Raises:
         CheckpointError: a file is missing or not what its name says.
@@ -157,7 +165,7 @@ def sources_of(folder: Path, *, int8: bool = False) -> dict[str, str]:
     except ValueError as error:
         raise CheckpointError(f"checkpoint {folder / CONFIG_FILE}: {error}") from None
     digests = {"config": hashlib.sha256(config.encode()).hexdigest(), "layout": layout_of(folder / WEIGHTS_FILE)}
-    return digests | ({"weights": sha256(folder / WEIGHTS_FILE)} if int8 else {})
+    return digests | ({WEIGHTS: sha256(folder / WEIGHTS_FILE)} if int8 else {})
 
 
 def layout_of(weights: Path) -> str:
@@ -196,7 +204,7 @@ def has_graphs(folder: Path) -> bool:
 
 
 def read_graphs(folder: Path) -> Graphs:
-    """Read what graphs.json says, and check that it was made of what lies there.
+    """Read what graphs.json says, and check that it was made for what lies there.
 
     Raises:
         CheckpointError: it is missing, damaged, of another version, or made of other weights; files are named.
@@ -207,14 +215,16 @@ def read_graphs(folder: Path) -> Graphs:
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version: got {version!r}, expected {FORMAT_VERSION}")
-        networks = {name: Graph.read(folder, each) for name, each in values.pop("networks").items()}
-        graphs = Graphs(folder=folder, networks=networks, **values)
+        networks, int8 = (
+            {name: Graph.read(folder, each) for name, each in values.pop(kind).items()} for kind in ("networks", "int8")
+        )
+        graphs = Graphs(folder=folder, networks=networks, int8=int8, **values)
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(f"networks {path}: {error}; run `atldiff export`") from None
-    for graph in networks.values():
+    for graph in (*networks.values(), *int8.values()):
         if not graph.file.is_file():
             raise CheckpointError(f"network {graph.file}: missing; run `atldiff export`")
-    if graphs.sources != sources_of(folder, int8=graphs.int8):
+    if {name: digest for name, digest in graphs.sources.items() if name != WEIGHTS} != sources_of(folder):
         raise CheckpointError(
             f"networks {folder}: made of other weights or settings than lie there; run `atldiff export`"
         )

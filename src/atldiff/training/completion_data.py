@@ -16,10 +16,11 @@ from atldiff.landmarks.completion_points import (
     seen_indices,
     seen_tokens,
 )
-from atldiff.landmarks.stream import BLOCK_FRAMES, SILENT
+from atldiff.landmarks.stream import SILENT
 from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.training.draws import Draw, item_random, stack
 from atldiff.training.landmarks_data import BEFORE_FRAMES, at_positions, augment, clip_weights
+from atldiff.training.speech_states import LEARNED_FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,7 +137,7 @@ class SeenStatesSet:
         With `mel` (4 F, 80): the sound of the F frames from the context before that frame to the look-ahead after the
         last that is sure to be in the item's blocks.
         """
-        frames = self.states.blocks * BLOCK_FRAMES - (BLOCK_FRAMES - 1)
+        frames = self.states.blocks * LEARNED_FRAMES - (LEARNED_FRAMES - 1)
         windowed = sounding(self.mels[chosen], frame - self.context, self.context + frames + self.lookahead)
         item = self._seeing(self.states.around(chosen, frame, random), random)
         return item | {"mel": augment(windowed, random)}

@@ -11,12 +11,12 @@ import torch
 
 from atldiff.data.completion import completion_scores, completions, load_seen
 from atldiff.landmarks.completion_points import FILMED, MADE_UP, MISSING, jaw_count
-from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.models import speaker_of
 from atldiff.training.alignment import measure
 from atldiff.training.completion_data import CompletionSet, SeenStatesSet, completion_target
 from atldiff.training.landmarks_task import describe_clips, fill_buffers, fitted_gain, hear_speech, speaking_clips
 from atldiff.training.mouth_loss import MouthLoss, mean_over_frames
+from atldiff.training.speech_states import LEARNED_FRAMES
 from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
@@ -161,7 +161,7 @@ def complete(generator: CompletionGenerator, batch: dict[str, torch.Tensor]) -> 
     items, blocks = batch["states"].shape[:2]
     states, seen = (batch[name].flatten(0, 1).float() for name in ("states", "seen"))
     said = generator.complete(states, seen, *(each.repeat_interleave(blocks, 0) for each in given))
-    return said[:, generator.config.context_frames :][:, :BLOCK_FRAMES].unflatten(0, (items, blocks)).flatten(1, 2)
+    return said[:, generator.config.context_frames :][:, :LEARNED_FRAMES].unflatten(0, (items, blocks)).flatten(1, 2)
 
 
 def completion_loss(generator: CompletionGenerator) -> CompletionLoss:

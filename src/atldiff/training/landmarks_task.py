@@ -26,12 +26,11 @@ from atldiff.devices import choose_dtype
 from atldiff.errors import DataError
 from atldiff.landmarks.generator import FoldedNetworks
 from atldiff.landmarks.speaker import ShapeBasis
-from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.methods.models import listener_of, speaker_of
 from atldiff.training.alignment import load_alignment, measure
 from atldiff.training.landmarks_data import LandmarksSet, clip_weights
 from atldiff.training.mouth_loss import MouthLoss
-from atldiff.training.speech_states import heard_clips, standardisation, whole_sound
+from atldiff.training.speech_states import LEARNED_FRAMES, heard_clips, standardisation, whole_sound
 from atldiff.training.states_data import StatesSet
 from atldiff.training.task import Probe, Task
 
@@ -189,7 +188,7 @@ def states_task(model: ATLModel, manifest: Manifest, config: TrainConfig, write:
         with torch.autocast(identity.device.type, torch.bfloat16, enabled=speech.dtype == torch.bfloat16):
             said = generator.predictions(batch["states"].flatten(0, 1).float(), identity)  # (N, B K, 8, M)
         members = len(said)
-        predicted = said.float().reshape(members * items, blocks * BLOCK_FRAMES, -1)
+        predicted = said.float().reshape(members * items, blocks * LEARNED_FRAMES, -1)
         truth = batch["coefficients"].repeat(members, 1, 1)
         valid, closed, parted = (batch[name].repeat(members, 1) for name in ("valid", "closed", "parted"))
         return mouth_loss(predicted, truth, valid, VELOCITY_WEIGHT, (closed, parted))

@@ -17,7 +17,7 @@ from atldiff.audio.features import log_mel
 from atldiff.audio.whisper_encoder import WEIGHTS
 from atldiff.data.speech import load_samples
 from atldiff.files import replacing, sha256
-from atldiff.landmarks.stream import BLOCK_FRAMES, BlockStream
+from atldiff.landmarks.stream import BlockStream
 from atldiff.timebase import COLUMNS_PER_FRAME, HOP_SAMPLES, SAMPLE_RATE, SAMPLES_PER_FRAME, frame_count
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from atldiff.landmarks.speaker import Hear
 
 FOLDER = "speech-states"
+LEARNED_FRAMES = 8
+"""Frames of a block that a generator learns from, twice those of a stream's: so half as much is heard and kept."""
 VARIANTS = 6
 """The clip as it is, and five times changed."""
 
@@ -136,7 +138,7 @@ def _key(config: GeneratorConfig | CompletionConfig) -> str:
 def _varied(name: str, number: int, samples: np.ndarray) -> tuple[np.ndarray, float, int]:
     """Return a variant of a clip's sound, its pace, and the frames of silence before it; variant 0 is the clip."""
     random = np.random.default_rng((zlib.crc32(name.encode()), number))
-    lead = int(random.integers(0, BLOCK_FRAMES))  # blocks begin anywhere in what is said
+    lead = int(random.integers(0, LEARNED_FRAMES))  # blocks begin anywhere in what is said
     if number == 0:
         return samples, 1.0, lead
     pace = float(random.uniform(0.88, 1.14))  # and the pitch with it
@@ -191,10 +193,11 @@ def _hear(
 
     def keep(rows: np.ndarray, peaks: np.ndarray, first: int) -> np.ndarray:
         states.append(hear(rows.ravel(), peaks).astype(np.float16))
-        moments.append((first + np.arange(BLOCK_FRAMES) - lead) * pace)
-        return np.zeros((BLOCK_FRAMES, 0), np.float32)
+        moments.append((first + np.arange(LEARNED_FRAMES) - lead) * pace)
+        return np.zeros((LEARNED_FRAMES, 0), np.float32)
 
-    blocks = BlockStream(keep, config.context_frames, config.lookahead_frames, 0, np.zeros(HOP_SAMPLES, np.float32))
+    silence = np.zeros(HOP_SAMPLES, np.float32)
+    blocks = BlockStream(keep, config.context_frames, config.lookahead_frames, 0, silence, LEARNED_FRAMES)
     blocks.push(sound.reshape(frames * COLUMNS_PER_FRAME, HOP_SAMPLES), log_mel(sound)[1][:, 1])
     blocks.flush(frames)
     return HeardClip(np.stack(states), np.stack(moments).astype(np.float32))

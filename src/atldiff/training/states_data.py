@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.training.draws import Draw, item_random, stack
 from atldiff.training.landmarks_data import at_positions, clip_weights
+from atldiff.training.speech_states import LEARNED_FRAMES
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ class StatesSet:
         self.offsets = [min(clip.shift_frames, 0) for clip in clips]
         self.identities = identities
         self.draw = Draw(clip_weights(clips))
-        self.blocks, self.seed = frames // BLOCK_FRAMES, seed
+        self.blocks, self.seed = frames // LEARNED_FRAMES, seed
 
     def batch(self, step: int, items: range) -> dict[str, torch.Tensor]:
         """Return a part of a step's batch.
@@ -75,7 +75,7 @@ class StatesSet:
         """Return an item of a clip as it is, whose first block holds a frame of it; `first` says where in the block."""
         variant = self.heard[chosen][0]
         since = frame - self.offsets[chosen] - round(float(variant.moments[0, 0]))
-        block, first = divmod(since, BLOCK_FRAMES)
+        block, first = divmod(since, LEARNED_FRAMES)
         return self._cut(chosen, None, variant, block, random) | {"first": np.array(first)}
 
     def _cut(
@@ -88,7 +88,7 @@ class StatesSet:
         known = there[:, None] & (moments >= 0) & (moments <= len(target) - 1) & (said is None)
         nothing = (np.zeros(moments.shape, np.float32),) * 2
         asked = nothing if said is None else self.spoken[said].asked(moments)
-        closed, parted = (each.ravel() * np.repeat(there, BLOCK_FRAMES) for each in asked)
+        closed, parted = (each.ravel() * np.repeat(there, LEARNED_FRAMES) for each in asked)
         identity = self.identities[chosen]
         return {
             "states": variant.states[blocks],

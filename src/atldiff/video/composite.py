@@ -13,11 +13,11 @@ from atldiff.video.window import outline
 class WindowResult:
     """One frame of a renderer's window, float32 levels 0 to 255.
 
-    frame, prior: (h, w, 3). cavity: (h, w) in [0, 1], the open mouth, where nothing of the warped picture is kept.
-    matrix: (2, 3) map of picture pixels to window pixels.
+    change: (h, w, 3), what is added to the prior, (h, w, 3). cavity: (h, w) in [0, 1], the open mouth, where
+    nothing of the warped picture is kept. matrix: (2, 3) map of picture pixels to window pixels.
     """
 
-    frame: np.ndarray
+    change: np.ndarray
     prior: np.ndarray
     cavity: np.ndarray
     matrix: np.ndarray
@@ -28,12 +28,12 @@ def composite(canvas: np.ndarray, corner: tuple[int, int], window: WindowResult)
 
     canvas: (h, w, 3) uint8, a part of the warped portrait whose top left pixel is `corner` (x, y) of the picture.
 
-    On lips and skin the window's difference from its prior is added, so the portrait's own pores and hairs stay. In
+    On lips and skin the window's change of its prior is added, so the portrait's own pores and hairs stay. In
     the cavity the window replaces the canvas: there the warp only stretched the lips.
     """
     import cv2
 
-    height, width = window.frame.shape[:2]
+    height, width = window.change.shape[:2]
     first, last = outline(window.matrix, (width, height))
     low = np.floor(first).astype(int) - corner
     high = np.ceil(last).astype(int) + 1 - corner
@@ -45,7 +45,7 @@ def composite(canvas: np.ndarray, corner: tuple[int, int], window: WindowResult)
     place = window.matrix.copy()  # region pixels to window pixels
     place[:, 2] += place[:, :2] @ np.array([x0 + corner[0], y0 + corner[1]], np.float64)
     cavity = window.cavity[..., None]
-    layers = np.concatenate([window.frame - window.prior + cavity * window.prior, cavity], axis=2)  # (S, S, 4)
+    layers = np.concatenate([window.change + cavity * window.prior, cavity], axis=2)  # (S, S, 4)
     lifted = cv2.warpAffine(
         layers.astype(np.float32),
         place,

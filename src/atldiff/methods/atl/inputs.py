@@ -105,7 +105,7 @@ def build_inputs(
     width, height = geometry.size
     flat = target.reshape(batch * frames, -1, 2).astype(np.float32)
     lips, inner, mask, mouth = lip_maps(flat, config)
-    source_lips, source_inner, _, _ = lip_maps(source.astype(np.float32), config)
+    source_maps = np.stack([polygons(source[:, place], geometry.size) for place in (_OUTER, _INNER)], 1)
     moved = _CONTROL.of(flat)
     still = np.repeat(_CONTROL.of(source.astype(np.float32)), frames, 0)
     behind = []
@@ -119,7 +119,7 @@ def build_inputs(
     field /= FIELD_SCALE_PX * config.scale
     unmoved, source_maps = (
         np.broadcast_to(maps[:, :, None], (batch, maps.shape[1], frames, height, width))
-        for maps in (identity, np.stack([source_lips, source_inner], 1))
+        for maps in (identity, source_maps / np.float32(255))
     )
     prior, lips, inner, mask, mouth, field, *behind = (
         over_time(maps, frames) for maps in (prior, lips, inner, mask, mouth, field, *behind)

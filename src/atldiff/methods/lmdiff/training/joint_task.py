@@ -16,7 +16,6 @@ from atldiff.data.windows import MIN_APART_FRAMES, load_clip
 from atldiff.devices import choose_dtype
 from atldiff.errors import CheckpointError, DataError
 from atldiff.landmarks.control import CHIN
-from atldiff.landmarks.stream import BLOCK_FRAMES
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.lmdiff.inputs import DRAWN, NEEDED, build_inputs
 from atldiff.methods.lmdiff.training.gradient import with_gradient
@@ -38,7 +37,7 @@ from atldiff.training.latent_renderer_task import (
 )
 from atldiff.training.mouth_task import RendererLoss
 from atldiff.training.painted import on_device
-from atldiff.training.speech_states import heard_clips, whole_sound
+from atldiff.training.speech_states import LEARNED_FRAMES, heard_clips, whole_sound
 from atldiff.training.task import Probe, Task
 from atldiff.video.window import STORED_MOUTH, STORED_WINDOW
 
@@ -164,7 +163,7 @@ def _completion_set(
         sounds = {clip.name: whole_sound(manifest, clip) for clip in clips}
         hear = listener_of(generator, choose_dtype("auto", generator.basis.device))
         heard = heard_clips(manifest, sounds, config, hear, variants=1)  # as they are: pictures have no other pace
-        covering = -(-(frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES) * BLOCK_FRAMES
+        covering = -(-(frames + LEARNED_FRAMES - 1) // LEARNED_FRAMES) * LEARNED_FRAMES
         return seen_states(generator, manifest, clips, heard, frames=covering, seed=seed)
     return CompletionSet(
         clips,
