@@ -261,7 +261,10 @@ def test_the_other_commands_of_the_main_job(word: Path, tmp_path: Path) -> None:
     done = light.command("doctor", "--json")
     told = json.loads(done.stdout)
     packages = {check["name"]: check for check in told["checks"] if check["section"] == "compute"}
-    assert packages["auto"]["value"] == "onnx, float32, on cpu"
+    from atldiff.machine import integer_dot_products
+
+    dtype = "int8" if integer_dot_products() else "float32"
+    assert packages["auto"]["value"] == f"onnx, {dtype}, on cpu"
     assert packages["speed, onnx"]["problem"] is None
 
 

@@ -92,9 +92,9 @@ def test_length_is_exact(head, portrait) -> None:
 @pytest.mark.parametrize("model", ["random_model", "random_whisper_model", "random_difftalker_model"])
 def test_frames_come_before_the_end_of_the_stream(model, request, portrait, speech) -> None:
     head = TalkingHead(request.getfixturevalue(model), device="cpu", dtype="float32")
-    # a window of ten frames, four frames of look-ahead, and 120 samples for the last column of the features
-    assert packets_before_a_frame(head, portrait, speech) == 15
-    exact = 14 * 640 + 120
+    # a window of four frames, four frames of look-ahead, and 120 samples for the last column of the features
+    assert packets_before_a_frame(head, portrait, speech) == 9
+    exact = 8 * 640 + 120
     next(head.stream(portrait, stopping(speech[:exact])))
     with pytest.raises(Over):
         next(head.stream(portrait, stopping(speech[: exact - 1])))

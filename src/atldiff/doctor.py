@@ -107,12 +107,15 @@ def _opencv_twins() -> Iterator[Check]:
 
 
 def _backends() -> Iterator[Check]:
+    from atldiff.checkpoint import locate
     from atldiff.runtime.choose import PACKAGES, choose, is_installed
+    from atldiff.runtime.graphs import read_graphs
 
     there = [name for name in PACKAGES if is_installed(name)]
     yield Check("compute", "backends", f"{', '.join(there)} of {', '.join(PACKAGES)}")
     try:
-        chosen = choose("auto", "auto", "auto", graphs=True)
+        int8 = read_graphs(locate("atl-diff")).has_int8()
+        chosen = choose("auto", "auto", "auto", graphs=True, int8=int8)
     except Exception as error:  # whatever stops it is what the reader must see
         cause = " ".join(str(error).split()) or type(error).__name__
         yield Check("compute", "auto", "failed", f"backend: none can be used ({cause}): reinstall atldiff")
@@ -339,8 +342,8 @@ def mouths_a_second(backend: str, seconds: float) -> tuple[float, str]:
 
     folder = locate("atl-diff")
     sampling = sampling_presets(read_config(folder).renderer)["balanced"]
-    compute = choose(backend, "cpu", "auto", graphs=True)
     graphs = read_graphs(folder)
+    compute = choose(backend, "cpu", "auto", graphs=True, int8=graphs.has_int8())
     graph = graphs.networks["denoiser"]
     if backend == "torch":
         from atldiff.methods.models import renderer_networks

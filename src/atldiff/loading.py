@@ -70,13 +70,14 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
         return of_model(checkpoint.load_stages(speaks, renders), compute)
     graphs = graphs or {folder: find_graphs(folder) for folder in folders}
     generator = configs[speaks].generator
-    heard = networks_of(graphs[speaks], compute, exact=True)
+    threads = min(MOST, computing_threads())
+    heard = networks_of(graphs[speaks], compute, threads=threads, exact=True)
     if not isinstance(generator, KFLMConfig) and generator.features == "whisper":
         half = compute.dtype != "float32"
         graph = hearing_graph(generator.whisper_layers)
-        heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1)
+        heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1, threads=threads)
     speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
-    networks = networks_of(graphs[renders], compute, streams=min(MOST, computing_threads()))
+    networks = networks_of(graphs[renders], compute, streams=threads, threads=threads)
     painter = open_painter(configs[renders].renderer, networks)
     called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
     _open_ahead(called, generator, sampling_presets(configs[renders].renderer)["balanced"].window_frames)
@@ -122,11 +123,17 @@ def of_model(model: Model | Pair, compute: Compute) -> Loaded:
     return Loaded(speaker, painter, compute, model=model, paired=not hasattr(model, "config"))
 
 
-def networks_of(graphs: Graphs, compute: Compute, *, streams: int = 1, exact: bool = False) -> dict[str, Network]:
+def networks_of(
+    graphs: Graphs, compute: Compute, *, streams: int = 1, threads: int = 1, exact: bool = False
+) -> dict[str, Network]:
     """Return the networks of a checkpoint by name, in another runtime than PyTorch.
 
-    streams: calls that may run at once. exact: in float32: landmarks are a product, and what makes them is small.
+    streams: calls that may run at once. threads: cores that they share. exact: in float32: landmarks are a product, and
+    what makes them is small.
     """
     half = compute.dtype != "float32" and not exact  # with 8 bits, of what is not in them
     chosen = graphs.networks | (graphs.int8 if compute.dtype == "int8" and not exact else {})
-    return {name: open_network(graph, compute.backend, half=half, streams=streams) for name, graph in chosen.items()}
+    return {
+        name: open_network(graph, compute.backend, half=half, streams=streams, threads=threads)
+        for name, graph in chosen.items()
+    }

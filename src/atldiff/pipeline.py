@@ -384,8 +384,8 @@ class TalkingHead:
     ) -> Iterator[np.ndarray]:
         """Yield frames (H, W, 3) uint8 at 25 fps as audio arrives, the very frames of the offline call.
 
-        A window of frames appears as soon as its sound and the look-ahead are there: with atl-diff's presets eight
-        frames at a time, the first at 0.57 s of sound, every later frame at most as long after its own sound; with
+        A window of frames appears as soon as its sound and the look-ahead are there: with atl-diff's presets four
+        frames at a time, the first at 0.33 s of sound, every later frame at most 0.29 s after the end of its own; with
         atl-diff-paper's after two seconds. Smoothing adds three of its sigmas. `atldiff.live.continuous` makes
         chunks of a live source and lets the face idle while nothing comes.
 

@@ -187,8 +187,8 @@ def test_json_has_every_figure(result) -> None:
     assert base["stages"]["denoise"]["share"] == 0.75
     assert base["stream"]["whole_window_worst_ms"] is None
     assert base["denoiser"]["ratio"]["median"] == 0.5
-    assert base["gflop_per_frame"] == 2.0  # 8 GFLOP a window and step, two steps, eight new frames a window
-    assert (base["window_ms"], base["hop_ms"], base["dtype"], base["size"]) == (400, 320, "bfloat16", 512)
+    assert base["gflop_per_frame"] == 4.0  # 8 GFLOP a window and step, two steps, four new frames a window
+    assert (base["window_ms"], base["hop_ms"], base["dtype"], base["size"]) == (160, 160, "bfloat16", 512)
     assert base["cold"]["peak_memory_mb"]["runs"] == 1
     assert other["cold"]["load_ms"] is None
     ratios = result["ratios"]["dtype=float32"]

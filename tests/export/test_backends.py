@@ -123,11 +123,13 @@ class TestChoice:
         assert load(exported, "torch").compute.backend == "torch"
 
     def test_auto_takes_the_fastest(self, monkeypatch) -> None:
-        def auto(*there: str, bfloat16: bool = False, gpu: bool = False, **asked: str) -> str:
+        def auto(*there: str, bfloat16: bool = False, gpu: bool = False, dots: bool = False, **asked: str) -> str:
             monkeypatch.setattr(choose, "is_installed", lambda name: name in there)
             monkeypatch.setattr(choose, "native_bfloat16", lambda: bfloat16)
             monkeypatch.setattr(choose, "gpu_at_hand", lambda: gpu)
-            return choose._fastest(asked.get("device", "auto"), asked.get("dtype", "auto"), graphs=True)
+            monkeypatch.setattr(choose, "integer_dot_products", lambda: dots)
+            device, dtype = asked.get("device", "auto"), asked.get("dtype", "auto")
+            return choose._fastest(device, dtype, graphs=True, int8="int8" not in asked)
 
         everything = ("onnx", "openvino", "torch")
         assert auto("onnx") == "onnx"
@@ -135,6 +137,10 @@ class TestChoice:
         assert auto("onnx", "torch") == "onnx"
         assert auto("onnx", "torch", bfloat16=True) == "torch"
         assert auto("onnx", "torch", bfloat16=True, dtype="float32") == "onnx"
+        assert auto("onnx", "torch", bfloat16=True, dots=True) == "onnx"
+        assert auto("onnx", "torch", bfloat16=True, dots=True, int8="no") == "torch"
+        assert auto("onnx", "torch", bfloat16=True, dots=True, dtype="bfloat16") == "torch"
+        assert auto(*everything, dots=True) == "openvino"
         assert auto(*everything, gpu=True) == "torch"
         assert auto(*everything, gpu=True, device="cpu") == "openvino"
         assert auto("onnx", "openvino", gpu=True) == "openvino"
@@ -236,7 +242,7 @@ class TestDoors:
             load(atl_folder, runtime, device="cuda")
 
     def test_onnx_runtime_is_float32(self, exported) -> None:
-        with pytest.raises(ValueError, match="bfloat16 with backend onnx, which computes in float32"):
+        with pytest.raises(ValueError, match="bfloat16 with backend onnx, which has float32 and int8"):
             load(exported, "onnx", dtype="bfloat16")
         assert load(exported, "onnx", dtype="auto").compute == Compute("onnx", "cpu", "float32")
 

@@ -113,7 +113,7 @@ def test_the_fade_takes_the_same_frame_of_both_windows() -> None:
 
 def test_a_window_begins_with_a_share_of_the_last_frame_where_it_shares_none() -> None:
     windows = OverlapStream(
-        SampleConfig(window_frames=4, shared_frames=0), Sampler(lambda frame, window: window), None, 0.25
+        SampleConfig(window_frames=4, shared_frames=0), Sampler(lambda frame, window: window), carried=0.25
     )
     levels = [level for _, level in [*windows.push(landmarks(7)), *windows.push(landmarks(3)), *windows.flush()]]
     assert levels == [0, 0, 0, 0, 0.75, 1, 1, 1, 1.75, 2]  # of the frame as it was shown, however portions fall

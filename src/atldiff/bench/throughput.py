@@ -97,7 +97,8 @@ def measure_throughput(head: TalkingHead, sampling: SampleConfig, gflop: float, 
 
     gflop: of one evaluation, by `count_gflop`. seconds: spent on each of the two.
     """
-    device, dtype = torch.device(head.compute.device), getattr(torch, head.compute.dtype)
+    device = torch.device(head.compute.device)
+    dtype = torch.bfloat16 if head.compute.dtype == "bfloat16" else torch.float32  # PyTorch has none of 8 bits
     denoiser, inputs = head.painter.networks["denoiser"], denoiser_inputs(head, sampling)
     speed = gflop / _fastest_s(lambda: denoiser(*inputs), head.workers, device, seconds)
     best = 0.0

@@ -128,15 +128,16 @@ def require(backend: str) -> None:
         raise AtlDiffError(f"backend {backend}: {package} is not installed; run pip install '{distribution}'{instead}")
 
 
-def open_network(graph: Graph, runtime: str, *, half: bool, streams: int) -> Network:
+def open_network(graph: Graph, runtime: str, *, half: bool, streams: int, threads: int = 1) -> Network:
     """Return a network in a runtime; it is opened when it is first called.
 
-    half: computed in bfloat16 where the runtime and the hardware can. streams: calls that may run at once, a core each.
+    half: computed in bfloat16 where the runtime and the hardware can. streams: calls that may run at once. threads:
+    cores that they share.
     """
     if runtime == "openvino":
         from atldiff.runtime.openvino import OpenVinoNetwork
 
-        return OpenVinoNetwork(graph, half=half, streams=streams)
+        return OpenVinoNetwork(graph, half=half, streams=streams, threads=threads)
     from atldiff.runtime.onnx import OnnxNetwork
 
-    return OnnxNetwork(graph, streams)
+    return OnnxNetwork(graph, streams, threads)

@@ -18,11 +18,11 @@ _MOST_THREADS = 4
 class OnnxNetwork:
     """A network in ONNX Runtime, opened for each combination of lengths that it is called with.
 
-    streams: calls that may run at once, a core each; a call that is alone takes the others' cores as well.
+    streams: calls that may run at once. threads: cores that they share; a call that is alone takes them all.
     """
 
-    def __init__(self, graph: Graph, streams: int = 1) -> None:
-        self.graph, self._streams = graph, streams
+    def __init__(self, graph: Graph, streams: int = 1, threads: int = 1) -> None:
+        self.graph, self._streams, self._threads = graph, streams, threads
         self._sessions = OpenedOnce(graph, self._opened, "onnxruntime", "reinstall atldiff")
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -49,7 +49,7 @@ class OnnxNetwork:
         options.inter_op_num_threads = 1
         # Threads that sleep where there is nothing to share: windows side by side are as fast as with one thread each,
         # and one by itself, which a stream waits for, takes little more than half as long.
-        options.intra_op_num_threads = min(_MOST_THREADS, self._streams)
+        options.intra_op_num_threads = min(_MOST_THREADS, self._threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_mem_pattern = False  # a block for all of a call, beside what the arena keeps
         options.enable_cpu_mem_arena = self._streams > 1

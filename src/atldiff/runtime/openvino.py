@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class OpenVinoNetwork:
     """A network in OpenVINO, compiled for each combination of lengths that it is called with.
 
-    half: compute in bfloat16, where the hardware has it. streams: calls that may run at once, a core each.
+    half: compute in bfloat16, where the hardware has it. streams: calls that may run at once. threads: cores that they
+    share.
     """
 
-    def __init__(self, graph: Graph, *, half: bool, streams: int) -> None:
-        self.graph, self._half, self._streams = graph, half and has_bfloat16(), streams
+    def __init__(self, graph: Graph, *, half: bool, streams: int, threads: int = 1) -> None:
+        self.graph, self._half, self._streams, self._threads = graph, half and has_bfloat16(), streams, threads
         self._compiled = OpenedOnce(graph, self._opened, "openvino", "use --backend onnx")
         self._own = threading.local()  # a request computes one thing at a time
 
@@ -52,7 +53,7 @@ class OpenVinoNetwork:
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._half else "f32",
             "NUM_STREAMS": self._streams,
-            "INFERENCE_NUM_THREADS": self._streams,
+            "INFERENCE_NUM_THREADS": max(self._streams, self._threads),
             "ENABLE_CPU_PINNING": False,  # two networks pinned to the same cores would wait for one another
         }
         model = _core().read_model(self.graph.file)
