@@ -29,6 +29,9 @@ SAME = 0.3
 """Overlap from which two meshes lie on one face."""
 JUMP, GROWTH = 0.6, 1.5
 """How far a face may move from frame to frame, in its widths, and by how much grow or shrink."""
+SUDDEN, STRANGE = 0.04, 2.0
+"""A mesh that moves by more, in face widths, from frame to frame may lie on another face after a cut; unlikeness above
+which it does."""
 GONE = 25
 """Frames after which where a face was last says nothing about where it is now."""
 REMEMBERED = 250
@@ -145,7 +148,7 @@ class Follower:
         for other in self._others:
             if np.linalg.norm(_place(other.points)[0] - middle) <= NEAR * width:
                 other.follow(view)
-        if points is not None and self._taken(view, points):
+        if points is not None and (self._taken(view, points) or self._replaced(view, points)):
             points = None
         if points is None:
             self._missed += 1
@@ -168,12 +171,19 @@ class Follower:
         own = found.unlike(self._own.looks)
         return any(found.unlike(other.looks) < own for other in near)
 
+    def _replaced(self, view: View, points: np.ndarray) -> bool:
+        """Return whether a cut has put another face in ours' place: it has moved at once, and looks different."""
+        moved = float(np.abs(points[:, :2] - self._own.points[:, :2]).mean()) / _place(points)[1]
+        if moved < SUDDEN and self._count % LOOK_EVERY:
+            return False
+        return Appearance.of(view, points).unlike(self._own.looks) > STRANGE
+
     def _sought(self, view: View) -> np.ndarray | None:
         best, least = None, np.inf
         for points in seen_faces(view):
             looks = Appearance.of(view, points)
             unlike = looks.unlike(self._own.looks)
-            near = self._missed <= GONE and self._own.is_near(points)
+            near = self._missed <= GONE and self._own.is_near(points) and unlike <= STRANGE
             others = [looks.unlike(other.looks) for other in self._others]
             if others and min(others) < unlike:
                 continue
