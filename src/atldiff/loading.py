@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -21,7 +22,7 @@ from atldiff.timebase import COLUMNS_PER_FRAME
 from atldiff.workers import MOST, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from atldiff.methods.build import Painter
@@ -40,12 +41,16 @@ GeneratorOptions: TypeAlias = GeneratorConfig | CompletionConfig | KFLMConfig
 class Loaded:
     """The two stages of a checkpoint, or of two.
 
-    model: the modules behind them, where PyTorch computes. paired: the stages are of two checkpoints.
+    live: the painter for windows that come one by one, each of which has all cores; None where it is the same.
+    prepare_live: opens its networks, in a thread. model: the modules behind them, where PyTorch computes. paired: the
+    stages are of two checkpoints.
     """
 
     speaker: Speaker
     painter: Painter
     compute: Compute
+    live: Painter | None = None
+    prepare_live: Callable[[], None] | None = None
     model: Model | Pair | None = None
     paired: bool = False
 
@@ -77,11 +82,15 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
         graph = hearing_graph(generator.whisper_layers)
         heard["hearing"] = open_network(graph, compute.backend, half=half, streams=1, threads=threads)
     speaker = open_speaker(generator, checkpoint.read_buffers(speaks, "generator"), heard)
-    networks = networks_of(graphs[renders], compute, streams=threads, threads=threads)
+    networks = networks_of(graphs[renders], compute, streams=threads)
     painter = open_painter(configs[renders].renderer, networks)
+    one_by_one = networks_of(graphs[renders], compute, threads=threads) if threads > 1 else networks
+    live = open_painter(configs[renders].renderer, one_by_one)
     called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
-    _open_ahead(called, generator, sampling_presets(configs[renders].renderer)["balanced"].window_frames)
-    return Loaded(speaker, painter, compute, paired=speaks != renders)
+    window_frames = sampling_presets(configs[renders].renderer)["balanced"].window_frames
+    _open_ahead(called, generator, window_frames)
+    ahead = partial(_open_ahead, one_by_one, generator, window_frames)
+    return Loaded(speaker, painter, compute, live, ahead, paired=speaks != renders)
 
 
 def _open_ahead(networks: Mapping[str, Network], generator: GeneratorOptions, window_frames: int) -> None:

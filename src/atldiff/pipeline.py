@@ -94,6 +94,7 @@ class TalkingHead:
         loaded = model if isinstance(model, Loaded) else of_model(model, choose("torch", device, dtype, graphs=False))
         self.speaker, self.painter, self.compute = loaded.speaker, loaded.painter, loaded.compute
         self.model, self.motion = loaded.model, motion
+        self._live, self._prepare_live = loaded.live or loaded.painter, loaded.prepare_live
         self.workers = workers or workers_for(self.compute)
         self._video = partial(Video, self.painter, self.workers)
         self._paired = loaded.paired
@@ -395,6 +396,8 @@ class TalkingHead:
         """
         check_framing(framing)
         behind = open_background(background)
+        if self._prepare_live is not None:
+            self._prepare_live()
         whole = self.open_portrait(portrait, face=face, references=references)
         shown = framed(whole, framing)
         opened = resized(shown, size)
@@ -405,7 +408,7 @@ class TalkingHead:
         driver = None if driving is None else open_driving(driving, controls)
         tracks = TrackStream(self.speaker, opened, controls, driver, self.motion)
         chosen, emotion = self.sampling(sampling), self._emotion(controls.emotion)[0]
-        frames = self.painter.open(opened, chosen, controls.seed, emotion, self.workers, drawn(behind, opened))
+        frames = self._live.open(opened, chosen, controls.seed, emotion, self.workers, drawn(behind, opened))
         alone = self.workers.alone
         for samples in as_arrays(chunks):
             for start in range(0, len(samples), sample_rate):  # memory does not grow with the chunk

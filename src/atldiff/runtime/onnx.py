@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atldiff.machine import integer_dot_products
 from atldiff.runtime.graphs import OpenedOnce
 
 if TYPE_CHECKING:
@@ -47,15 +48,17 @@ class OnnxNetwork:
 
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
-        # Threads that sleep where there is nothing to share: windows side by side are as fast as with one thread each,
-        # and one by itself, which a stream waits for, takes little more than half as long.
+        # Threads that sleep where there is nothing to share. Not for windows side by side: a call waits for what it has
+        # shared by spinning, which took as much of the cores again as half of the work.
         options.intra_op_num_threads = min(_MOST_THREADS, self._threads)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_mem_pattern = False  # a block for all of a call, beside what the arena keeps
         options.enable_cpu_mem_arena = self._streams > 1
         options.log_severity_level = 3
-        # Products of 8 bits in full where older processors would let their sums overflow.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if (
+            not integer_dot_products()
+        ):  # sums of 8 bits would overflow; elsewhere this takes 1.6 times as long for nothing
+            options.add_session_config_entry("session.x64quantprecision", "1")
         for name, length in sizes.items():
             options.add_free_dimension_override_by_name(name, length)
         return onnxruntime.InferenceSession(self.graph.file, options, providers=["CPUExecutionProvider"])
