@@ -277,7 +277,19 @@ BAD = {
     "landmarks to a video": (["landmarks", FACE, SPEECH, "-o", "out.mp4"], ".npz"),
     "render of no track": (["render", FACE, SPEECH], "speech.wav"),
     "render to a track": (["render", FACE, TRACK, "-o", "out.npz"], "out.mp4"),
-    "render gain": (["render", FACE, TRACK, "--expression-scale", "-1"], "gain"),
+    "render gain": (["render", FACE, TRACK, "--expression-scale", "-1"], "expression_scale: got -1.0"),
+    "render gaze": (["render", FACE, TRACK, "--gaze", "up"], "gaze: got 'up', expected camera"),
+    "render head": (["render", FACE, TRACK, "--head", "none.npz"], "head: landmark track none.npz: no such file"),
+    "generate mix": (["generate", FACE, SPEECH, "--mix", "none.mp4"], "none.mp4: no such file"),
+    "edits of a stream": (
+        ["generate", FACE, "--stdin", "--jaw-strength", "2"],
+        "stdin: got --jaw-strength with --stdin",
+    ),
+    "preview of a stream": (["generate", FACE, "--stdin", "--preview"], "stdin: got --preview with --stdin"),
+    "landmarks of two": (["landmarks", FACE, SPEECH, "--from-video", SPEECH], "from_video: got it with AUDIO"),
+    "landmarks from sound": (["landmarks", "--from-video", SPEECH], "got a file without moving pictures"),
+    "landmarks of nothing": (["landmarks"], "landmarks: got no portrait"),
+    "landmarks preview": (["landmarks", FACE, SPEECH, "--preview", "none/p.png"], "folder none does not exist"),
     "prepare nothing": (["prepare", "none"], "none"),
     "prepare unknown source": (["prepare", "maed", "../inputs"], "did you mean 'mead'?"),
     "prepare source alone": (["prepare", "mead"], "expected mead FOLDER"),
@@ -612,7 +624,8 @@ def test_render_changes_the_track(folder: Path, head: type[FakeHead]) -> None:
     assert len(options["audio"].samples) > 16_000
     assert options["track"].fps == 50
     assert len(options["track"]) == 2 * FRAMES
-    assert options["track"].displacements.min() == pytest.approx(0.5)
+    assert options["edits"].expression_scale == 0.5
+    assert options["preview"] is False
     assert (folder / "face_track.mp4").exists()
 
 

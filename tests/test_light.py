@@ -122,6 +122,8 @@ def edit_tracks(folder: str) -> None:
     from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
     from atldiff.landmarks.shape import mean_shape
     from atldiff.landmarks.steady import steady
+    from atldiff.methods.edits import TrackEdits
+    from atldiff.methods.edits import edited as apply_edits
     from atldiff.types import LandmarkTrack
 
     yaw = np.linspace(0, 20, 11)
@@ -140,6 +142,16 @@ def edit_tracks(folder: str) -> None:
     assert np.allclose(euler_degrees(at_fps(track, Fraction(50)).rotation)[:21, 0], np.linspace(0, 20, 21), atol=1e-3)
     other = retarget(track, track.neutral, np.eye(3), 150.0, np.full(3, 300.0), (800, 600))
     assert np.allclose(euler_degrees(other.rotation)[:, 0], yaw, atol=1e-3)
+    path = Path(folder, "track.json")
+    track.save(path)
+    assert np.array_equal(LandmarkTrack.load(path).points(), track.points())
+    asked = TrackEdits(
+        jaw_strength=1.5, lip_strength=0.5, av_offset=33, smooth="one-euro", head="0:0 0.4:5,2,1", gaze="camera",
+        blink_rate_hz=1, close_silence=True, limits=True,
+    )  # fmt: skip
+    made = apply_edits(track, asked, samples=np.zeros(11 * 640, np.float32))
+    assert np.allclose(np.swapaxes(made.rotation, 1, 2) @ made.rotation, np.eye(3), atol=1e-5)
+    assert len(apply_edits(track, TrackEdits(head="calm", smooth="savgol:5,2", blink_times="0.2"))) == 11
     for edited in (smooth(track, 1.5), scale_expression(track, 1.2), resized_track(track, (800, 800)), steady(track)):
         assert len(edited) == 11
         assert np.allclose(np.swapaxes(edited.rotation, 1, 2) @ edited.rotation, np.eye(3), atol=1e-5)

@@ -151,7 +151,7 @@ def test_grey_and_toned_portraits_keep_their_tone(head, portrait, speech) -> Non
 
 
 def test_every_condition_matters(head, portrait, speech) -> None:
-    still = Controls(still=True)
+    still = Controls(still=True, blink_rate_hz=0)
     base = frames_of(head(portrait, speech, controls=still))
     silent = frames_of(head(portrait, np.zeros_like(speech), controls=still))
     assert (base != silent).any()  # audio
@@ -175,12 +175,12 @@ def test_rendering_an_exported_track_gives_the_same_frames(head, portrait, speec
 
 
 def test_silence_holds_the_mouth_still(head, portrait) -> None:
-    track = head.landmarks(portrait, np.zeros(RATE, np.float32), controls=Controls(still=True))
+    track = head.landmarks(portrait, np.zeros(RATE, np.float32), controls=Controls(still=True, blink_rate_hz=0))
     assert np.abs(track.displacements - track.displacements[0]).max() < 1e-6
 
 
 def test_what_lies_outside_the_moving_box_is_untouched(atl_head, portrait, speech) -> None:
-    frame = next(iter(atl_head(portrait, speech, controls=Controls(still=True))))
+    frame = next(iter(atl_head(portrait, speech, controls=Controls(still=True, blink_rate_hz=0))))
     difference = np.abs(frame.astype(int) - portrait.image.astype(int)).max(axis=2)
     eyes = portrait.landmarks[[33, 263, 10], :2].astype(int)
     assert difference[: eyes[:, 1].min() - 40].mean() < 1  # above the forehead next to nothing moves in a still video
@@ -188,7 +188,7 @@ def test_what_lies_outside_the_moving_box_is_untouched(atl_head, portrait, speec
 
 def test_a_blink_is_seen(atl_head, portrait) -> None:
     head = atl_head
-    track = head.landmarks(portrait, np.full(3 * 640, 1e-4, np.float32), controls=Controls(still=True))
+    track = head.landmarks(portrait, np.full(3 * 640, 1e-4, np.float32), controls=Controls(still=True, blink_rate_hz=0))
     closure = np.array([0, 0.5, 1], np.float32)
     open_eyes = np.zeros_like(track.displacements)
     blink = blink_displacement(track.neutral, closure)
@@ -322,7 +322,7 @@ def test_frames_between_painted_ones_are_interpolated_in_the_mouth_alone(atl_hea
 
 
 def test_emotions_are_told_to_the_published_method(paper_head, portrait, speech) -> None:
-    still, short = Controls(still=True), SampleConfig(steps=1, window_frames=8, shared_frames=2)
+    still, short = Controls(still=True, blink_rate_hz=0), SampleConfig(steps=1, window_frames=8, shared_frames=2)
     happy = replace(still, emotion="happy")
     with pytest.raises(ValueError, match="emotion: got 'merry', expected one of angry, fear"):
         Controls(emotion="merry")
@@ -426,7 +426,9 @@ def test_killed_generation_leaves_no_broken_file(tmp_path, random_any_model) -> 
 
 def test_bundled_weights_speak(speech) -> None:
     head = TalkingHead.from_pretrained("atl-diff", device="cpu")
-    track = head.landmarks(EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav", controls=Controls(still=True))
+    track = head.landmarks(
+        EXAMPLES / "portrait.jpg", EXAMPLES / "speech.wav", controls=Controls(still=True, blink_rate_hz=0)
+    )
     gap = np.linalg.norm(track.points()[:, 14] - track.points()[:, 13], axis=1) / track.scale
     assert gap.std() > 0.01  # the mouth moves ...
     frames = frames_of(head.render(EXAMPLES / "portrait.jpg", track.slice(10, 30)))

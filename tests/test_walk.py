@@ -89,7 +89,7 @@ def test_the_walk(tmp_path: Path, random_model: ATLModel) -> None:
     assert displacements.shape == (frames, 478, 3)
 
     # 7 target landmarks in portrait pixels
-    stream = TrackStream(speaker, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True, blink_rate_hz=0))
     first, last = stream.push(samples), stream.flush()
     track_points = np.concatenate([first.points(), last.points()])
     assert track_points.shape == (frames, 478, 3)

@@ -22,15 +22,15 @@ from atldiff import checkpoint
 from atldiff.audio.load import Audio, PacketResampler, load_audio
 from atldiff.config import Preset, SampleConfig, sampling_presets
 from atldiff.emotions import labelled
-from atldiff.landmarks.edit import at_fps, retarget
+from atldiff.landmarks.edit import at_fps
 from atldiff.landmarks.emotion import with_emotion
-from atldiff.landmarks.geometry import to_canonical
-from atldiff.landmarks.shape import mean_shape
 from atldiff.live import as_arrays
 from atldiff.loading import Loaded, load, of_model, workers_for
 from atldiff.methods.build import paints_whole_faces
 from atldiff.methods.driving import open_driving
-from atldiff.methods.edits import edited, pose_of
+from atldiff.methods.edits import edited
+from atldiff.methods.fitting import fitted as fitted_to
+from atldiff.methods.fitting import shape_and_pose
 from atldiff.methods.framing import check_framing, framed, reframe
 from atldiff.methods.portrait import open_portrait, resized, say_if_smaller
 from atldiff.methods.references import open_with_references
@@ -234,7 +234,10 @@ class TalkingHead:
         track = join(pieces)
         if rate != FPS:
             track = at_fps(track, rate).slice(0, output_frame_count(len(recording.samples), rate))
-        return track if edits is None else edited(track, edits, samples=recording.samples, seed=controls.seed)
+        if edits is None:
+            return track
+        pose = shape_and_pose(opened)[1]
+        return edited(track, edits, portrait=pose, samples=recording.samples, seed=controls.seed)
 
     def render(
         self,
@@ -254,6 +257,7 @@ class TalkingHead:
         audio_track: int | str | None = None,
         emotion: str | None = None,
         edits: Edits | None = None,
+        preview: bool = False,
     ) -> Video:
         """Render a landmark track on a portrait; a track of another identity is retargeted to it.
 
@@ -261,6 +265,7 @@ class TalkingHead:
         is moved along. edits: what is done to the track once it is this portrait's. size, background: as for a call.
         audio: the sound of the saved file. audio_track: as for `load_audio`. emotion: as in `Controls`, on top of what
         the track has: a renderer that was trained with emotions is told a plain word, all else moves the landmarks.
+        preview: as for a call.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -273,14 +278,14 @@ class TalkingHead:
         opened = resized(shown, size)
         say_if_hidden(behind, opened)
         recording = None if audio is None else _heard(audio, sample_rate, audio_track)
-        fitted = self._fitted(reframe(track, whole, framing), opened)
-        if edits is not None:
-            samples = None if recording is None else recording.samples
-            fitted = edited(fitted, edits, portrait=pose_of(opened), samples=samples, seed=seed)
+        fitted = fitted_to(reframe(track, whole, framing), opened, self.speaker.moves)
         if offsets is not None:
             fitted = with_emotion(fitted, offsets)
+        if edits is not None:
+            samples = None if recording is None else recording.samples
+            fitted = edited(fitted, edits, portrait=shape_and_pose(opened)[1], samples=samples, seed=seed)
         chosen, own = self.sampling(sampling), shown.size if size is None else None
-        return self._video(opened, fitted, recording, chosen, seed, label, own=own, background=behind)
+        return self._video(opened, fitted, recording, chosen, seed, label, own=own, background=behind, preview=preview)
 
     def __call__(
         self,
@@ -298,6 +303,7 @@ class TalkingHead:
         edits: Edits | None = None,
         size: Size = None,
         background: BackgroundSource | None = None,
+        preview: bool = False,
         sample_rate: int | None = None,
         audio_track: int | str | None = None,
     ) -> Video:
@@ -309,7 +315,8 @@ class TalkingHead:
 
         background: what is behind a portrait with alpha: a colour's name, `#rrggbb` or (R, G, B); a picture, as a file
         or an array, which covers it; `blur`, an enlarged and blurred copy of itself; or `transparent`, which makes
-        frames (H, W, 4). None is white, except in files that can keep the alpha.
+        frames (H, W, 4). None is white, except in files that can keep the alpha. preview: put the landmarks, drawn over
+        the portrait, on the right of each frame, which is twice as wide.
 
         Raises:
             FaceNotFound, MediaError, ValueError: bad input, before any work.
@@ -324,7 +331,7 @@ class TalkingHead:
         say_if_hidden(behind, opened)
         track = self.landmarks(opened, recording, controls=controls, driving=driving, fps=fps, edits=edits)
         seed, emotion, own = controls.seed, self._emotion(controls.emotion)[0], shown.size if size is None else None
-        return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind)
+        return self._video(opened, track, recording, chosen, seed, emotion, own=own, background=behind, preview=preview)
 
     def dub(
         self,
@@ -421,13 +428,6 @@ class TalkingHead:
     def _emotion(self, emotion: str | None) -> tuple[str | None, EmotionSchedule | None]:
         """Return what of an emotion the renderer is told, and what is left to the landmarks."""
         return labelled(emotion, getattr(self.painter.config, "emotions", 0))
-
-    def _fitted(self, track: LandmarkTrack, portrait: Portrait) -> LandmarkTrack:
-        shape, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
-        size = (portrait.image.shape[0], portrait.image.shape[1])
-        if track.size == size and np.abs(track.neutral - shape).max() < 1e-3:
-            return track
-        return retarget(track, shape.astype(np.float32), rotation, float(scale), translation, size)
 
 
 def _heard(audio: AudioSource, sample_rate: int | None, audio_track: int | str | None) -> Audio:

@@ -59,8 +59,12 @@ class Video:
         *,
         own: tuple[int, int] | None = None,
         background: Background | None = None,
+        preview: bool = False,
     ) -> None:
-        """own: (height, width) of what is shown of the portrait, where no other size was asked for."""
+        """own: (height, width) of what is shown of the portrait, where no other size was asked for.
+
+        preview: the landmarks, drawn over the portrait, are on the right of each frame.
+        """
         self._painter, self._workers = painter, workers
         self._portrait, self._audio = portrait, audio
         self._sampling, self._seed, self._emotion = sampling, seed, emotion
@@ -68,7 +72,9 @@ class Video:
         self._background: Background | None = background
         self.track = track
         self.fps = track.fps
-        self.size = portrait.size
+        self._preview = preview
+        height, width = portrait.size
+        self.size = (height, 2 * width if preview else width)
         self.seconds: dict[str, float] = {}
         self.written = Written(self.size, self.fps, 0)
 
@@ -76,11 +82,18 @@ class Video:
         return len(self.track)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return map(unpatched, self._rendered())
+        return map(unpatched, self._shown())
+
+    def _shown(self) -> Iterator[Frame]:
+        if not self._preview:
+            return self._rendered()
+        from atldiff.methods.landmark_preview import beside, drawn_frames
+
+        return map(beside, map(unpatched, self._rendered()), drawn_frames(self.track, self._portrait.image))
 
     def _rendered(self) -> Iterator[Frame]:
         if self._own is not None:
-            say_if_smaller(self._own, self.size)
+            say_if_smaller(self._own, self._portrait.size)
         behind = drawn(self._background, self._portrait)
         stream = self._painter.open(self._portrait, self._sampling, self._seed, self._emotion, self._workers, behind)
         for start in range(0, len(self.track), SLICE_FRAMES):
@@ -115,7 +128,7 @@ class Video:
             background = "transparent"
         return Video(
             self._painter, self._workers, portrait, track, self._audio, self._sampling, self._seed, self._emotion, 
-            own=own, background=background,
+            own=own, background=background, preview=self._preview,
         )  # fmt: skip
 
     @property
@@ -159,7 +172,7 @@ class Video:
             alpha=shown.transparent,
         ) as writer:
             before = time.perf_counter()
-            for index, frame in enumerate(shown._rendered(), 1):
+            for index, frame in enumerate(shown._shown(), 1):
                 rendering += time.perf_counter() - before
                 with stage("encode"):
                     writer.write(frame)

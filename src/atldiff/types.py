@@ -324,7 +324,7 @@ class Controls:
     expression_scale: float = 1.0
     """Gain on the generated mouth motion; 0 freezes the mouth, 1 is as trained. Range 0 to 3."""
     still: bool = False
-    """Turn blinks, brows and head motion off; only the mouth moves."""
+    """Keep head, brows and gaze still; mouth and blinks go on (no blinks with a rate of 0)."""
     blink_rate_hz: float | None = None
     """Mean blinks a second, instead of the style's. Range 0 to 2."""
     head_motion: float = 1.0

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from atldiff.landmarks.blink import blink_displacement
+from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT, blink_displacement, eye_opening, find_blinks
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
 from atldiff.landmarks.motion import PIVOT, RAMP_FRAMES, pose_track
 from atldiff.landmarks.motion_model import own_motion
@@ -114,13 +114,26 @@ def test_eyes_stay_with_whom_they_look_at() -> None:
 
 
 def test_a_still_face_needs_no_sound() -> None:
-    still = MotionModel(NEUTRAL, Controls(still=True), ROTATION, SCALE, TRANSLATION)
+    still = MotionModel(NEUTRAL, Controls(still=True, blink_rate_hz=0), ROTATION, SCALE, TRANSLATION)
     assert not still.displacements(FRAMES).any()
     assert not still.euler_deg(FRAMES).any()
     for ours, theirs in zip(
         still.pose(FRAMES), pose_track(ROTATION, SCALE, TRANSLATION, np.zeros((60, 3)), np.zeros((60, 2))), strict=True
     ):
         assert (ours.dtype, ours.tobytes()) == (theirs.dtype, theirs.tobytes())
+
+
+def test_a_still_face_blinks_and_does_nothing_else() -> None:
+    frames = np.arange(500)
+    model = MotionModel(NEUTRAL, Controls(still=True), ROTATION, SCALE, TRANSLATION)
+    model.end()
+    moved = model.displacements(frames)
+    lids = np.unique(np.concatenate([LID_PAIRS_RIGHT, LID_PAIRS_LEFT]))
+    elsewhere = np.setdiff1d(np.arange(478), np.concatenate([lids, FOLD_RIGHT, FOLD_LEFT]))
+    assert len(find_blinks(eye_opening(NEUTRAL + moved))) >= 4
+    assert not moved[:, elsewhere].any()
+    assert not model.euler_deg(frames).any()
+    assert (model.pose(frames)[2] == model.pose(frames)[2][0]).all()
 
 
 def test_a_turned_portrait_turns_less_on_that_side() -> None:
@@ -261,9 +274,9 @@ def test_a_driver_of_closed_eyes_is_not_blown_up() -> None:
 
 def test_which_of_the_two() -> None:
     pose = (NEUTRAL, ROTATION, SCALE, TRANSLATION, SIZE)
-    assert isinstance(open_visible(None, Controls(still=True), *pose), MotionModel)
+    assert isinstance(open_visible(None, Controls(still=True, blink_rate_hz=0), *pose), MotionModel)
     assert isinstance(open_visible(driver(), Controls(), *pose), DrivingTrack)
     with pytest.raises(ValueError, match=r"^still: got it with a driving track, .*; expected only one of them$"):
-        open_visible(driver(), Controls(still=True), *pose)
+        open_visible(driver(), Controls(still=True, blink_rate_hz=0), *pose)
     with pytest.raises(ValueError, match="^driving track: got no frames, expected at least one$"):
         open_visible(driver().slice(0, 0), Controls(), *pose)

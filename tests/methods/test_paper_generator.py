@@ -295,7 +295,7 @@ def test_quiet_speech_is_heard_at_the_level_of_loud(portrait: Portrait, heard: s
         speaker = clock(TINY, heard)
         hearing = Overheard(speaker.hearing)
         quiet = replace(speaker, hearing=hearing)
-        TrackStream(quiet, portrait, Controls(still=True)).push(speech * np.float32(gain))
+        TrackStream(quiet, portrait, Controls(still=True, blink_rate_hz=0)).push(speech * np.float32(gain))
         given += hearing.given
     loud, quiet, quietest = given
     if heard == "columns":
@@ -355,12 +355,17 @@ def track(speaker: Speaker, portrait: Portrait, controls: Controls, packet: int)
 @pytest.mark.parametrize("coordinates", ["canonical", "window"])
 def test_a_track_of_the_paper_generator(coordinates: Any, portrait: Portrait) -> None:
     generator = speaking(replace(TINY, coordinates=coordinates))
-    whole = track(generator, portrait, Controls(still=True), 36_100)
+    whole = track(generator, portrait, Controls(still=True, blink_rate_hz=0), 36_100)
     assert whole.shape == (57, 478, 3)
     assert whole.std(axis=0).max() > 1e-5
-    assert track(generator, portrait, Controls(still=True), 1111).tobytes() == whole.tobytes()
+    assert track(generator, portrait, Controls(still=True, blink_rate_hz=0), 1111).tobytes() == whole.tobytes()
     for emotion in ("happy", "neutral"):
-        assert np.abs(track(generator, portrait, Controls(still=True, emotion=emotion), 36_100) - whole).max() > 1e-7
+        assert (
+            np.abs(
+                track(generator, portrait, Controls(still=True, blink_rate_hz=0, emotion=emotion), 36_100) - whole
+            ).max()
+            > 1e-7
+        )
 
 
 def test_the_gain_is_the_generators_own(portrait: Portrait, random_model: Any) -> None:
@@ -373,7 +378,7 @@ def test_the_gain_is_the_generators_own(portrait: Portrait, random_model: Any) -
         amplitude = 3.0
 
     twice = Twice(speaker.config, speaker.basis, speaker.hearing, speaker.generator)
-    controls = Controls(still=True)
+    controls = Controls(still=True, blink_rate_hz=0)
     at_rest = track(speaker, portrait, replace(controls, expression_scale=0.0), 36_100)
     once, doubled = (track(each, portrait, controls, 36_100) - at_rest for each in (speaker, twice))
     # Lips that would cross are laid on one another afterwards: the forehead tells.
@@ -383,13 +388,17 @@ def test_the_gain_is_the_generators_own(portrait: Portrait, random_model: Any) -
 
 def test_emotions_that_are_not_known_are_errors(portrait: Portrait, random_model: Any) -> None:
     happy = Controls(emotion="happy")
-    visible = MotionModel(NEUTRAL, Controls(still=True), np.eye(3), 1.0, np.zeros(3))
+    visible = MotionModel(NEUTRAL, Controls(still=True, blink_rate_hz=0), np.eye(3), 1.0, np.zeros(3))
     with pytest.raises(ValueError, match="emotion: got 'happy', but atl-diff was not trained with emotions"):
         speaker_of(random_model.generator).open(portrait, NEUTRAL, happy, visible)
     few = speaking(replace(TINY, emotions=4))
     with pytest.raises(ValueError, match="emotion: got 'happy', expected one of angry, fear, sad, contempt$"):
         few.open(portrait, NEUTRAL, happy, visible)
-    plain = track(few, portrait, Controls(still=True), 36_100)  # of a whole track the landmarks say it
-    assert 0.03 < np.abs(track(few, portrait, Controls(still=True, emotion="happy"), 36_100) - plain).max() < 0.15
+    plain = track(few, portrait, Controls(still=True, blink_rate_hz=0), 36_100)  # of a whole track the landmarks say it
+    assert (
+        0.03
+        < np.abs(track(few, portrait, Controls(still=True, blink_rate_hz=0, emotion="happy"), 36_100) - plain).max()
+        < 0.15
+    )
     few.open(portrait, NEUTRAL, Controls(emotion="sad"), visible)
     few.open(portrait, NEUTRAL, Controls(), visible)

@@ -116,7 +116,7 @@ def portrait() -> Portrait:
 @pytest.fixture(scope="module")
 def track(atl_head: TalkingHead, portrait: Portrait) -> LandmarkTrack:
     """Two frames, lips as photographed and apart."""
-    track = atl_head.landmarks(portrait, np.zeros(2 * 640, np.float32), controls=Controls(still=True))
+    track = atl_head.landmarks(portrait, np.zeros(2 * 640, np.float32), controls=Controls(still=True, blink_rate_hz=0))
     displacements = np.zeros_like(track.displacements)
     displacements[1, LOWER, 1] = 0.2
     return replace(track, displacements=displacements)

@@ -47,7 +47,7 @@ def opening(speaker: Speaker, samples: np.ndarray, packets: list[int] | None = N
     """Return the lip opening (F,) of a face with closed lips that speaks samples, given in packets that end there."""
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(speaker, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True, blink_rate_hz=0))
     pieces = [stream.push(part.astype(np.float32)) for part in np.split(samples, packets or [])]
     track = join([*pieces, stream.flush()])
     return lip_opening(track.neutral + track.displacements)
@@ -235,7 +235,7 @@ def test_any_packets_give_the_same_mouth_and_no_later(speaker: Speaker, phrase: 
 def test_the_gate_can_be_turned_off(speaker: Speaker, caplog: pytest.LogCaptureFixture) -> None:
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(speaker, portrait, Controls(still=True, silence_gate=False))
+    stream = TrackStream(speaker, portrait, Controls(still=True, blink_rate_hz=0, silence_gate=False))
     track = join([stream.push((0.1 * noise("white", 2)).astype(np.float32)), stream.flush()])
     assert np.ptp(lip_opening(track.neutral + track.displacements)) > 1e-4  # what it opens by is the generator's affair
     assert not caplog.records

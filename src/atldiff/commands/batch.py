@@ -17,6 +17,7 @@ from atldiff.commands.assign import values_of
 from atldiff.commands.message import one_line
 from atldiff.commands.options import (
     DrivingOptions,
+    EditOptions,
     FaceOptions,
     ModelOptions,
     PictureOptions,
@@ -70,6 +71,7 @@ class Batch:
     sound: SoundOptions = field(default_factory=SoundOptions)
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
+    edits: EditOptions = field(default_factory=EditOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
     references: ReferenceOptions = field(default_factory=ReferenceOptions)
     render: PictureOptions = field(default_factory=PictureOptions)

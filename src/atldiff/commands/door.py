@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from atldiff.audio.load import Audio
     from atldiff.commands.options import FaceOptions, ModelOptions
     from atldiff.commands.progress import Stopwatch
+    from atldiff.methods.edits import Edits
     from atldiff.pipeline import TalkingHead
     from atldiff.types import Controls, LandmarkTrack, Portrait
     from atldiff.video.background import Background
@@ -24,9 +25,12 @@ STDOUT = "-"
 """The output that stands for standard output."""
 
 
-def default_output(portrait: Path, sound: Path, suffix: str, *, output: str | None, folder: Path | None) -> str:
+def default_output(
+    portrait: Path | None, sound: Path | None, suffix: str, *, output: str | None, folder: Path | None
+) -> str:
     """Return where the result goes: `output`, or PORTRAIT_SOUND with a suffix in `folder` or the current one.
 
+    Of inputs that there are not the name has none.
     A string, because a path would lose the slash at the end that asks for a folder of PNG frames. The folder is made
     where it is missing, with those around it.
 
@@ -34,7 +38,8 @@ def default_output(portrait: Path, sound: Path, suffix: str, *, output: str | No
         ValueError: both were given. MediaError: a file is in the folder's place. OSError: it cannot be made.
     """
     if output is None:
-        return str(_made(folder or Path()) / f"{portrait.stem}_{sound.stem}{suffix}")
+        stem = "_".join(path.stem for path in (portrait, sound) if path is not None)
+        return str(_made(folder or Path()) / f"{stem}{suffix}")
     if folder is not None:
         raise ValueError(f"output: got both --output {output} and --output-dir {folder}, expected one of them")
     return output
@@ -114,6 +119,20 @@ def check_file_target(path: Path, *suffixes: str) -> None:
         raise MediaError(f"output {path}: folder {path.parent} does not exist: create it or choose another path")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise MediaError(f"output {path}: folder {path.parent} cannot be written to: choose another path")
+
+
+def check_preview(path: Path) -> None:
+    """Raise unless drawn landmarks, a video or a picture, can be written to `path`.
+
+    Raises:
+        MediaError: another suffix, or no folder that can be written to.
+    """
+    from atldiff.video.formats import check_output
+
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        check_file_target(path, path.suffix.lower())
+    else:
+        check_output(path)
 
 
 def check_input(path: Path, kind: str) -> None:
@@ -214,7 +233,7 @@ def check_driving(path: Path | None, controls: Controls) -> None:
         MediaError: it cannot. ValueError: the face is to be still, or no such style.
     """
     if path is None:
-        if not controls.still:
+        if not (controls.still and controls.blink_rate_hz == 0):
             from atldiff.methods.motion_style import check_style
 
             check_style(controls.motion_style)
@@ -231,6 +250,16 @@ def check_driving(path: Path | None, controls: Controls) -> None:
     from atldiff.methods.driving import check_video
 
     check_video(path)
+
+
+def check_edits(edits: Edits) -> None:
+    """Raise unless the files that edits take are there.
+
+    Raises:
+        ValueError, MediaError: one is not, or cannot be used.
+    """
+    if edits.head is not None or edits.mix is not None:
+        edits.check_files()
 
 
 def track_driver(path: Path, controls: Controls, watch: Stopwatch, *, quiet: bool) -> LandmarkTrack:

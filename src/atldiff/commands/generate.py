@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,6 +11,7 @@ import tyro
 from atldiff.commands import aliases, door, live
 from atldiff.commands.options import (
     DrivingOptions,
+    EditOptions,
     FaceOptions,
     ModelOptions,
     PictureOptions,
@@ -71,9 +72,12 @@ class Generate:
     """Save the landmark track here as well: .npz or .json."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    preview: bool = False
+    """Show the landmarks, drawn over the portrait, on the right of the result."""
     sound: SoundOptions = field(default_factory=SoundOptions)
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)
+    edits: EditOptions = field(default_factory=EditOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
     references: ReferenceOptions = field(default_factory=ReferenceOptions)
     render: PictureOptions = field(default_factory=PictureOptions)
@@ -137,6 +141,7 @@ def check_inputs(options: Generate) -> None:
     if options.audio is not None:
         door.check_input(options.audio, "audio")
     door.check_driving(options.driving.driving_video, options.controls)
+    door.check_edits(options.edits)
 
 
 def make(
@@ -176,7 +181,15 @@ def make(
     with waiting("Making the landmarks", quiet=quiet):
         if door.is_track(output):
             video = None
-            track = head.landmarks(opened, audio, framing=framing, controls=options.controls, driving=driver, fps=fps)
+            track = head.landmarks(
+                opened,
+                audio,
+                framing=framing,
+                controls=options.controls,
+                driving=driver,
+                fps=fps,
+                edits=options.edits,
+            )
         else:
             video = head(
                 opened,
@@ -186,8 +199,10 @@ def make(
                 driving=driver,
                 sampling=options.render.sampling(head.sampling),
                 fps=fps,
+                edits=options.edits,
                 size=options.render.size,
                 background=background,
+                preview=options.preview,
             )
             track = video.track
     for path in (output if video is None else None, options.landmarks):
@@ -219,7 +234,13 @@ def check_sound_source(options: Generate) -> None:
     if options.sound.audio_track is not None:
         raise ValueError(f"audio_track: got {options.sound.audio_track} with --stdin, expected it with a file")
     tracked = options.landmarks is not None or (options.output is not None and door.is_track(options.output))
-    for name, given in (("--fps", options.fps), ("--landmarks or .npz", tracked or None)):
+    later = [name for name, changed in _changed(options.edits) if changed]
+    for name, given in (
+        ("--fps", options.fps),
+        ("--landmarks or .npz", tracked or None),
+        (f"--{later[0].replace('_', '-')}" if later else "", later or None),
+        ("--preview", options.preview or None),
+    ):
         if given is not None:
             raise ValueError(
                 f"stdin: got {name} with --stdin; a stream is rendered as it comes, at 25 fps: leave it out"
@@ -228,6 +249,11 @@ def check_sound_source(options: Generate) -> None:
 
     if options.live.sample_rate is not None and not MIN_RATE <= options.live.sample_rate <= MAX_RATE:
         raise ValueError(f"sample_rate: got {options.live.sample_rate}, expected {MIN_RATE} to {MAX_RATE} Hz")
+
+
+def _changed(edits: EditOptions) -> list[tuple[str, bool]]:
+    """Return the names of the edits, and whether they were asked for."""
+    return [(entry.name, getattr(edits, entry.name) != entry.default) for entry in fields(edits)]
 
 
 def run_live(options: Generate, output: str, watch: Stopwatch, background: Background | None) -> int:
@@ -289,6 +315,7 @@ def finish(
     written: Written | None = None,
     *,
     landmarks: Path | None = None,
+    preview: Path | None = None,
 ) -> None:
     """Say what was made and how long it took: as JSON on stdout, or as a line on stderr.
 
@@ -308,8 +335,9 @@ def finish(
             "seconds": {stage: round(value, 3) for stage, value in (*watch.seconds.items(), ("total", total))},
             "real_time_factor": round(total / duration_s, 3) if duration_s else None,
         }
-        if landmarks is not None:
-            result["landmarks"] = str(landmarks)
+        for name, path in (("landmarks", landmarks), ("preview", preview)):
+            if path is not None:
+                result[name] = str(path)
         write_json(result)
         return
     say(

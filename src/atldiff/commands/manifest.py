@@ -26,7 +26,7 @@ PORTRAIT, VIDEO, AUDIO = "portrait", "video", "audio"
 NOT_OF_A_LINE = ("live", "report", "resume")
 """Options that are of one video at a terminal: sound as it comes, what is said, and going on with a part."""
 WRITTEN = (("output",), ("landmarks",), ("output_dir",))
-WORDS_OR_FILES = ("face", "background", "motion_style", "weights", "generator", "renderer")
+WORDS_OR_FILES = ("face", "background", "motion_style", "weights", "generator", "renderer", "mix", "head")
 """Options of which some values are words and others are files or folders."""
 
 

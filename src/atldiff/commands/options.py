@@ -17,6 +17,7 @@ import tyro
 from atldiff.commands import usage
 from atldiff.commands.aliases import Aliases, rewrite
 from atldiff.config import Bundled, Preset, SampleConfig
+from atldiff.methods.edits import Edits, TrackEdits
 from atldiff.types import Framing
 
 if TYPE_CHECKING:
@@ -147,6 +148,40 @@ class PictureOptions(RenderOptions):
     background: Annotated[str | None, optional("COLOUR|PICTURE|blur|transparent")] = None
     """Behind a portrait with transparent parts: a colour such as white or #204060, a picture, or a blur of the portrait
     itself. Left out, .webm, .mov and PNG frames stay transparent, and all else is white."""
+
+
+_MIX = Annotated[str | None, optional("TRACK|VIDEO")]
+_HEAD = Annotated[str | None, optional("KEYFRAMES|FILE|STYLE")]
+_GAZE = Annotated[str | None, optional("camera|YAW,PITCH")]
+_SMOOTH = Annotated[str | None, optional("FILTER")]
+_TIMES = Annotated[str | None, optional("S,S,...|none")]
+_PARTS = Annotated[str, tyro.conf.arg(metavar="PART[=SHARE],...")]
+
+
+# Docstrings of these options are those of `Edits` and `TrackEdits`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditOptions(Edits):
+    """What is done to the landmarks in the end, in this order; docs/landmarks.md shows each."""
+
+    mix: _MIX = None
+    mix_regions: _PARTS = "lips,jaw"
+    smooth: _SMOOTH = None
+    head: _HEAD = None
+    gaze: _GAZE = None
+    blink_times: _TIMES = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackEditOptions(TrackEdits):
+    """What is done to the landmarks before they are rendered; docs/landmarks.md shows each, and the order."""
+
+    mix: _MIX = None
+    mix_regions: _PARTS = "lips,jaw"
+    smooth: _SMOOTH = None
+    head: _HEAD = None
+    gaze: _GAZE = None
+    blink_times: _TIMES = None
+    blink_rate_hz: Annotated[float | None, optional("FLOAT")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from atldiff.commands.options import (
     ReferenceOptions,
     ReportOptions,
     SoundOptions,
+    TrackEditOptions,
     optional,
     parse_fps,
     read,
@@ -31,7 +32,7 @@ ALIASES = aliases.Aliases(
         **aliases.OUTPUT,
         **aliases.STEPS,
         **aliases.WEIGHTS,
-        "--smoothing": "--smoothing-frames",
+        **aliases.CONTROLS,
         **{name: "--audio" for name in aliases.AUDIO if name != "--audio"},
     },
     substitutes=SUBSTITUTES,
@@ -53,17 +54,16 @@ class Render:
     """Folder for that default name."""
     audio: Annotated[Path | None, optional("AUDIO")] = None
     """Sound for the video; silent when left out."""
-    expression_scale: float = 1.0
-    """Gain on the track's expression, the eyes left out. 0 or more."""
-    smoothing_frames: float = 0.0
-    """Gaussian sigma, in frames, applied to the track's expression. 0 or more."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; the track's own when left out."""
+    preview: bool = False
+    """Show the landmarks, drawn over the portrait, on the right of the result."""
     seed: int = 0
-    """Seed of the noise. Range 0 to 2**32 - 1."""
+    """Seed of the noise, and of blinks and heads that are drawn anew. Range 0 to 2**32 - 1."""
     emotion: Annotated[str | None, optional("EMOTION[:0..1.5][@SECONDS] ...")] = None
     """Emotion to add to the track: one of MEAD's eight, such as happy:0.7, or several over time, such as
     "neutral happy@2.5". Methods that were trained with labels are told a plain word instead."""
+    edits: TrackEditOptions = field(default_factory=TrackEditOptions)
     sound: SoundOptions = field(default_factory=SoundOptions)
     face: FaceOptions = field(default_factory=FaceOptions)
     references: ReferenceOptions = field(default_factory=ReferenceOptions)
@@ -97,11 +97,12 @@ def run(args: list[str]) -> int:
     door.check_references(options.references.reference)
     door.check_input(options.track, "landmark track")
 
-    from atldiff.landmarks.edit import at_fps, scale_expression, smooth
+    door.check_edits(options.edits)
+
+    from atldiff.landmarks.edit import at_fps
     from atldiff.types import LandmarkTrack
 
-    track = scale_expression(LandmarkTrack.load(options.track), options.expression_scale)
-    track = smooth(track, options.smoothing_frames)
+    track = LandmarkTrack.load(options.track)
     if not len(track):
         raise ValueError(f"landmark track {options.track}: got no frames, expected at least one")
     if fps is not None:
@@ -131,6 +132,8 @@ def run(args: list[str]) -> int:
         size=options.render.size,
         background=background,
         emotion=options.emotion,
+        edits=options.edits,
+        preview=options.preview,
     )
     watch.lap("landmarks")
     save_video(video, output, watch, quiet=quiet)

@@ -54,7 +54,7 @@ class SpokenShapes:
         """Open a stream. samples: (N,) at 16 kHz. neutral: (478, 3) canonical, lips closed."""
         frontal = Portrait(np.zeros((16, 16, 3), np.uint8), (FRONTAL_PX * (neutral + 2)).astype(np.float32))
         self._stream = TrackStream(
-            speaker, frontal, replace(controls, still=True, blink_rate_hz=None), None, motion, warn=False
+            speaker, frontal, replace(controls, still=True, blink_rate_hz=0), None, motion, warn=False
         )
         self._samples, self._workers = samples, workers
         self._heard, self._first, self._ended = 0, 0, False

@@ -47,7 +47,7 @@ def spoken_opening(speaker: Speaker, samples: np.ndarray) -> np.ndarray:
     """Return the lip opening (F,), in outer-eye distances, of a frontal average face that speaks samples (N,)."""
     points = (100 * mean_shape() + 256).astype(np.float32)
     portrait = Portrait(np.zeros((512, 512, 3), np.uint8), points)
-    stream = TrackStream(speaker, portrait, Controls(still=True))
+    stream = TrackStream(speaker, portrait, Controls(still=True, blink_rate_hz=0))
     track = join([stream.push(samples.astype(np.float32)), stream.flush()])
     return lip_opening(track.neutral + track.displacements)
 

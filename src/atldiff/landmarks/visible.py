@@ -79,7 +79,7 @@ class MotionModel:
     """Head, brows and blinks that go with what is said, as the controls say.
 
     neutral: (478, 3) canonical shape of the portrait. rotation (3, 3), scale () and translation (3,): its pose. motion:
-    weights and style, natural ones of our own when left out; a face that is to be still needs none.
+    weights and style, natural ones of our own when left out; a face that is to be still only blinks.
     """
 
     driven = False
@@ -94,9 +94,9 @@ class MotionModel:
         motion: tuple[Weights, Style] | None = None,
     ) -> None:
         self._neutral, self._pose = neutral, (rotation, scale, translation)
-        self._gain = controls.head_motion
+        self._gain = 0.0 if controls.still else controls.head_motion
         self._stream = None
-        if not controls.still:
+        if not (controls.still and controls.blink_rate_hz == 0):
             weights, style = motion or own_motion(DEFAULT_STYLE)
             self._stream = MotionStream(weights, style, controls.seed, controls.blink_rate_hz)
             self._brows, self._gaze_a_degree = weights["brows"], float(weights["gaze"][0])
@@ -180,7 +180,7 @@ class DrivingTrack:
             (np.concatenate([EYE_RIGHT, FOLD_RIGHT]), LID_PAIRS_RIGHT),
             (np.concatenate([EYE_LEFT, FOLD_LEFT]), LID_PAIRS_LEFT),
         ):
-            self._share[eye, 1] *= _lid_ratio(neutral, track.neutral, pairs)
+            self._share[eye, 1] *= lid_ratio(neutral, track.neutral, pairs)
 
     def hear(self, columns: np.ndarray) -> None:
         """Take log-mel columns (C, 80), of which a driver knows nothing."""
@@ -258,7 +258,7 @@ def _turned_less(track: LandmarkTrack, portrait: np.ndarray) -> LandmarkTrack:
     return replace(track, rotation=kept.astype(np.float32), translation=(track.translation + moved).astype(np.float32))
 
 
-def _lid_ratio(portrait: np.ndarray, driver: np.ndarray, pairs: np.ndarray) -> float:
+def lid_ratio(portrait: np.ndarray, driver: np.ndarray, pairs: np.ndarray) -> float:
     """Return how much wider a portrait's eye (478, 3) is open than a driver's; 1 where the driver's is closed."""
     ours, theirs = (float((shape[pairs[:, 1], 1] - shape[pairs[:, 0], 1]).mean()) for shape in (portrait, driver))
     return 1.0 if theirs < NARROWEST_GAP else float(np.clip(ours / theirs, 1 / MAX_LID_RATIO, MAX_LID_RATIO))

@@ -18,7 +18,6 @@ from atldiff.types import MOTION_STYLES, Controls, LandmarkTrack, is_track
 if TYPE_CHECKING:
     from atldiff.landmarks.operations.head import Keyframe, Pose
     from atldiff.landmarks.operations.mixing import Part
-    from atldiff.types import Portrait
 
 MOST_KEYFRAMES_BYTES = 10**6
 _WRITTEN = re.compile(r"[\d\s:;,.+-]*")
@@ -58,20 +57,29 @@ class Edits:
     """Hold mouth, lids, eyes and head back, softly, to what faces do and one picture shows."""
 
     def __post_init__(self) -> None:
-        from atldiff.landmarks.operations import mouth, timing
-
-        timing.check_offset(self.av_offset)
-        mouth.check_strength("lip_strength", self.lip_strength)
-        mouth.check_strength("jaw_strength", self.jaw_strength)
+        _check_range("av_offset", self.av_offset, -10_000, 10_000)
+        _check_range("lip_strength", self.lip_strength, 0, 3)
+        _check_range("jaw_strength", self.jaw_strength, 0, 3)
         _ = self.parts, self.direction, self.blinks, self.filter
-        if self.head is not None:
-            check_head(self.head)
+        if self.head is not None and _WRITTEN.fullmatch(self.head):
+            keyframes(self.head)
+
+    def check_files(self) -> None:
+        """Raise unless the files that are named are there and may be what they are for.
+
+        Raises:
+            ValueError, MediaError: in one line.
+        """
+        if self.head is not None and self.head not in MOTION_STYLES and keyframes(self.head) is None:
+            _check_source("head", self.head)
         if self.mix is not None:
             _check_source("mix", self.mix)
 
     @property
     def parts(self) -> dict[Part, float]:
         """The parts that `mix` gives, and how much of each."""
+        if self.mix is None and self.mix_regions == "lips,jaw":
+            return {}  # a command's help imports no more than it shows
         from atldiff.landmarks.operations.mixing import check_weights
 
         weights = {}
@@ -111,10 +119,10 @@ class Edits:
     @property
     def filter(self) -> tuple[str, list[float]] | None:
         """The name of the filter that smooths, and what it is told."""
-        from atldiff.landmarks.operations import smoothing
-
         if self.smooth is None:
             return None
+        from atldiff.landmarks.operations import smoothing
+
         name, _, rest = self.smooth.partition(":")
         numbers = [_number("smooth", word) for word in rest.split(",")] if rest else []
         if name not in ("one-euro", "savgol") or len(numbers) > 2:
@@ -142,22 +150,21 @@ class TrackEdits(Edits):
 
     def __post_init__(self) -> None:
         super(TrackEdits, self).__post_init__()
-        from atldiff.landmarks.operations.timing import check_speed
-
-        check_speed(self.speed)
-        for name, most in (
-            ("head_motion", 3),
-            ("blink_rate_hz", 2),
-            ("expression_scale", 100),
-            ("smoothing_frames", 100),
-        ):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= most:
-                raise ValueError(f"{name}: got {value}, expected 0 to {most}")
+        _check_range("speed", self.speed, 0.1, 10)
+        _check_range("expression_scale", self.expression_scale, 0, 100)
+        _check_range("smoothing_frames", self.smoothing_frames, 0, 100)
+        _check_range("head_motion", self.head_motion, 0, 3)
+        if self.blink_rate_hz is not None:
+            _check_range("blink_rate_hz", self.blink_rate_hz, 0, 2)
         if self.blink_rate_hz is not None and self.blink_times is not None:
             raise ValueError("blink_times: got it with blink_rate_hz, expected one of them")
         if self.still and self.head is not None:
             raise ValueError("still: got it with a head pose, expected only one of them")
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name}: got {value}, expected {least} to {most}")
 
 
 def edited(
@@ -211,16 +218,6 @@ def edited(
     if given.limits:
         return limits.limited(track, pose.rotation)
     return mouth.met(track)
-
-
-def pose_of(portrait: Portrait) -> Pose:
-    """Return the pose of a portrait's head."""
-    from atldiff.landmarks.geometry import to_canonical
-    from atldiff.landmarks.operations.head import Pose
-    from atldiff.landmarks.shape import mean_shape
-
-    _, rotation, scale, translation = to_canonical(portrait.landmarks.astype(np.float64), mean_shape())
-    return Pose(rotation, float(scale), translation)
 
 
 def _say_if_turned_far(track: LandmarkTrack, portrait: Pose) -> None:
@@ -309,16 +306,6 @@ def opened_track(source: str) -> LandmarkTrack:
     from atldiff.methods.driving import track_video
 
     return track_video(source)
-
-
-def check_head(source: str) -> None:
-    """Raise unless a head can be moved as `source` says, without looking into a video.
-
-    Raises:
-        ValueError, MediaError: in one line.
-    """
-    if source not in MOTION_STYLES and keyframes(source) is None:
-        _check_source("head", source)
 
 
 def _check_source(name: str, source: str) -> None:

@@ -73,7 +73,7 @@ def speak(
         samples = np.zeros(len(mel) // COLUMNS_PER_FRAME * SAMPLES_PER_FRAME, np.float32)
     points = (FRONTAL_PX * neutral + FRONTAL_PX * 2).astype(np.float32)
     frontal = Portrait(np.zeros((16, 16, 3), np.uint8), points)
-    still = Controls(still=True)
+    still = Controls(still=True, blink_rate_hz=0)
     at_rest = MotionModel(neutral, still, np.eye(3), FRONTAL_PX, np.full(3, FRONTAL_PX * 2))
     coefficients = whole(speaker.open(frontal, neutral, still, at_rest), samples, mel, peaks)
     return np.einsum("tm,mkd->tkd", coefficients, speaker.moves)

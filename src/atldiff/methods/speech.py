@@ -64,7 +64,7 @@ class TrackStream:
         closed = self._neutral + np.einsum("m,mkd->kd", self._closing, self._basis)
         self._mel = MelStream()
         self._voice, self._gate = VoiceStream(), SpeechGate()
-        moved = None if driving is not None or controls.still else open_motion(controls.motion_style, motion)
+        moved = None if driving is not None or _motionless(controls) else open_motion(controls.motion_style, motion)
         pose = (rotation, scale, translation)
         self._visible = open_visible(driving, controls, self._neutral, *pose, self._size, moved)
         label, self._emotion = labelled(controls.emotion, getattr(speaker.config, "emotions", 0))
@@ -148,6 +148,11 @@ def say_nobody_speaks(samples: int) -> None:
         "--no-silence-gate, which opens it for any sound",
         duration_s(samples),
     )
+
+
+def _motionless(controls: Controls) -> bool:
+    """Return whether a face does nothing but speak."""
+    return controls.still and controls.blink_rate_hz == 0
 
 
 def join(pieces: list[LandmarkTrack]) -> LandmarkTrack:
