@@ -214,7 +214,8 @@ def test_a_track_goes_onto_another_face(head, portrait, speech) -> None:
     image = np.ascontiguousarray(portrait.image[:, ::-1])
     mirrored = head.open_portrait(image)
     video = head.render(mirrored, track)
-    assert np.abs(video.track.points()[0, 4, :2] - mirrored.landmarks[4, :2]).max() < 6  # the nose stays on the nose
+    bridge = video.track.points()[0, 168, :2] - mirrored.landmarks[168, :2]  # random weights may move what is below
+    assert np.abs(bridge).max() < 3
 
 
 def test_size_scales_the_picture_and_its_landmarks(head, speech) -> None:

@@ -68,6 +68,8 @@ class Batch:
     """Check all lines, make nothing."""
     fps: Annotated[str | None, optional("N")] = None
     """Frames a second, such as 30 or 30000/1001. 1 to 120; 25 when left out."""
+    preview: bool = False
+    """Show the landmarks, drawn over the portrait, on the right of the result."""
     sound: SoundOptions = field(default_factory=SoundOptions)
     driving: DrivingOptions = field(default_factory=DrivingOptions)
     controls: Controls = field(default_factory=Controls)

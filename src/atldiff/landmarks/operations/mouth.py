@@ -30,7 +30,7 @@ RANGE = (5, 95)
 
 
 def resting(track: LandmarkTrack) -> np.ndarray:
-    """Return the displacement (478, 3) float32 at which the mouth rests: none where the identity's lips are closed.
+    """Return the displacement (478, 3) float32 of the lower face at which the mouth rests: none where the identity's lips are closed.
 
     Where it smiles or speaks, the median of the frames with the most closed lips.
     """
@@ -38,7 +38,7 @@ def resting(track: LandmarkTrack) -> np.ndarray:
         return np.zeros(track.neutral.shape, np.float32)
     opening = lip_opening(track.neutral + track.displacements)
     closed = np.argsort(opening, kind="stable")[: max(3, int(len(track) * CLOSED_SHARE))]
-    return np.median(track.displacements[closed], axis=0)
+    return np.median(track.displacements[closed], axis=0) * lower_face()[:, None]
 
 
 def lip_strength(track: LandmarkTrack, gain: float) -> LandmarkTrack:
