@@ -5,7 +5,9 @@ What finds and measures them is a `Detector`; nothing here knows which.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -14,6 +16,7 @@ from atldiff.landmarks.crop import cut, rotation_2d
 from atldiff.landmarks.order import reading_order
 from atldiff.landmarks.plausible import CERTAIN, bounding_square, judge, roll_deg
 from atldiff.landmarks.topology import MESH_POINTS, POINTS
+from atldiff.machine import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,19 +99,23 @@ def _candidate_boxes(
     """
     import cv2
 
-    boxes: list[tuple[float, float, float]] = []
-    last_side = None
-    for x, y, width, height in _tiles(image.shape[0], image.shape[1], shares):
-        if width != last_side and boxes:
-            break
-        last_side = width
+    def look(place: tuple[int, int, int, int]) -> list[tuple[float, float, float]]:
+        x, y, width, height = place
         tile = image[y : y + height, x : x + width]
         if max(width, height) > CROP_SIDE:
             ratio = CROP_SIDE / max(width, height)
             tile = cv2.resize(tile, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
-        for across, down, wide, high in detector.boxes(np.ascontiguousarray(tile)):
-            boxes.append((x + across * width, y + down * height, max(wide * width, high * height)))
-    return sorted(boxes, key=lambda box: -box[2])
+        return [
+            (x + across * width, y + down * height, max(wide * width, high * height))
+            for across, down, wide, high in detector.boxes(np.ascontiguousarray(tile))
+        ]
+
+    with ThreadPoolExecutor(cores()) as threads:  # a picture without a face is looked at dozens of times
+        for _, places in groupby(_tiles(image.shape[0], image.shape[1], shares), key=lambda place: place[2]):
+            boxes = [box for found in threads.map(look, places) for box in found]
+            if boxes:
+                return sorted(boxes, key=lambda box: -box[2])
+    return []
 
 
 def _overlap(first: np.ndarray, second: np.ndarray) -> float:
