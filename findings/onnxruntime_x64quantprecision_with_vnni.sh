@@ -4,9 +4,9 @@
 # bit, yet the slower kernels for older processors are taken.
 #
 # Seen with onnxruntime 1.32.0 on a processor with AVX-512 VNNI: a chain of quantised convolutions takes 2.6 times as long
-# (in 1.23.2 the option changes nothing there). The option is meant for AVX2 and AVX-512 without VNNI, where pairs of unsigned and signed products saturate in
-# 16 bits; its description (onnxruntime_session_options_config_keys.h) says that it is for such processors, not that it
-# is heeded on all. So it must not be set always "to be safe": ask the processor first.
+# (in 1.23.2 the option changes nothing there). It is meant for AVX2 and AVX-512 without VNNI, where pairs of unsigned and
+# signed products saturate in 16 bits; its description (onnxruntime_session_options_config_keys.h) names such processors
+# and does not say that it is heeded on all. So it must not be set always "to be safe": ask the processor first.
 #
 # Source: seen in a run. Exits non-zero where results differ or the option costs less than a fifth, that is where it has
 # changed. Prints why and ends well on a processor without VNNI, where there is nothing to show.
