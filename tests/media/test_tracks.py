@@ -131,7 +131,7 @@ def test_the_output_has_the_track_that_was_heard(tmp_path: Path, codec: str, tra
             self.size, self.fps = (64, 64), Fraction(25)
             self._audio, self._own = audio, None
             self._portrait = Portrait(np.zeros((64, 64, 3), np.uint8), np.zeros((478, 3), np.float32))
-            self._background = None
+            self._background, self._preview = None, None
 
         def __len__(self) -> int:
             return 25
