@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from atldiff.landmarks.edit import EYES, at_fps, retarget, scale_expression, smooth
 from atldiff.landmarks.geometry import euler_degrees, rotation_from_euler
 from atldiff.landmarks.motion import PIVOT, GaussianSmoother, limited_turn, pose_track, softly_limited
+from atldiff.landmarks.operations.mouth import resting
 from atldiff.landmarks.shape import mean_shape
 from atldiff.types import LandmarkTrack
+from made_tracks import closed_shape
 
 PORTRAIT_ROTATION = rotation_from_euler(np.float64(12.0), np.float64(-5.0), np.float64(3.0))
 PORTRAIT_TRANSLATION = np.array([250.0, 210.0, 8.0])
@@ -171,12 +174,16 @@ def test_smooth_keeps_the_mean_and_calms_the_motion() -> None:
 
 
 def test_expression_gain_leaves_the_eyes() -> None:
-    track = make_track()
+    track = replace(make_track(), neutral=closed_shape())  # of open lips the gain is about those at rest
     strong = scale_expression(track, 1.7)
     others = np.setdiff1d(np.arange(478), EYES)
     assert np.allclose(strong.displacements[:, others], 1.7 * track.displacements[:, others])
     assert np.array_equal(strong.displacements[:, EYES], track.displacements[:, EYES])
     assert np.array_equal(scale_expression(track, 1).points(), track.points())
+    opened = replace(track, neutral=mean_shape().astype(np.float32))
+    rest, kept = resting(opened), scale_expression(opened, 0).displacements[:, others]
+    assert rest.any()
+    assert np.allclose(kept, rest[others], atol=1e-6)
     with pytest.raises(ValueError, match="gain: got nan"):
         scale_expression(track, float("nan"))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from atldiff.landmarks.blink import FOLD_LEFT, FOLD_RIGHT
 from atldiff.landmarks.motion import PIVOT, GaussianSmoother
+from atldiff.landmarks.operations.mouth import resting
 from atldiff.landmarks.rotations import turned_part_way
 from atldiff.landmarks.topology import EYE_LEFT, EYE_RIGHT, IRIS_LEFT, IRIS_RIGHT
 from atldiff.types import LandmarkTrack
@@ -37,6 +38,8 @@ def smooth(track: LandmarkTrack, sigma_frames: float) -> LandmarkTrack:
 def scale_expression(track: LandmarkTrack, gain: float) -> LandmarkTrack:
     """Return the track with its displacements times `gain`, except those of lids, folds and irises.
 
+    They are counted from the face at rest: a portrait that smiles has its lips brought together first (`resting`).
+
     Raises:
         ValueError: `gain` is not finite or negative.
     """
@@ -44,7 +47,8 @@ def scale_expression(track: LandmarkTrack, gain: float) -> LandmarkTrack:
         raise ValueError(f"gain: got {gain}, expected a number of at least 0")
     gains = np.full(track.displacements.shape[1], gain, np.float32)
     gains[EYES] = 1
-    return replace(track, displacements=track.displacements * gains[:, None])
+    rest = resting(track)
+    return replace(track, displacements=rest + (track.displacements - rest) * gains[:, None])
 
 
 def retarget(

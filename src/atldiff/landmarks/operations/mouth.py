@@ -30,9 +30,9 @@ RANGE = (5, 95)
 
 
 def resting(track: LandmarkTrack) -> np.ndarray:
-    """Return the displacement (478, 3) float32 of the lower face at which the mouth rests: none where the identity's lips are closed.
+    """Return the displacement (478, 3) float32 of the lower face at which the mouth rests.
 
-    Where it smiles or speaks, the median of the frames with the most closed lips.
+    None where the identity's lips are closed; where it smiles or speaks, the median of the most closed frames.
     """
     if not len(track) or float(lip_opening(track.neutral)) < OPEN:
         return np.zeros(track.neutral.shape, np.float32)

@@ -38,7 +38,7 @@ _EYES = np.concatenate([EYE_RIGHT, EYE_LEFT, FOLD_RIGHT, FOLD_LEFT])
 _CHEEKS = np.array([50, 280, 205, 425, 187, 411, 207, 427, 216, 436])
 _ANCHORS: dict[Region, np.ndarray] = {
     "lips": LIPS,
-    "jaw": np.unique(np.concatenate([JAW[3:-3], CHIN, [200, 18, 83, 313, 32, 262, 210, 430]])),
+    "jaw": np.unique(np.concatenate([JAW[3:-3], CHIN, [200, 32, 262, 210, 430]])),
     "brows": np.unique(np.concatenate([BROW_RIGHT, BROW_LEFT, OVAL[:4], OVAL[-3:], [9, 8, 107, 336, 151]])),
     "eyes": np.concatenate([_EYES, np.arange(MESH_POINTS, POINTS)]),
     "nose": np.unique(np.concatenate([NOSE, [1, 2, 4, 5, 195, 197, 6, 168], _CHEEKS[:4], [234, 127, 454, 356]])),
@@ -67,7 +67,7 @@ def _distance(points: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(points[:, None] - anchors[None]).sum(-1)).min(axis=1)
 
 
-# How far a point goes down with the chin: the slopes of 50 000 frames of 190 real clips, rounded.
+# How far a point goes down with the chin: the slopes of 31 689 frames of 303 real clips, rounded.
 _UPPER_LIP = (0.3, 0.14, 0.04, 0, 0, 0, 0, 0, 0.04, 0.14, 0.3)
 _LOWER_LIP = (0.3, 0.58, 0.8, 0.98, 1, 1, 1, 0.98, 0.8, 0.58, 0.3)
 _JAWLINE = (0, 0, 0.04, 0.17, 0.32, 0.45, 0.57, 0.7, 0.84, 1, 1, 1, 0.84, 0.7, 0.57, 0.45, 0.32, 0.17, 0.04, 0, 0)
