@@ -45,6 +45,8 @@ def scale_expression(track: LandmarkTrack, gain: float) -> LandmarkTrack:
     """
     if not 0 <= gain < math.inf:
         raise ValueError(f"gain: got {gain}, expected a number of at least 0")
+    if gain == 1:
+        return track
     gains = np.full(track.displacements.shape[1], gain, np.float32)
     gains[EYES] = 1
     rest = resting(track)
