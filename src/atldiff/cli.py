@@ -18,7 +18,7 @@ from atldiff.errors import AtlDiffError
 COMMANDS = {
     "generate": "portrait + recording -> talking video (or its landmarks)",
     "dub": "video + recording -> the same video, in which a face says the recording",
-    "landmarks": "portrait + recording -> landmark track, to look at or to edit",
+    "landmarks": "portrait + recording, or a video -> landmark track, to look at or to edit",
     "render": "portrait + landmark track -> video",
     "batch": "list of portraits and recordings -> their videos; the same command makes what is missing",
     "faces": "list the faces of a picture with their numbers, and draw them",

@@ -71,7 +71,7 @@ _ENHANCER = Substitute(
     "hair and skin stay the photograph's: leave it out, or run the enhancer over the finished video", refused=True
 )
 _TURN = Substitute(
-    "the head moves as --driving-video says, a video or an edited track of `atldiff landmarks`",
+    'the head moves as --head "SECONDS:YAW,PITCH,ROLL ..." says, or as --driving-video does',
     takes="numbers",
     refused=True,
 )
@@ -95,10 +95,11 @@ SUBSTITUTES: Mapping[str, Substitute] = {
     "--input-pitch": _TURN,
     "--input-roll": _TURN,
     "--ref-eyeblink": Substitute(
-        "--driving-video VIDEO takes blinks, brows and head motion from one video", refused=True
+        "--mix VIDEO --mix-regions eyes takes the eyes alone, --driving-video VIDEO brows and head as well",
+        refused=True,
     ),
     "--batch-size": _BATCH,
-    "--face3dvis": Substitute("--landmarks TRACK.npz saves the points of every frame", takes="nothing"),
+    "--face3dvis": Substitute("--preview draws the points beside the result", takes="nothing"),
     "--old-version": Substitute("--method chooses among the bundled weights", takes="nothing"),
     # Wav2Lip
     "--face-det-batch-size": _BATCH,
