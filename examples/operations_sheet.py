@@ -20,7 +20,7 @@ from atldiff.landmarks.topology import lip_opening
 from atldiff.methods.edits import TrackEdits, edited
 from atldiff.methods.fitting import shape_and_pose
 from atldiff.methods.framing import framed
-from atldiff.methods.landmark_preview import draw_landmarks, dimmed
+from atldiff.methods.landmark_preview import dimmed, draw_landmarks
 from atldiff.methods.portrait import resized
 from atldiff.pipeline import TalkingHead
 from atldiff.types import Controls, LandmarkTrack
