@@ -60,7 +60,7 @@ def test_it_may_be_used_and_who_is_to_be_named_is_said() -> None:
 
 def test_it_is_small() -> None:
     files = {path.name: path.stat().st_size for path in FOLDER.iterdir() if path.is_file()}
-    graphs = {"graphs.json", "denoiser.onnx", "generator.onnx"}
+    graphs = {"graphs.json", "denoiser.onnx", "denoiser-int8.onnx", "generator.onnx"}
     assert set(files) == {"README.md", "config.json", "model.safetensors", "motion.safetensors"} | graphs
     assert sum(files.values()) < 12e6
     assert read_config(FOLDER).renderer.layered  # pyright: ignore[reportAttributeAccessIssue]

@@ -35,8 +35,8 @@ def fitted(track: LandmarkTrack, portrait: Portrait, basis: np.ndarray | None = 
     basis: (M, 478, 3) displacements of speech, which say how an open mouth closes; None leaves it open.
     """
     shape, pose = shape_and_pose(portrait)
-    if track.size == portrait.size and np.abs(track.neutral - shape).max() < SAME:
-        return track
+    if np.abs(track.neutral - shape).max() < SAME:  # this face, in a picture of this size or another
+        return track if track.size == portrait.size else retarget(track, shape, *pose, portrait.size)
     moved = track.displacements - resting(track)
     for eye, pairs in (
         (np.concatenate([EYE_RIGHT, FOLD_RIGHT]), LID_PAIRS_RIGHT),
