@@ -118,7 +118,7 @@ class Dub:
     def planes(self, first: int = 0) -> Iterator[Planar]:
         """Yield the frames from number `first` on as planes, the very ones that were decoded where nothing changed."""
         hop = self._sampling.window_frames - self._sampling.shared_frames
-        start = max(0, first // hop - 1) * hop  # a window earlier: what it shares with the next counts
+        start = max(0, first // hop - 1) * hop  # a window earlier: what it shares with the next, or hands on, counts
         method, footage = self._method, self._footage
         tracked = self._tracked
         points = FilmedPoints(tracked, footage.rate)

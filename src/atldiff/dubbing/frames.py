@@ -18,7 +18,7 @@ from atldiff.landmarks.control import CHIN, MOUTH_CONTROL
 from atldiff.landmarks.topology import LIPS_INNER
 from atldiff.methods.mouth_layers import to_template
 from atldiff.methods.overlap import OverlapStream
-from atldiff.methods.window_frames import WindowPainter, between
+from atldiff.methods.window_frames import CARRIED, WindowPainter, between
 from atldiff.stages import stage
 from atldiff.video.cavity import MouthLayers, closed_lips
 from atldiff.video.composite import WindowResult, composite
@@ -123,7 +123,7 @@ class DubbedFrames:
             inside(chosen, closed_mouth, geometry, self._tone, lent=sampling.lent_teeth, mirrored=mirrored)
             for geometry in (own, self._geometry)
         )
-        self._windows = OverlapStream(sampling, self._sample, workers, first)
+        self._windows = OverlapStream(sampling, self._sample, workers, first, CARRIED)
 
     def push(self, filmed: Filmed) -> Iterator[Planar]:
         """Take the next frame; yield those that are done."""
