@@ -89,7 +89,8 @@ def load(speaks: Path, renders: Path, *, backend: str = "auto", device: str = "a
     called = {**networks, **{name: heard[name] for name in SPEECH if name in heard}}
     window_frames = sampling_presets(configs[renders].renderer)["balanced"].window_frames
     _open_ahead(called, generator, window_frames)
-    ahead = partial(_open_ahead, one_by_one, generator, window_frames)
+    painting = {name: network for name, network in one_by_one.items() if name not in SPEECH}
+    ahead = partial(_open_ahead, painting, generator, window_frames)
     return Loaded(speaker, painter, compute, live, ahead, paired=speaks != renders)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
-import cv2
 import numpy as np
 from av.codec.context import Flags
 from av.error import FFmpegError
@@ -27,7 +26,7 @@ from atldiff.interrupt import held
 from atldiff.video.formats import check_output, format_of, is_folder
 from atldiff.video.sound import SoundFile, add_sound, check_sound
 from atldiff.video.still import reason
-from atldiff.video.write import ENCODER_OPTIONS, FRAGMENTS, copy_streams
+from atldiff.video.write import FRAGMENTS, encoder_options, put_index_in_front
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +44,6 @@ STRETCH_S = 4
 """Seconds of pictures that are encoded by themselves."""
 STATE = "state.json"
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
-_CPU_AVX_512F = 13
 _THREADS = 2
 _PLAYABLE_S = 1
 
@@ -208,9 +206,7 @@ class DubWriter:
                 self._mux_others(None)
                 self._container.close()
             if self._form.fragmented:
-                whole = self._place.path.with_name(f"whole{self._place.path.suffix}")
-                copy_streams(self._place.path, whole, self._form.muxer)
-                whole.replace(self._place.path)
+                put_index_in_front(self._place.path, self._form.muxer)
             with held():
                 self._place.publish(self.path)
                 self._open = False
@@ -282,12 +278,7 @@ class DubWriter:
         context.thread_count = _THREADS
         context.color_primaries, context.color_trc, context.colorspace = tags.primaries, tags.transfer, tags.matrix
         context.color_range = tags.stated_range
-        options = dict(ENCODER_OPTIONS[self._form.video])
-        if self._form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
-            options["x264-params"] = "asm=avx2"
-        if self._form.crf is not None:
-            options["crf"] = str(self._form.crf)
-        context.options = options
+        context.options = encoder_options(self._form)
 
     def _picture(self, frame: Planar) -> av.VideoFrame:
         tags = self._footage.tags

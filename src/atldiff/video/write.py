@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 # at once it could not hold the edit lists that make sound and picture both start at 0.
 FRAGMENTS = {"movflags": "frag_keyframe+delay_moov+default_base_moof", "flush_packets": "1"}
 
-ENCODER_OPTIONS = {
+_ENCODER_OPTIONS = {
     "libx264": {"preset": "veryfast"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "5"},
     # A macroblock's bits: half of what the profile takes, which is more than PNG. 8 bits of alpha are all there are.
@@ -207,9 +207,7 @@ class VideoWriter:
             with held():
                 self._sink.finish()
             if self._format is not None and self._format.fragmented:
-                whole = self._place.path.with_name(f"whole{self._place.path.suffix}")
-                copy_streams(self._place.path, whole, self._format.muxer)
-                whole.replace(self._place.path)
+                put_index_in_front(self._place.path, self._format.muxer)
             with held():
                 self._publish(self.path)
                 self._open = False
@@ -269,13 +267,9 @@ class _Stream:
         )
         self._pixels = form.pixels
         self._planes = Planes((*size, 4 if "a" in form.pixels else 3), form.even, self._converted)
-        options = dict(ENCODER_OPTIONS[form.video])
-        if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
-            options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
+        options = encoder_options(form, quality)
         if form.pixels == "yuva420p":
             options["auto-alt-ref"] = "0"  # hidden frames have no alpha
-        if form.crf is not None:
-            options["crf"] = str(form.crf if quality is None else quality)
         video = cast("av.VideoStream", self._container.add_stream(form.video, rate=fps, options=options))
         video.height, video.width = size[0] + size[0] % form.even, size[1] + size[1] % form.even
         video.pix_fmt = form.pixels
@@ -369,6 +363,23 @@ class _Folder:
 
     def stop(self) -> None:
         """Leave the frames as they are: each is whole."""
+
+
+def encoder_options(form: Format, quality: int | None = None) -> dict[str, str]:
+    """Return what a format's encoder is told. quality: constant rate factor instead of the format's own."""
+    options = dict(_ENCODER_OPTIONS[form.video])
+    if form.video == "libx264" and cv2.checkHardwareSupport(_CPU_AVX_512F):
+        options["x264-params"] = "asm=avx2"  # x264's AVX-512 rate control gives other bytes on every run
+    if form.crf is not None:
+        options["crf"] = str(form.crf if quality is None else quality)
+    return options
+
+
+def put_index_in_front(path: Path, muxer: str) -> None:
+    """Make a fragmented file one with its index in front, in its place."""
+    whole = path.with_name(f"whole{path.suffix}")
+    copy_streams(path, whole, muxer)
+    whole.replace(path)
 
 
 def copy_streams(source: Path, target: Path, muxer: str) -> None:
